@@ -1,0 +1,1 @@
+//! Raw BPF commands that aya does not offer: link update, object pinning.

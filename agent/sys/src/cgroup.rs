@@ -1,0 +1,1 @@
+//! cgroup v2: where it is mounted, ids, members, killing.

@@ -1,0 +1,1 @@
+//! Files mapped into memory, allocated on disk before they are mapped.

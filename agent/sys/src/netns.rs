@@ -1,0 +1,1 @@
+//! Network namespaces: entering one for a moment, cookies.

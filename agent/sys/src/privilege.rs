@@ -1,0 +1,1 @@
+//! Users, capabilities, the bounding set, mount namespaces.

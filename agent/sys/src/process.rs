@@ -1,0 +1,1 @@
+//! Processes: pidfds, their death, their start time.

@@ -1,0 +1,1 @@
+//! Sockets: options that std does not know, peers of Unix sockets.

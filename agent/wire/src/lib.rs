@@ -1,0 +1,6 @@
+//! Sans-IO protocol decoders: from bytes to commands, and from decisions to edits.
+//!
+//! Owns what the bytes of a protocol mean. Knows no socket, no clock, no file, no policy and no record:
+//! a decoder is a pure function over the bytes of both directions, driven through the types of [`seam`].
+
+pub mod seam;

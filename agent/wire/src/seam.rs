@@ -1,0 +1,363 @@
+//! The seam between a relay and a byte protocol.
+//!
+//! A decoder sees both directions of one connection as an observer. It never forwards anything: it tells
+//! the [`Sink`] what it saw ([`Event`]) and what is to become of the bytes ([`Edit`]). The edits of a
+//! direction are applied in order to that direction's input: a relay keeps every byte it has fed until
+//! an edit forwards or drops it, and so bytes without an edit are *held*. A relay knows no protocol.
+//!
+//! Positions never leave the decoder: "insert after the n-th reply" is resolved inside it, which sees the
+//! replies pass, so that the relay only has to execute a linear script.
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the workload to the server.
+    ToServer,
+    /// From the server to the workload.
+    ToClient,
+}
+
+/// What is to become of the next bytes of a direction's input, or what to add to its output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Pass the next `n` input bytes on unchanged.
+    Forward(u64),
+    /// Take the next `n` input bytes out.
+    Drop(u64),
+    /// Put these bytes into the output here. They are ours and are recorded as injected.
+    Insert(Vec<u8>),
+    /// Close the leg toward the server: a command already under way is not to be completed.
+    Close,
+}
+
+/// What is decided about at once: all statements of one message. Unique within its decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UnitId(pub u64);
+
+/// One auditable operation. Unique within its decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CommandId(pub u64);
+
+/// What a command does to the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// PostgreSQL simple query.
+    Query,
+    /// PostgreSQL Execute of a portal.
+    Execute,
+    /// PostgreSQL Execute that goes on with a suspended portal.
+    Fetch,
+    /// PostgreSQL FunctionCall; the statement is empty, the function's OID is an attribute.
+    FunctionCall,
+    /// PostgreSQL CancelRequest.
+    Cancel,
+}
+
+/// A text or value, cut at the capture limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// The bytes up to the limit, redacted.
+    pub bytes: Vec<u8>,
+    /// Length of the whole in bytes, after redaction.
+    pub full_length: u64,
+    /// SHA-256 of the whole after redaction; only where `bytes` is cut and the end was seen.
+    pub full_sha256: Option<[u8; 32]>,
+}
+
+/// Why a span was redacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedactionReason {
+    /// `PASSWORD '…'`, `IDENTIFIED BY '…'`.
+    Password,
+    /// A connection string that holds a password.
+    ConnectionString,
+}
+
+/// A span of the captured text that stands for a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Redaction {
+    /// Offset of the mark in the captured bytes.
+    pub offset: u64,
+    /// Length of the mark, bytes.
+    pub length: u64,
+    /// Why.
+    pub reason: RedactionReason,
+}
+
+/// How a parameter was encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterFormat {
+    /// PostgreSQL format code 0.
+    Text,
+    /// PostgreSQL format code 1.
+    Binary,
+}
+
+/// A bound parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// PostgreSQL type OID, 0 where unknown.
+    pub type_oid: u32,
+    /// Encoding of the value.
+    pub format: ParameterFormat,
+    /// The value as sent; `None` is NULL.
+    pub value: Option<Captured>,
+    /// The value as a person would write it, where type and encoding are known.
+    pub rendered: Option<String>,
+}
+
+/// A command that was read whole (or, in [`Event::Prefix`], as far as the capture limit).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Command {
+    /// Its id.
+    pub id: CommandId,
+    /// What it does.
+    pub operation: Operation,
+    /// Its text, verbatim but for redactions; not necessarily UTF-8.
+    pub statement: Captured,
+    /// Spans of `statement` that stand for credentials.
+    pub redactions: Vec<Redaction>,
+    /// Position in a message with several statements, from 0.
+    pub statement_index: u32,
+    /// Name of the prepared statement; empty for the unnamed one and for simple queries.
+    pub statement_name: Vec<u8>,
+    /// Name of the portal; empty for the unnamed one.
+    pub portal_name: Vec<u8>,
+    /// Bound parameters.
+    pub parameters: Vec<Parameter>,
+    /// Names and values that the protocol carried with the command, e.g. a function's OID.
+    pub attributes: Vec<(&'static str, Vec<u8>)>,
+    /// Where something could not be read, e.g. a portal bound before we were there.
+    pub partly: Option<OpaqueReason>,
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// In one word.
+    pub status: Status,
+    /// Rows returned or changed, as the server said.
+    pub rows: Option<u64>,
+    /// Bytes toward the server that belong to the command (COPY data included).
+    pub bytes_sent: u64,
+    /// Bytes toward the workload.
+    pub bytes_received: u64,
+    /// PostgreSQL command tag.
+    pub command_tag: Vec<u8>,
+    /// The error, where there was one.
+    pub error: Option<ServerMessage>,
+    /// Notices while it ran; bounded.
+    pub notices: Vec<ServerMessage>,
+    /// As the server reported it at the end of the command's message or pipeline, where that is known.
+    pub transaction: Option<TransactionState>,
+}
+
+/// How a command ended, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// The server completed it.
+    Ok,
+    /// The server answered with an error.
+    Error,
+    /// Sent, but an earlier statement of its message or pipeline failed.
+    NotExecuted,
+    /// Never sent: denied, expired or abandoned.
+    NotForwarded,
+    /// The connection ended before the answer came.
+    OutcomeUnknown,
+    /// A portal returned its row limit and can go on.
+    Suspended,
+}
+
+/// The server's transaction state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionState {
+    /// No transaction.
+    Idle,
+    /// In a transaction.
+    InTransaction,
+    /// In a transaction that failed.
+    Failed,
+}
+
+/// An error or notice of the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerMessage {
+    /// `ERROR`, `FATAL`, `WARNING`, … (not localised, where the server sends that).
+    pub severity: String,
+    /// SQLSTATE.
+    pub code: String,
+    /// Primary text.
+    pub message: Vec<u8>,
+    /// Detail.
+    pub detail: Vec<u8>,
+    /// Hint.
+    pub hint: Vec<u8>,
+}
+
+/// Why bytes pass undecoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OpaqueReason {
+    /// TLS was agreed on.
+    Tls,
+    /// GSSAPI encryption was agreed on.
+    GssEncryption,
+    /// A replication connection.
+    Replication,
+    /// A message broke the protocol's rules.
+    Malformed,
+    /// The decoder lost its place.
+    Desynchronised,
+    /// A protocol version that the decoder does not know.
+    UnsupportedVersion,
+    /// More statements, portals or commands in flight than the decoder keeps.
+    Limit,
+}
+
+/// What became known about the connection. Credentials never appear here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionFact {
+    /// Database user that the client presented.
+    User(Vec<u8>),
+    /// Database.
+    Database(Vec<u8>),
+    /// Another start-up parameter or one that the server reported later, e.g. `application_name`.
+    Parameter(Vec<u8>, Vec<u8>),
+    /// Key by which another connection can cancel this one's commands. For the relay's registry only:
+    /// it is a credential and is never recorded.
+    CancelKey {
+        /// The server process.
+        process_id: u32,
+        /// 4 bytes; up to 256 from protocol 3.2 on.
+        secret: Vec<u8>,
+    },
+    /// This connection is nothing but a request to cancel another one's command.
+    CancelRequest {
+        /// The server process.
+        process_id: u32,
+        /// As in [`SessionFact::CancelKey`].
+        secret: Vec<u8>,
+    },
+}
+
+/// What a decoder saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The commands of a unit are longer than the capture limit; this much was read. The relay decides by
+    /// it and calls [`Decoder::decide`]; if that allows, all but the last byte passes and
+    /// [`Event::Started`] follows for the same unit.
+    Prefix {
+        /// The unit.
+        unit: UnitId,
+        /// Its commands, so far.
+        commands: Vec<Command>,
+    },
+    /// A unit was read whole. The relay records each command, decides and calls [`Decoder::decide`];
+    /// until then its last byte is held.
+    Started {
+        /// The unit.
+        unit: UnitId,
+        /// Its commands, in order.
+        commands: Vec<Command>,
+    },
+    /// A command ended.
+    Finished {
+        /// Which one.
+        command: CommandId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Something about the connection.
+    Session(SessionFact),
+    /// From here on the connection passes undecoded; every command in flight has been finished as
+    /// [`Status::OutcomeUnknown`] before. The decoder emits `Forward(u64::MAX)` for both directions.
+    Opaque(OpaqueReason),
+}
+
+/// What was decided about a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Forward it.
+    Allow,
+    /// Never forward it; answer in the protocol's own form.
+    Refuse(Refusal),
+}
+
+/// Why a command is refused; the decoder words it in its protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which kind.
+    pub kind: RefusalKind,
+    /// For the client to read: one line.
+    pub message: String,
+}
+
+/// Why a command is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// A policy says no. PostgreSQL: SQLSTATE 42501.
+    Denied,
+    /// Nobody decided in time. PostgreSQL: SQLSTATE 57014.
+    Expired,
+    /// The client cancelled while it was held. PostgreSQL: SQLSTATE 57014.
+    Cancelled,
+}
+
+/// Where a decoder's events and edits go, in the order in which they arise.
+pub trait Sink {
+    /// Something was seen.
+    fn event(&mut self, event: Event);
+    /// The next part of a direction's edit script.
+    fn edit(&mut self, direction: Direction, edit: Edit);
+}
+
+/// A decoder of one connection of a byte protocol.
+///
+/// Never fails: malformed input is an [`Event::Opaque`], after which everything is forwarded.
+pub trait Decoder: Send {
+    /// Takes the next input bytes of a direction, in order and without a hole, and returns how many it
+    /// consumed. Fewer than given only while a unit of that direction waits for [`Decoder::decide`]:
+    /// feed the rest after it. Consumed bytes are still the relay's to keep until an edit disposes of
+    /// them.
+    fn feed(&mut self, direction: Direction, bytes: &[u8], sink: &mut dyn Sink) -> usize;
+
+    /// Says what was decided about the unit that waits. Answers to [`Event::Prefix`] and to
+    /// [`Event::Started`] alike; ignored for any other unit.
+    fn decide(&mut self, unit: UnitId, decision: &Decision, sink: &mut dyn Sink);
+
+    /// The direction's input has ended. When both have, every command in flight is finished.
+    fn finish(&mut self, direction: Direction, sink: &mut dyn Sink);
+
+    /// Whether the server owes an answer to something that was forwarded.
+    fn outstanding(&self) -> bool;
+
+    /// Whether nothing will be decoded any more: the relay may splice.
+    fn opaque(&self) -> bool;
+}
+
+/// Hard limits of a decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes kept of one statement, and of all parameters of one command together.
+    pub capture_bytes: usize,
+    /// Prepared statements and portals kept per connection, each.
+    pub named_objects: usize,
+    /// Bytes of all prepared statements' texts kept per connection.
+    pub statement_cache_bytes: usize,
+    /// Commands in flight per connection.
+    pub commands_in_flight: usize,
+    /// Notices kept per command.
+    pub notices: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            capture_bytes: 256 * 1024,
+            named_objects: 10_000,
+            statement_cache_bytes: 16 * 1024 * 1024,
+            commands_in_flight: 100_000,
+            notices: 16,
+        }
+    }
+}
