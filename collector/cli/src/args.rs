@@ -1,0 +1,171 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Ask what workloads did on data services: who, what, and whether it was allowed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "verbatim",
+    version,
+    after_help = "Exit codes: 0 answered, 1 failed, 2 wrong usage, 3 collector not reached or refused, 4 no such record."
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// How answers are written.
+    #[arg(long, short, value_enum, default_value_t = Output::Table, global = true)]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Where records are.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Source {
+    /// Folder that `verbatim-agent run --data DIR` left; no collector needs to run.
+    #[arg(long, value_name = "DIR", global = true, conflicts_with = "collector")]
+    pub(crate) data: Option<PathBuf>,
+    /// Audit listener of a collector: unix:PATH or https://HOST:PORT.
+    #[arg(long, value_name = "ADDRESS", env = "VERBATIM_COLLECTOR", global = true)]
+    pub(crate) collector: Option<String>,
+    /// Certificates of the authority that signed the collector's certificate (PEM).
+    #[arg(long, value_name = "FILE", env = "VERBATIM_TLS_CA", global = true)]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// This client's certificate (PEM).
+    #[arg(long, value_name = "FILE", env = "VERBATIM_TLS_CERTIFICATE", global = true)]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// This client's private key (PEM).
+    #[arg(long, value_name = "FILE", env = "VERBATIM_TLS_KEY", global = true)]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// Form of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Columns for a person; cut to the terminal's width.
+    Table,
+    /// One JSON object a line, nothing cut.
+    Json,
+    /// RFC 4180 with a header, nothing cut.
+    Csv,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Commands, newest first.
+    Records(Records),
+    /// One command with every record that belongs to it.
+    Show {
+        /// Record id, as `records` shows it.
+        id: String,
+    },
+    /// Commands as they end, until interrupted.
+    Tail(Tail),
+    /// Connections and how much was done on them.
+    Sessions(Sessions),
+    /// What is wrong with the chains of records.
+    Findings(Page),
+    /// Delete the contents of commands for privacy; envelopes and proofs stay.
+    DeleteContent {
+        /// Record ids, as `records` shows them.
+        #[arg(required = true)]
+        ids: Vec<String>,
+        /// Kept beside the deletion.
+        #[arg(long)]
+        reason: String,
+    },
+    /// Completion script for a shell, on standard output.
+    Completion {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Records {
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    #[command(flatten)]
+    pub(crate) page: Page,
+    /// Oldest first.
+    #[arg(long)]
+    pub(crate) oldest_first: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Tail {
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    /// Show commands when they start, too.
+    #[arg(long)]
+    pub(crate) started: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Sessions {
+    #[command(flatten)]
+    pub(crate) filter: FilterArgs,
+    #[command(flatten)]
+    pub(crate) page: Page,
+}
+
+/// How much of an answer.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Page {
+    /// At most so many rows.
+    #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) limit: u32,
+    /// Go on where an earlier answer stopped.
+    #[arg(long, value_name = "CURSOR")]
+    pub(crate) cursor: Option<String>,
+}
+
+/// What is asked for; all conditions must hold.
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub(crate) struct FilterArgs {
+    /// Federated principal or local:HOST/USER.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) principal: Option<String>,
+    /// Kubernetes namespace.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// Kubernetes service account.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service_account: Option<String>,
+    /// Pod name or UID.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pod: Option<String>,
+    /// Data service, e.g. postgresql.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// Database.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// query, execute, fetch, function-call, cancel, connect.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) operation: Vec<String>,
+    /// allowed, denied, held, expired, abandoned.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) decision: Vec<String>,
+    /// pending, ok, error, not-forwarded, not-executed, outcome-unknown, suspended.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) status: Vec<String>,
+    /// decoded, partly, seen-not-decoded.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) capture: Vec<String>,
+    /// From this time on: 2026-11-24T10:00:00Z, or so long ago: 90m, 2h, 7d.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Before this time; same forms.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Words that the statement holds.
+    #[arg(long, value_name = "WORDS")]
+    pub(crate) text: Option<String>,
+    /// Commands of this connection, by its id as `sessions` shows it.
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+}

@@ -1,0 +1,90 @@
+//! From command-line conditions to the API's filter.
+
+use jiff::{Span, Timestamp};
+use verbatim_api::v1;
+
+use crate::{
+    args::FilterArgs,
+    failure::Failure,
+    names::{Named, parse_id},
+};
+
+/// Builds the filter; times are taken relative to `now`.
+pub(crate) fn build(args: &FilterArgs, now: Timestamp) -> Result<v1::Filter, Failure> {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    Ok(v1::Filter {
+        principal: text(&args.principal),
+        namespace: text(&args.namespace),
+        service_account: text(&args.service_account),
+        pod: text(&args.pod),
+        service: text(&args.service),
+        database: text(&args.database),
+        operations: values::<v1::Operation>(&args.operation)?,
+        decisions: values::<v1::Decision>(&args.decision)?,
+        statuses: values::<v1::Status>(&args.status)?,
+        captures: values::<v1::Capture>(&args.capture)?,
+        from_wall_nanos: args.since.as_deref().map_or(Ok(0), |t| time(t, now))?,
+        to_wall_nanos: args.until.as_deref().map_or(Ok(0), |t| time(t, now))?,
+        text: text(&args.text),
+        flow_id: args.session.as_deref().map_or(Ok(Vec::new()), parse_id)?,
+    })
+}
+
+fn values<T: Named + Into<i32>>(names: &[String]) -> Result<Vec<i32>, Failure> {
+    names.iter().map(|name| T::parse(name).map(Into::into)).collect()
+}
+
+/// `2026-11-24T10:00:00Z` or a span before now such as `90m`; nanoseconds since 1970.
+fn time(text: &str, now: Timestamp) -> Result<u64, Failure> {
+    let absolute = text.parse::<Timestamp>().ok();
+    let at = absolute.or_else(|| {
+        let span = text.parse::<Span>().ok()?;
+        // A day has 24 hours here: what "7d ago" means must not depend on a time zone.
+        let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).ok()?;
+        now.checked_sub(duration).ok()
+    });
+    at.and_then(|at| u64::try_from(at.as_nanosecond()).ok()).ok_or_else(|| {
+        Failure::Usage(format!(
+            "`{text}` is no time: write 2026-11-24T10:00:00Z, or 90m, 2h, 7d for so long ago"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-11-24T10:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn times_are_absolute_or_so_long_ago() {
+        let hour = 3_600_000_000_000;
+        let at = |text| time(text, now()).unwrap();
+        assert_eq!(at("2026-11-24T09:00:00Z"), at("1h"));
+        assert_eq!(at("2026-11-24T10:00:00+01:00"), at("60m"));
+        assert_eq!(at("1h") - at("1d"), 23 * hour);
+    }
+
+    #[test]
+    fn what_is_no_time_is_a_usage_error() {
+        for text in ["", "yesterday", "10", "1969-01-01T00:00:00Z"] {
+            assert_eq!(time(text, now()).unwrap_err().exit_code(), 2, "{text}");
+        }
+    }
+
+    #[test]
+    fn conditions_become_the_api_s_filter() {
+        let args = FilterArgs {
+            operation: vec!["query".into(), "execute".into()],
+            status: vec!["not-forwarded".into()],
+            since: Some("1h".into()),
+            ..FilterArgs::default()
+        };
+        let filter = build(&args, now()).unwrap();
+        assert_eq!(filter.operations, [v1::Operation::Query as i32, v1::Operation::Execute as i32]);
+        assert_eq!(filter.statuses, [v1::Status::NotForwarded as i32]);
+        assert!(filter.from_wall_nanos > 0 && filter.to_wall_nanos == 0);
+    }
+}

@@ -1,0 +1,259 @@
+//! The verbs: each asks the Audit service and writes what comes back.
+
+use jiff::Timestamp;
+use prost::Message as _;
+use verbatim_api::v1;
+
+use crate::{
+    args::{FilterArgs, Output, Page, Records, Sessions, Tail},
+    connect::Client,
+    failure::Failure,
+    filter,
+    names::{self, Named},
+    output::{Row, Writer, harmless},
+    view::{CommandView, FindingView, SessionView, duration, time},
+};
+
+/// Commands asked for in one call.
+const PAGE: u32 = 1000;
+
+impl Row for CommandView {
+    const TITLES: &'static [&'static str] = &[
+        "TIME",
+        "ID",
+        "PRINCIPAL",
+        "SERVICE",
+        "OPERATION",
+        "DECISION",
+        "STATUS",
+        "ROWS",
+        "DURATION",
+        "STATEMENT",
+    ];
+    const WIDTHS: &'static [usize] = &[27, 36, 24, 10, 9, 8, 9, 6, 8, 0];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.time.clone(),
+            self.id.clone(),
+            principal(&self.principal),
+            self.service.clone(),
+            self.operation.clone(),
+            self.decision.clone(),
+            self.status.clone(),
+            self.rows.map(|rows| rows.to_string()).unwrap_or_default(),
+            duration(self.duration_nanos),
+            self.what(),
+        ]
+    }
+}
+
+impl Row for SessionView {
+    const TITLES: &'static [&'static str] = &[
+        "OPENED",
+        "ID",
+        "PRINCIPAL",
+        "PROCESS",
+        "DESTINATION",
+        "CAPTURE",
+        "COMMANDS",
+        "ERRORS",
+        "DENIED",
+        "SENT",
+        "RECEIVED",
+        "REASON",
+    ];
+    const WIDTHS: &'static [usize] = &[27, 36, 24, 16, 24, 8, 8, 6, 6, 8, 8, 0];
+
+    fn cells(&self) -> Vec<String> {
+        let name = if self.host.is_empty() { &self.address } else { &self.host };
+        let database = if self.database.is_empty() { String::new() } else { format!("/{}", self.database) };
+        vec![
+            self.opened.clone(),
+            self.id.clone(),
+            principal(&self.principal),
+            format!("{}[{}]", self.comm, self.pid),
+            format!("{name}:{}{database}", self.port),
+            self.capture.clone(),
+            self.commands.to_string(),
+            self.errors.to_string(),
+            self.denied.to_string(),
+            self.bytes_sent.to_string(),
+            self.bytes_received.to_string(),
+            self.opaque_reason.clone(),
+        ]
+    }
+}
+
+impl Row for FindingView {
+    const TITLES: &'static [&'static str] = &["FOUND", "KIND", "CHAIN", "FIRST", "LAST", "DETAIL"];
+    const WIDTHS: &'static [usize] = &[27, 18, 36, 8, 8, 0];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.found.clone(),
+            self.kind.clone(),
+            self.chain_id.clone(),
+            self.first_sequence.to_string(),
+            self.last_sequence.to_string(),
+            self.detail.clone(),
+        ]
+    }
+}
+
+/// In a table the pool's long path says nothing that namespace and service account don't.
+fn principal(full: &str) -> String {
+    match full.rsplit_once("/subject/") {
+        Some((_, subject)) => subject.to_owned(),
+        None => full.to_owned(),
+    }
+}
+
+pub(crate) async fn records(client: &mut Client, verb: &Records, output: Output) -> Result<(), Failure> {
+    let filter = filter::build(&verb.filter, Timestamp::now())?;
+    let mut cursor = verb.page.cursor.clone().unwrap_or_default();
+    let mut left = verb.page.limit;
+    let mut writer = Writer::new(output);
+    loop {
+        let request = v1::SearchRequest {
+            filter: Some(filter.clone()),
+            page_size: left.min(PAGE),
+            cursor: cursor.clone(),
+            oldest_first: verb.oldest_first,
+            at_least_position: 0,
+        };
+        let answer = client.search(request).await?.into_inner();
+        let rows: Vec<CommandView> = answer.commands.iter().map(CommandView::new).collect();
+        writer.rows(&rows)?;
+        left = left.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+        cursor = answer.next_cursor;
+        if cursor.is_empty() || left == 0 || rows.is_empty() {
+            break;
+        }
+    }
+    more(&cursor);
+    Ok(())
+}
+
+pub(crate) async fn sessions(client: &mut Client, verb: &Sessions, output: Output) -> Result<(), Failure> {
+    let filter = filter::build(&verb.filter, Timestamp::now())?;
+    let request = v1::SessionsRequest {
+        filter: Some(filter),
+        page_size: verb.page.limit.min(PAGE),
+        cursor: cursor_of(&verb.page),
+    };
+    let answer = client.sessions(request).await?.into_inner();
+    Writer::new(output).rows(&answer.sessions.iter().map(SessionView::new).collect::<Vec<_>>())?;
+    more(&answer.next_cursor);
+    Ok(())
+}
+
+pub(crate) async fn findings(client: &mut Client, page: &Page, output: Output) -> Result<(), Failure> {
+    let request = v1::FindingsRequest { page_size: page.limit.min(PAGE), cursor: cursor_of(page) };
+    let answer = client.findings(request).await?.into_inner();
+    Writer::new(output).rows(&answer.findings.iter().map(FindingView::new).collect::<Vec<_>>())?;
+    more(&answer.next_cursor);
+    Ok(())
+}
+
+fn cursor_of(page: &Page) -> String {
+    page.cursor.clone().unwrap_or_default()
+}
+
+/// Said on standard error, so that it never mixes with rows.
+#[expect(clippy::print_stderr, reason = "a hint for a person, apart from the rows")]
+fn more(cursor: &str) {
+    if !cursor.is_empty() {
+        eprintln!("verbatim: there is more: --cursor {cursor}");
+    }
+}
+
+pub(crate) async fn tail(client: &mut Client, verb: &Tail, output: Output) -> Result<(), Failure> {
+    let request = v1::TailRequest {
+        // It begins now, so `--since` has nothing to say.
+        filter: Some(filter::build(&FilterArgs { since: None, ..verb.filter.clone() }, Timestamp::now())?),
+        include_started: verb.started,
+        after_position: 0,
+    };
+    let mut stream = client.tail(request).await?.into_inner();
+    let mut writer = Writer::new(output);
+    loop {
+        tokio::select! {
+            command = stream.message() => match command? {
+                Some(command) => writer.live(&CommandView::new(&command))?,
+                None => return Ok(()),
+            },
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+pub(crate) async fn show(client: &mut Client, id: &str, output: Output) -> Result<(), Failure> {
+    let answer = match client.get(v1::GetRequest { id: names::parse_id(id)? }).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) if status.code() == tonic::Code::NotFound => {
+            return Err(Failure::NotFound(id.to_owned()));
+        }
+        Err(status) => return Err(status.into()),
+    };
+    let view = CommandView::new(&answer.command.unwrap_or_default());
+    if output != Output::Table {
+        return Writer::new(output).rows(&[view]);
+    }
+    page(&view, &answer.entries)
+}
+
+/// A command as a page: one field a line, the statement whole, then its records.
+#[expect(clippy::print_stdout, reason = "this is the verb's output")]
+fn page(view: &CommandView, entries: &[v1::Entry]) -> Result<(), Failure> {
+    let fields = serde_json::to_value(view).map_err(std::io::Error::from)?;
+    let serde_json::Value::Object(fields) = fields else { return Ok(()) };
+    for (name, value) in &fields {
+        let empty = match value {
+            serde_json::Value::Null | serde_json::Value::Bool(false) => true,
+            serde_json::Value::String(text) => text.is_empty(),
+            serde_json::Value::Array(list) => list.is_empty(),
+            serde_json::Value::Number(number) => {
+                number.as_u64() == Some(0) && name != "sequence" && name != "rows"
+            }
+            _ => false,
+        };
+        if empty {
+            continue;
+        }
+        match value {
+            serde_json::Value::String(text) => println!("{name:>18}  {}", harmless(text)),
+            _ if name == "durationNanos" => println!("{:>18}  {}", "duration", duration(view.duration_nanos)),
+            other => println!("{name:>18}  {}", harmless(&other.to_string())),
+        }
+    }
+    println!();
+    for entry in entries {
+        let Ok(envelope) = v1::Envelope::decode(entry.envelope.as_ref()) else {
+            println!("{:>18}  an envelope of {} bytes that cannot be read", "record", entry.envelope.len());
+            continue;
+        };
+        println!(
+            "{:>18}  {} {} {} {}#{}",
+            "record",
+            time(envelope.wall_nanos),
+            envelope.kind().short(),
+            names::id(&envelope.record_id),
+            names::id(&envelope.chain_id),
+            envelope.sequence,
+        );
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "this is the verb's output")]
+pub(crate) async fn delete_content(
+    client: &mut Client,
+    ids: &[String],
+    reason: String,
+) -> Result<(), Failure> {
+    let ids = ids.iter().map(|id| names::parse_id(id)).collect::<Result<Vec<_>, _>>()?;
+    let answer = client.delete_content(v1::DeleteContentRequest { ids, reason }).await?.into_inner();
+    println!("deleted the contents of {} records", answer.deleted);
+    Ok(())
+}
