@@ -1123,6 +1123,10 @@ pub enum FindingKind {
     UnknownPredecessor = 8,
     /// A node that lost power had shipped more than it kept.
     RecoveredBehind = 9,
+    /// A node says itself that commands or connections went unrecorded: a GAP record.
+    NotRecorded = 10,
+    /// Bytes of the collector's own log that cannot be read any more.
+    LogDamaged = 11,
 }
 impl FindingKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1141,6 +1145,8 @@ impl FindingKind {
             Self::KeyChanged => "FINDING_KIND_KEY_CHANGED",
             Self::UnknownPredecessor => "FINDING_KIND_UNKNOWN_PREDECESSOR",
             Self::RecoveredBehind => "FINDING_KIND_RECOVERED_BEHIND",
+            Self::NotRecorded => "FINDING_KIND_NOT_RECORDED",
+            Self::LogDamaged => "FINDING_KIND_LOG_DAMAGED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1156,6 +1162,8 @@ impl FindingKind {
             "FINDING_KIND_KEY_CHANGED" => Some(Self::KeyChanged),
             "FINDING_KIND_UNKNOWN_PREDECESSOR" => Some(Self::UnknownPredecessor),
             "FINDING_KIND_RECOVERED_BEHIND" => Some(Self::RecoveredBehind),
+            "FINDING_KIND_NOT_RECORDED" => Some(Self::NotRecorded),
+            "FINDING_KIND_LOG_DAMAGED" => Some(Self::LogDamaged),
             _ => None,
         }
     }
@@ -1518,7 +1526,8 @@ pub struct SearchRequest {
     pub cursor: ::prost::alloc::string::String,
     #[prost(bool, tag = "4")]
     pub oldest_first: bool,
-    /// Wait until the index has reached this position, see SearchResponse.indexed_position.
+    /// Wait until the index has reached this position, see SearchResponse.indexed_position. The largest value
+    /// means: everything that the log holds when the question arrives.
     #[prost(uint64, tag = "5")]
     pub at_least_position: u64,
 }
