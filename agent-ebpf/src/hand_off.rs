@@ -1,0 +1,164 @@
+//! sock_ops: carries a flow from the client's socket over the handshake to the accepted socket.
+//!
+//! The proxy reads it there by the accepted socket's descriptor: no tuple is looked up after the
+//! handshake, so neither port reuse nor a proxy that lags can mix flows up.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops,
+    },
+    helpers::generated::bpf_get_netns_cookie,
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use verbatim_ebpf_common::{AF_INET, Address, Counter, EventKind, Flow, FlowKey, Route};
+
+use crate::{
+    maps::{CFG, FLOWT, SKA, SKC, TGT},
+    report::{Subject, count, event},
+    socket::{flow, flow_or_new, forget, read},
+};
+
+/// What sock_ops programs answer where nothing is asked.
+const DONE: u32 = 1;
+
+#[sock_ops]
+pub fn tcp_events(ctx: SockOpsContext) -> u32 {
+    let ops = ctx.ops;
+    let sk = read!(ops, __bindgen_anon_2.sk);
+    if sk.is_null() {
+        return DONE;
+    }
+    match read!(ops, op) {
+        BPF_SOCK_OPS_TCP_CONNECT_CB => begin(&ctx, sk),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => finish(&ctx, sk),
+        _ => {}
+    }
+    DONE
+}
+
+/// The client is about to send its SYN: source address and port are known now.
+#[inline(always)]
+fn begin(ctx: &SockOpsContext, sk: *mut bpf_sock) {
+    let mut key = FlowKey {
+        client: local_address(ctx.ops),
+        listener_netns: 0,
+        client_port: read!(ctx.ops, local_port) as u16,
+        listener_port: remote_port(ctx.ops),
+        reserved: [0; 4],
+    };
+    let Some(flow) = flow(&SKC, sk) else {
+        // A client that aims at a listener by itself must not find the flow of a handshake that
+        // never ended.
+        if remote_address(ctx.ops).connects_to_loopback() {
+            key.listener_netns = netns(ctx);
+            let _ = FLOWT.remove(&key);
+        }
+        return;
+    };
+    if flow.route == Route::Unrouted as u8 {
+        count(Counter::UnroutedConnected);
+        event(ctx, EventKind::UnroutedConnected, &subject_of(flow));
+        return;
+    }
+    key.listener_netns = flow.listener_netns;
+    count(if FLOWT.insert(&key, &*flow, 0).is_ok() {
+        Counter::HandshakesBegun
+    } else {
+        Counter::HandshakesLost
+    });
+}
+
+/// A socket is about to be accepted.
+#[inline(always)]
+fn finish(ctx: &SockOpsContext, sk: *mut bpf_sock) {
+    let netns = netns(ctx);
+    let port = read!(ctx.ops, local_port) as u16;
+    if !is_listener(netns, port) {
+        return;
+    }
+    let key = FlowKey {
+        client: remote_address(ctx.ops),
+        listener_netns: netns,
+        client_port: remote_port(ctx.ops),
+        listener_port: port,
+        reserved: [0; 4],
+    };
+    let Some(flow) = FLOWT.get_ptr_mut(&key) else {
+        count(Counter::WithoutFlow);
+        let subject = Subject { netns, cgroup_id: 0, address: key.client, port: key.client_port };
+        event(ctx, EventKind::NoFlow, &subject);
+        return;
+    };
+    if flow_or_new(&SKA, sk, flow).is_none() {
+        count(Counter::NoMemory);
+    } else if FLOWT.get_ptr_mut(&key) == Some(flow) {
+        count(Counter::HandedOff);
+    } else {
+        // Evicted while it was copied: what was copied may be another's.
+        forget(&SKA, sk);
+        count(Counter::HandshakesLost);
+    }
+    let _ = FLOWT.remove(&key);
+}
+
+/// Whether one of our listeners has this port in this namespace.
+#[inline(always)]
+fn is_listener(netns: u64, port: u16) -> bool {
+    // SAFETY: values of TGT are replaced whole, never changed in place.
+    if let Some(target) = unsafe { TGT.get(netns) }
+        && target.port == port
+    {
+        return true;
+    }
+    CFG.get(0).is_some_and(|config| config.has_host_listener() && config.host_netns == netns && config.host_port == port)
+}
+
+#[inline(always)]
+fn netns(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the helper takes this kind of context.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+#[inline(always)]
+fn local_address(ops: *mut bpf_sock_ops) -> Address {
+    if read!(ops, family) == u32::from(AF_INET) {
+        return Address::from_v4_word(read!(ops, local_ip4));
+    }
+    Address([
+        read!(ops, local_ip6[0]),
+        read!(ops, local_ip6[1]),
+        read!(ops, local_ip6[2]),
+        read!(ops, local_ip6[3]),
+    ])
+}
+
+#[inline(always)]
+fn remote_address(ops: *mut bpf_sock_ops) -> Address {
+    if read!(ops, family) == u32::from(AF_INET) {
+        return Address::from_v4_word(read!(ops, remote_ip4));
+    }
+    Address([
+        read!(ops, remote_ip6[0]),
+        read!(ops, remote_ip6[1]),
+        read!(ops, remote_ip6[2]),
+        read!(ops, remote_ip6[3]),
+    ])
+}
+
+/// The kernel keeps it in the upper half of the word, in network byte order.
+#[inline(always)]
+fn remote_port(ops: *mut bpf_sock_ops) -> u16 {
+    u32::from_be(read!(ops, remote_port)) as u16
+}
+
+#[inline(always)]
+fn subject_of(flow: &Flow) -> Subject {
+    Subject {
+        netns: flow.client_netns,
+        cgroup_id: flow.cgroup_id,
+        address: flow.destination,
+        port: flow.port,
+    }
+}

@@ -1,0 +1,260 @@
+//! What becomes of a TCP connect(): it passes, is denied, or is sent to a listener with its flow kept.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::bpf_sock,
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+        generated::{bpf_get_current_comm, bpf_get_netns_cookie, bpf_get_socket_cookie},
+    },
+    programs::SockAddrContext,
+};
+use verbatim_ebpf_common::{Action, Address, Config, Counter, EventKind, Route, TCP, Target};
+
+use crate::{
+    lookup,
+    maps::{CFG, SKC, TGT},
+    report::{Subject, count, event},
+    socket::{flow_or_new, forget},
+};
+
+/// Interface index of the loopback device in every network namespace.
+const LOOPBACK_DEVICE: u32 = 1;
+/// Nobody can listen on port 0: connecting to it on loopback is ECONNREFUSED.
+const CLOSED_PORT: u16 = 0;
+
+/// A connect() as the caller wants it.
+pub struct Attempt {
+    pub sk: *mut bpf_sock,
+    pub destination: Address,
+    /// Host byte order.
+    pub port: u16,
+    /// Of the socket.
+    pub family: u8,
+    /// Interface that the socket is bound to; 0 for none.
+    pub device: u32,
+    /// Whether the socket has no address yet.
+    pub unbound: bool,
+}
+
+impl Attempt {
+    /// IPv4 on the wire, whatever the socket's family.
+    #[inline(always)]
+    pub fn is_v4(&self) -> bool {
+        self.destination.is_v4_mapped()
+    }
+}
+
+pub enum Decision {
+    Pass,
+    Deny,
+    /// Goes there instead; `port` in host byte order.
+    Send {
+        to: Address,
+        port: u16,
+    },
+}
+
+/// Who asks, as far as the decision needs it.
+struct Caller {
+    cgroup_id: u64,
+    netns: u64,
+}
+
+/// Where a connect() goes when it is steered.
+struct Way {
+    to: Address,
+    port: u16,
+    listener_netns: u64,
+    shown_source: Address,
+    route: Route,
+}
+
+/// Decides, and sees to it that a socket which is not steered keeps no flow of an earlier connect():
+/// connect(AF_UNSPEC), which ends the earlier one, is seen by no program.
+#[inline(always)]
+pub fn decide(ctx: &SockAddrContext, attempt: &Attempt) -> Decision {
+    match judge(ctx, attempt) {
+        Some(decision) => decision,
+        None => {
+            forget(&SKC, attempt.sk);
+            Decision::Pass
+        }
+    }
+}
+
+/// `None`: passes.
+#[inline(always)]
+fn judge(ctx: &SockAddrContext, attempt: &Attempt) -> Option<Decision> {
+    let config = CFG.get(0)?;
+    // SAFETY: helper without arguments.
+    let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    if lookup::is_own(cgroup_id) {
+        return pass(Counter::Own);
+    }
+    let Some(rule) = lookup::destination(TCP, attempt.destination, attempt.port) else {
+        return pass(Counter::UnmatchedDestination);
+    };
+    if rule == Action::Pass as u8 {
+        return pass(Counter::PassedDestination);
+    }
+    let verdict = lookup::verdict(config, cgroup_id);
+    if verdict.action == Action::Pass as u8 {
+        return pass(Counter::PassedCgroup);
+    }
+    // SAFETY: the helper takes this kind of context.
+    let caller = Caller { cgroup_id, netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) } };
+    if rule == Action::Deny as u8 || verdict.action == Action::Deny as u8 {
+        return deny(ctx, attempt, &caller, Counter::Denied, EventKind::Denied);
+    }
+    let Some(now) = lookup::alive_at(config) else {
+        if verdict.fails_closed() {
+            return deny(ctx, attempt, &caller, Counter::StaleDenied, EventKind::StaleDenied);
+        }
+        event(ctx, EventKind::StalePassed, &subject(attempt, &caller));
+        return pass(Counter::StalePassed);
+    };
+    // SAFETY: values of TGT are replaced whole, never changed in place.
+    let Some(target) = (unsafe { TGT.get(caller.netns) }) else {
+        return refuse(ctx, attempt, &caller);
+    };
+    if attempt.port == target.port && attempt.destination.connects_to_loopback() {
+        return pass(Counter::SelfAimed);
+    }
+    let way = if attempt.device > LOOPBACK_DEVICE {
+        // Such a socket does not reach loopback.
+        if !config.has_host_listener() {
+            if verdict.fails_closed() {
+                return deny(ctx, attempt, &caller, Counter::DeviceDenied, EventKind::BoundToDevice);
+            }
+            event(ctx, EventKind::BoundToDevice, &subject(attempt, &caller));
+            return pass(Counter::DevicePassed);
+        }
+        way_to_host(config, attempt)
+    } else {
+        way_in_pod(target, attempt, &caller)
+    };
+    steer(ctx, attempt, &caller, &way, now)
+}
+
+#[inline(always)]
+fn way_to_host(config: &Config, attempt: &Attempt) -> Way {
+    Way {
+        to: if attempt.is_v4() { config.host_v4 } else { config.host_v6 },
+        port: config.host_port,
+        listener_netns: config.host_netns,
+        // The client has its own address already.
+        shown_source: Address::UNSPECIFIED,
+        route: Route::Host,
+    }
+}
+
+#[inline(always)]
+fn way_in_pod(target: &Target, attempt: &Attempt, caller: &Caller) -> Way {
+    let loopback = attempt.destination.connects_to_loopback();
+    let v4 = attempt.is_v4();
+    // Rewriting comes before routing: without a route the workload must see its connect() fail, or
+    // it would believe in IPv6 and never fall back to IPv4.
+    let routed = v4 || loopback || target.has_v6_route != 0;
+    let (to, shown) =
+        if v4 { (target.listen_v4, target.shown_v4) } else { (target.listen_v6, target.shown_v6) };
+    Way {
+        to,
+        port: target.port,
+        listener_netns: caller.netns,
+        shown_source: if attempt.unbound && !loopback { shown } else { Address::UNSPECIFIED },
+        route: if routed { Route::InPod } else { Route::Unrouted },
+    }
+}
+
+/// Keeps the flow with the client's socket and sends the connect() on its way.
+#[inline(always)]
+fn steer(
+    ctx: &SockAddrContext,
+    attempt: &Attempt,
+    caller: &Caller,
+    way: &Way,
+    now: u64,
+) -> Option<Decision> {
+    let Some(flow) = flow_or_new(&SKC, attempt.sk, core::ptr::null_mut()) else {
+        return deny(ctx, attempt, caller, Counter::NoMemory, EventKind::NoMemory);
+    };
+    // Filled in place: the stack is too small for a flow.
+    flow.destination = attempt.destination;
+    flow.shown_source = way.shown_source;
+    flow.cgroup_id = caller.cgroup_id;
+    for (index, id) in flow.cgroups_by_level.iter_mut().enumerate() {
+        *id = lookup::ancestor(index as i32 + 1);
+    }
+    flow.client_netns = caller.netns;
+    flow.listener_netns = way.listener_netns;
+    // SAFETY: the helper takes this kind of context.
+    flow.socket_cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    flow.ktime_nanos = now;
+    // SAFETY: the buffer has the length that is said.
+    unsafe { bpf_get_current_comm(flow.comm.as_mut_ptr().cast(), flow.comm.len() as u32) };
+    let pid_tgid = bpf_get_current_pid_tgid();
+    flow.pid = (pid_tgid >> 32) as u32;
+    flow.tid = pid_tgid as u32;
+    let uid_gid = bpf_get_current_uid_gid();
+    flow.uid = uid_gid as u32;
+    flow.gid = (uid_gid >> 32) as u32;
+    flow.port = attempt.port;
+    flow.family = attempt.family;
+    flow.protocol = TCP;
+    flow.route = way.route as u8;
+    Some(match way.route {
+        Route::Unrouted => {
+            count(Counter::Unrouted);
+            Decision::Pass
+        }
+        Route::InPod => {
+            count(Counter::SteeredInPod);
+            Decision::Send { to: way.to, port: way.port }
+        }
+        Route::Host => {
+            count(Counter::SteeredHost);
+            Decision::Send { to: way.to, port: way.port }
+        }
+    })
+}
+
+#[inline(always)]
+fn pass(counter: Counter) -> Option<Decision> {
+    count(counter);
+    None
+}
+
+#[inline(always)]
+fn deny(
+    ctx: &SockAddrContext,
+    attempt: &Attempt,
+    caller: &Caller,
+    counter: Counter,
+    kind: EventKind,
+) -> Option<Decision> {
+    count(counter);
+    event(ctx, kind, &subject(attempt, caller));
+    forget(&SKC, attempt.sk);
+    Some(Decision::Deny)
+}
+
+/// No listener stands in the caller's namespace. ECONNREFUSED is what clients know how to retry.
+#[inline(always)]
+fn refuse(ctx: &SockAddrContext, attempt: &Attempt, caller: &Caller) -> Option<Decision> {
+    count(Counter::Missed);
+    event(ctx, EventKind::Miss, &subject(attempt, caller));
+    forget(&SKC, attempt.sk);
+    let to = if attempt.is_v4() { Address::LOCALHOST_V4 } else { Address::LOCALHOST_V6 };
+    Some(Decision::Send { to, port: CLOSED_PORT })
+}
+
+#[inline(always)]
+fn subject(attempt: &Attempt, caller: &Caller) -> Subject {
+    Subject {
+        netns: caller.netns,
+        cgroup_id: caller.cgroup_id,
+        address: attempt.destination,
+        port: attempt.port,
+    }
+}

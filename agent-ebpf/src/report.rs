@@ -1,0 +1,73 @@
+//! Counting, and telling user space what happened, at a limited rate.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+};
+use aya_log_ebpf::warn;
+use verbatim_ebpf_common::{Address, Counter, Event, EventKind, RateWindow};
+
+use crate::maps::{CNT, EVENTS, RATE};
+
+/// Adds one on this CPU.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = CNT.get_ptr_mut(counter as u32) {
+        // SAFETY: the element is this CPU's own, and programs of its kind do not migrate.
+        unsafe { *value += 1 }
+    }
+}
+
+/// What an event is about.
+pub struct Subject {
+    pub netns: u64,
+    pub cgroup_id: u64,
+    pub address: Address,
+    pub port: u16,
+}
+
+/// Sends an event and logs it, unless this CPU has sent enough in this second.
+#[inline(always)]
+pub fn event(ctx: &impl EbpfContext, kind: EventKind, subject: &Subject) {
+    // SAFETY: helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let Some(window) = RATE.get_ptr_mut(0) else { return };
+    // SAFETY: as above.
+    let window = unsafe { &mut *window };
+    let mut suppressed = 0;
+    if now.wrapping_sub(window.since_nanos) >= RateWindow::NANOS {
+        suppressed = window.suppressed;
+        *window = RateWindow { since_nanos: now, sent: 0, suppressed: 0 };
+    }
+    if window.sent >= RateWindow::EVENTS {
+        window.suppressed += 1;
+        count(Counter::EventsSuppressed);
+        return;
+    }
+    window.sent += 1;
+    match EVENTS.reserve::<Event>(0) {
+        Some(mut entry) => {
+            entry.write(Event {
+                ktime_nanos: now,
+                netns: subject.netns,
+                cgroup_id: subject.cgroup_id,
+                address: subject.address,
+                pid: (bpf_get_current_pid_tgid() >> 32) as u32,
+                suppressed,
+                port: subject.port,
+                kind: kind as u8,
+                reserved: [0; 5],
+            });
+            entry.submit(0);
+        }
+        None => count(Counter::EventsLost),
+    }
+    warn!(
+        ctx,
+        "{}: namespace {} cgroup {} port {}",
+        kind.describe(),
+        subject.netns,
+        subject.cgroup_id,
+        subject.port
+    );
+}
