@@ -1,2 +1,101 @@
-//! Placeholder.
-fn main() {}
+//! Every developer habit behind one verb: `cargo xtask VERB`.
+//!
+//! Owns the command line and nothing else: one module per verb, and `setup` below them all. Nothing here is
+//! part of the product; few dependencies, because everybody waits for this to build before anything else.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks to a person")]
+
+mod binaries;
+mod cases;
+mod command;
+mod ebpf;
+mod elf;
+mod fuzz;
+mod lint;
+mod place;
+mod proto;
+mod say;
+mod setup;
+mod soak;
+mod tally;
+mod test;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{place::Place, setup::Purpose};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Build, try out, test and measure Verbatim"
+)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what the other verbs need; says what, before it does
+    Setup {
+        #[arg(long = "for", value_enum, default_value_t = Purpose::Test)]
+        purpose: Purpose,
+    },
+    /// Build the eBPF programs and check what came out
+    Ebpf,
+    /// Build the eBPF programs and all binaries
+    Build {
+        #[arg(long)]
+        release: bool,
+    },
+    /// Run every test: units, integration, eBPF, and the lab with real servers and clients
+    Test(test::Options),
+    /// Formatting, clippy, licences and sources of dependencies, generated code
+    Lint(lint::Options),
+    /// Generate the code of the .proto files again
+    Proto {
+        /// Only compare, and fail when the committed code is stale
+        #[arg(long)]
+        check: bool,
+    },
+    /// Fuzz the decoders, all targets or one
+    Fuzz {
+        target: Option<String>,
+        /// How long each target runs, such as 30s, 10m or 2h
+        #[arg(long = "for", value_parser = say::parse_duration, default_value = "30s")]
+        duration: Duration,
+    },
+    /// Run the lab's scenarios over and over, then the fuzz targets
+    Soak {
+        #[arg(long = "for", value_parser = say::parse_duration, default_value = "1h")]
+        duration: Duration,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("\n{} {error:#}", say::red("error:"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    let place = Place::find()?;
+    match &cli.verb {
+        Verb::Setup { purpose } => setup::ensure(&place, *purpose)?,
+        Verb::Ebpf => drop(ebpf::build(&place)?),
+        Verb::Build { release } => drop(binaries::build(&place, *release)?),
+        Verb::Test(options) => return test::run(&place, options),
+        Verb::Lint(options) => lint::run(&place, options)?,
+        Verb::Proto { check } => proto::run(&place, *check)?,
+        Verb::Fuzz { target, duration } => fuzz::run(&place, target.as_deref(), *duration)?,
+        Verb::Soak { duration } => return soak::run(&place, *duration),
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,132 @@
+//! `setup`: what this machine lacks for a verb is found, said, and only then installed.
+//!
+//! Every part looks at the machine itself, not at a note that it was installed once, so that a second run
+//! installs nothing and takes no time. Knows nothing of what the verbs do with it.
+
+mod apt;
+mod clients;
+mod ebpf_toolchain;
+mod kernel;
+mod tools;
+
+use std::{fs, time::Instant};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+pub(crate) use ebpf_toolchain::EbpfToolchain;
+pub(crate) use tools::Tool;
+
+use crate::{place::Place, say};
+
+/// What a machine is made ready for.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Purpose {
+    /// Building the eBPF programs, and so everything
+    Build,
+    /// Capturing a real client on a real PostgreSQL
+    Demo,
+    /// Everything that the tests need
+    Test,
+    /// The demo's needs and the peers to measure against
+    Bench,
+    /// The checks on dependencies
+    Lint,
+    /// Fuzzing
+    Fuzz,
+}
+
+/// One thing that is missing.
+pub(crate) struct Missing {
+    /// What will be installed, where, and what it costs, in a sentence.
+    pub(crate) what: String,
+    /// Installs it.
+    pub(crate) install: Install,
+}
+
+type Install = Box<dyn FnOnce(&Place) -> Result<()>>;
+
+impl Missing {
+    fn new(what: impl Into<String>, install: impl FnOnce(&Place) -> Result<()> + 'static) -> Self {
+        Self { what: what.into(), install: Box::new(install) }
+    }
+}
+
+/// Makes this machine ready; quick when it is.
+pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
+    use Purpose::{Bench, Build, Demo, Fuzz, Lint, Test};
+    let begun = Instant::now();
+    say::heading("Set-up");
+    fs::create_dir_all(&place.cache).with_context(|| place.cache.display().to_string())?;
+    // Two verbs at once on one machine: the second waits, and then finds everything there.
+    let lock_path = place.cache.join("setup.lock");
+    let lock = fs::File::create(&lock_path).with_context(|| lock_path.display().to_string())?;
+    lock.lock().with_context(|| lock_path.display().to_string())?;
+
+    let toolchain = matches!(purpose, Build | Demo | Test | Bench);
+    let mut packages = Vec::new();
+    if matches!(purpose, Demo | Test | Bench) {
+        packages.extend([apt::POSTGRES, apt::IPROUTE, apt::VENV]);
+    }
+    if purpose == Test {
+        packages.push(apt::NODE);
+    }
+    if purpose == Bench {
+        packages.push(apt::PGBOUNCER);
+    }
+    // The package lists first: which compiler this distribution offers can only be told from them.
+    let lacking = apt::lacking(&packages);
+    let wants_toolchain = toolchain && EbpfToolchain::find().is_none();
+    if !lacking.is_empty() || wants_toolchain {
+        apt::refresh_lists()?;
+    }
+    let mut missing = Vec::new();
+    missing.extend(apt::missing(lacking)?);
+    if wants_toolchain {
+        missing.extend(ebpf_toolchain::missing(place)?);
+    }
+    install(place, missing)?;
+
+    // What is built or unpacked with what was installed above.
+    let mut missing = Vec::new();
+    if toolchain {
+        missing.extend(tools::missing(place, Tool::BpfLinker)?);
+    }
+    if matches!(purpose, Demo | Test | Bench) {
+        missing.extend(clients::python_missing(place)?);
+    }
+    if purpose == Test {
+        missing.extend(clients::node_missing(place)?);
+    }
+    if purpose == Bench {
+        missing.extend(clients::envoy_missing(place)?);
+    }
+    if purpose == Lint {
+        missing.extend(tools::missing(place, Tool::CargoDeny)?);
+    }
+    if purpose == Fuzz {
+        missing.extend(tools::missing(place, Tool::CargoFuzz)?);
+    }
+    install(place, missing)?;
+    if matches!(purpose, Demo | Test | Bench) {
+        kernel::prepare()?;
+    }
+    say::line(&format!("ready ({})", say::took(begun)));
+    Ok(())
+}
+
+fn install(place: &Place, missing: Vec<Missing>) -> Result<()> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    say::line("missing here, and installed now:");
+    for part in &missing {
+        say::line(&format!("  · {}", part.what));
+    }
+    for part in missing {
+        let begun = Instant::now();
+        (part.install)(place).with_context(|| format!("could not install: {}", part.what))?;
+        say::line(&format!("  done in {}", say::took(begun)));
+    }
+    Ok(())
+}
