@@ -1,1 +1,29 @@
-//! Placeholder.
+//! The lab: what scenarios stand on.
+//!
+//! Owns namespaces, cgroups, servers and clients of a scenario, and the comparison of what was done with
+//! what was recorded. Knows the product only from outside: its binaries, its configuration, its gRPC.
+
+pub mod agent;
+pub mod audit;
+pub mod binaries;
+pub mod cases;
+pub mod cgroup;
+pub mod cli;
+pub mod clients;
+pub mod collector;
+pub mod did;
+pub mod folder;
+pub mod lab;
+pub mod name;
+pub mod netns;
+pub mod network;
+pub mod parts;
+pub mod pglog;
+pub mod policy;
+pub mod postgres;
+pub mod process;
+pub mod reaper;
+pub mod sets;
+pub mod shell;
+pub mod undo;
+pub mod wait;

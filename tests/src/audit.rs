@@ -1,0 +1,134 @@
+//! What the collector answers: the second of the three sets.
+
+use anyhow::{Context as _, Result, bail};
+use verbatim_api::v1::{self, Capture, Decision, OpaqueReason, Operation, ParameterFormat, Protocol, Status};
+
+use crate::did;
+
+/// One command as the collector returns it, in the terms of a scenario.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen {
+    /// record_id of its start.
+    pub record: Vec<u8>,
+    /// Id of its connection.
+    pub flow: Vec<u8>,
+    /// When it started; wall clock, nanoseconds.
+    pub wall_nanos: u64,
+    /// Ids within the statement.
+    pub ids: Vec<String>,
+    /// Who.
+    pub principal: String,
+    /// Which protocol.
+    pub protocol: Protocol,
+    /// By which message.
+    pub operation: Operation,
+    /// The bytes that were kept.
+    pub statement: Vec<u8>,
+    /// How many there were.
+    pub full_length: u64,
+    /// Digest of all, where it was cut.
+    pub full_sha256: Vec<u8>,
+    /// How it ended.
+    pub status: Status,
+    /// Rows.
+    pub rows: Option<u64>,
+    /// SQLSTATE.
+    pub sqlstate: String,
+    /// Bound parameters, as a person would write them where that is known.
+    pub parameters: Vec<Option<String>>,
+    /// What was decided.
+    pub decision: Decision,
+    /// How much was understood.
+    pub capture: Capture,
+    /// Why not all.
+    pub opaque_reason: OpaqueReason,
+    /// Bytes from workload to server.
+    pub bytes_sent: u64,
+    /// Bytes from server to workload.
+    pub bytes_received: u64,
+    /// Namespace of the workload.
+    pub namespace: String,
+    /// Service account of the workload.
+    pub service_account: String,
+    /// Where it went, as dialled.
+    pub target: v1::Target,
+    /// Names and values that the protocol carried.
+    pub attributes: Vec<v1::Attribute>,
+    /// Codes of the server's notices.
+    pub notices: Vec<String>,
+    /// What Verbatim says about it.
+    pub note: String,
+    /// How it was left: the server's transaction state.
+    pub transaction: v1::TransactionState,
+}
+
+impl Seen {
+    /// From the Audit service's form. A command without a start is an error: nothing is to be guessed.
+    pub fn from_command(command: &v1::Command) -> Result<Self> {
+        let started = command.started.as_ref().context("a command without its STARTED envelope")?;
+        let content = command.started_content.clone().context("a command without its STARTED content")?;
+        let finished = command.finished.clone().unwrap_or_default();
+        let after = command.finished_content.clone().unwrap_or_default();
+        let statement = content.statement.unwrap_or_default();
+        let workload = started.workload.clone().unwrap_or_default();
+        if !command.started.iter().all(|envelope| envelope.record_id == command.id) {
+            bail!("a command's id is not its STARTED record's");
+        }
+        let capture = match finished.capture() {
+            Capture::Unspecified => started.capture(),
+            capture => capture,
+        };
+        let opaque_reason = match finished.opaque_reason() {
+            OpaqueReason::Unspecified => started.opaque_reason(),
+            reason => reason,
+        };
+        Ok(Self {
+            record: command.id.clone(),
+            flow: started.flow_id.clone(),
+            wall_nanos: started.wall_nanos,
+            ids: did::ids(&statement.text),
+            principal: command.principal.clone(),
+            protocol: started.protocol(),
+            operation: started.operation(),
+            full_length: statement.full_length,
+            full_sha256: statement.full_sha256,
+            statement: statement.text,
+            status: command.status(),
+            rows: finished.rows,
+            sqlstate: finished.status_code.clone(),
+            parameters: content.parameters.iter().map(parameter).collect(),
+            decision: command.decision(),
+            capture,
+            opaque_reason,
+            bytes_sent: finished.bytes_sent,
+            bytes_received: finished.bytes_received,
+            namespace: workload.namespace,
+            service_account: workload.service_account,
+            target: content.target.unwrap_or_default(),
+            attributes: content.attributes,
+            notices: after.notices.iter().map(|notice| notice.code.clone()).collect(),
+            note: after.note,
+            transaction: finished.transaction_state(),
+        })
+    }
+
+    /// Value of an attribute, as text.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<String> {
+        self.attributes
+            .iter()
+            .find(|attribute| attribute.name == name)
+            .map(|attribute| String::from_utf8_lossy(&attribute.value).into_owned())
+    }
+}
+
+fn parameter(parameter: &v1::Parameter) -> Option<String> {
+    let value = parameter.value.as_ref()?;
+    if !parameter.rendered.is_empty() {
+        return Some(parameter.rendered.clone());
+    }
+    if parameter.format() == ParameterFormat::Text {
+        return Some(String::from_utf8_lossy(value).into_owned());
+    }
+    Some(value.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,175 @@
+//! A collector of the scenario's own, and questions to it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use hyper_util::rt::TokioIo;
+use tokio::{net::UnixStream, runtime::Runtime};
+use tonic::transport::{Channel, Endpoint};
+use verbatim_api::v1::{self, Filter, audit_client::AuditClient};
+
+use crate::{
+    audit::Seen,
+    binaries,
+    process::{Place, Process},
+    wait,
+};
+
+/// A running collector.
+#[derive(Debug)]
+pub struct Collector {
+    place: Place,
+    folder: PathBuf,
+    process: Option<Process>,
+    runtime: Runtime,
+}
+
+impl Collector {
+    /// Starts one on `folder`, and waits until it answers.
+    pub fn start(place: Place, folder: &Path) -> Result<Self> {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let mut collector = Self { place, folder: folder.to_owned(), process: None, runtime };
+        collector.restart()?;
+        Ok(collector)
+    }
+
+    /// Starts it (again) on what it has.
+    pub fn restart(&mut self) -> Result<()> {
+        let configuration = self.folder.join("collector.yaml");
+        fs::write(&configuration, self.configuration())?;
+        let mut command = self.place.command(binaries::find("verbatim-collector")?);
+        command.arg("serve").arg("--config").arg(&configuration).env("RUST_LOG", "info");
+        self.process = Some(Process::start("collector", &self.place.folder, command)?);
+        wait::until("the collector to answer", || {
+            if !self.process.as_mut().is_some_and(Process::running) {
+                anyhow::bail!("it ended: {}", self.complaints());
+            }
+            self.search(Filter::default(), 1).map(|_| Some(()))
+        })
+    }
+
+    fn configuration(&self) -> String {
+        format!(
+            "apiVersion: verbatim/v1\nstore:\n  directory: {store}\ningest:\n  listen: unix:{ingest}\naudit:\n  listen: unix:{audit}\n",
+            store = self.folder.join("store").display(),
+            ingest = self.ingest_socket().display(),
+            audit = self.audit_socket().display(),
+        )
+    }
+
+    /// Where nodes write to.
+    #[must_use]
+    pub fn ingest_socket(&self) -> PathBuf {
+        self.folder.join("ingest.sock")
+    }
+
+    /// Where people ask.
+    #[must_use]
+    pub fn audit_socket(&self) -> PathBuf {
+        self.folder.join("audit.sock")
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What it wrote to standard error.
+    #[must_use]
+    pub fn complaints(&self) -> String {
+        self.process.as_ref().map(Process::complaints).unwrap_or_default()
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn kill(&mut self) {
+        self.process = None;
+    }
+
+    async fn client(&self) -> Result<AuditClient<Channel>> {
+        let path = self.audit_socket();
+        // The address is a formality: the connector decides where to connect.
+        let channel = Endpoint::from_static("http://collector.invalid")
+            .connect_with_connector(tower::service_fn(move |_| {
+                let path = path.clone();
+                async move { UnixStream::connect(path).await.map(TokioIo::new) }
+            }))
+            .await?;
+        Ok(AuditClient::new(channel).max_decoding_message_size(1 << 30))
+    }
+
+    fn search(&self, filter: Filter, page_size: u32) -> Result<Vec<v1::Command>> {
+        self.runtime.block_on(async {
+            let mut client = self.client().await?;
+            let mut commands = Vec::new();
+            let mut cursor = String::new();
+            loop {
+                let request = v1::SearchRequest {
+                    filter: Some(filter.clone()),
+                    page_size,
+                    cursor,
+                    oldest_first: true,
+                    ..v1::SearchRequest::default()
+                };
+                let answer = client.search(request).await?.into_inner();
+                commands.extend(answer.commands);
+                cursor = answer.next_cursor;
+                if cursor.is_empty() {
+                    return Ok(commands);
+                }
+            }
+        })
+    }
+
+    /// Every command that it has, the oldest first, in the service's form.
+    pub fn commands(&self) -> Result<Vec<v1::Command>> {
+        self.search(Filter::default(), 1000)
+    }
+
+    /// Every command that it has, in a scenario's terms.
+    pub fn seen(&self) -> Result<Vec<Seen>> {
+        self.seen_by(Filter::default())
+    }
+
+    /// The commands that fit a filter.
+    pub fn seen_by(&self, filter: Filter) -> Result<Vec<Seen>> {
+        self.search(filter, 1000)?.iter().map(Seen::from_command).collect()
+    }
+
+    /// Every connection that it has.
+    pub fn sessions(&self) -> Result<Vec<v1::Session>> {
+        self.runtime.block_on(async {
+            let mut client = self.client().await?;
+            let mut sessions = Vec::new();
+            let mut cursor = String::new();
+            loop {
+                let request = v1::SessionsRequest { page_size: 1000, cursor, ..Default::default() };
+                let answer = client.sessions(request).await?.into_inner();
+                sessions.extend(answer.sessions);
+                cursor = answer.next_cursor;
+                if cursor.is_empty() {
+                    return Ok(sessions);
+                }
+            }
+        })
+    }
+
+    /// What is wrong with the chains.
+    pub fn findings(&self) -> Result<Vec<v1::Finding>> {
+        self.runtime.block_on(async {
+            let request = v1::FindingsRequest { page_size: 1000, cursor: String::new() };
+            Ok(self.client().await?.findings(request).await?.into_inner().findings)
+        })
+    }
+
+    /// One command with all its entries.
+    pub fn get(&self, id: &[u8]) -> Result<v1::GetResponse> {
+        self.runtime.block_on(async {
+            Ok(self.client().await?.get(v1::GetRequest { id: id.to_vec() }).await?.into_inner())
+        })
+    }
+}

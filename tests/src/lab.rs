@@ -1,0 +1,209 @@
+//! A lab: network, cgroups, database, collector and node agent of one scenario.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    agent::{self, Agent, Surroundings, Workload, principal},
+    cgroup::{Driver, Qos, Tree, container_path},
+    clients::Clients,
+    collector::Collector,
+    did::Did,
+    folder::Folder,
+    name,
+    network::{DATABASE, Network, Pod},
+    policy::Approver,
+    postgres::{self, Server},
+    process::Place,
+    sets,
+};
+
+/// What a scenario stands on before any of our binaries runs. Fields are dropped in this order.
+#[derive(Debug)]
+pub struct Ground {
+    /// cgroups; dropping them ends every process.
+    pub tree: Tree,
+    /// Namespaces.
+    pub network: Network,
+    /// Files.
+    pub folder: Folder,
+    /// Name of all of it.
+    pub name: String,
+}
+
+impl Ground {
+    /// Makes it.
+    pub fn create(scenario: &str) -> Result<Self> {
+        let name = name::unique(scenario);
+        let folder = Folder::create(&name)?;
+        let network = Network::create(&name)?;
+        let tree = Tree::create(&name)?;
+        Ok(Self { tree, network, folder, name })
+    }
+
+    /// A place in the VPC.
+    pub fn vpc(&self, what: &str) -> Result<Place> {
+        let cgroup = self.tree.make(format!("vpc/{what}"))?;
+        Ok(Place::within(cgroup, &self.network.vpc, self.folder.path()))
+    }
+
+    /// A place on the node itself.
+    pub fn node(&self, what: &str) -> Result<Place> {
+        Ok(Place::node(self.tree.make(format!("node/{what}"))?, self.folder.path()))
+    }
+
+    /// A folder within the scenario's own.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts PostgreSQL in the VPC.
+    pub fn postgres(&self, name: &str, address: &str, options: postgres::Options) -> Result<Server> {
+        let folder = self.path(name);
+        fs::create_dir_all(&folder)?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+        Server::start(self.vpc(name)?, &folder, address, options)
+    }
+}
+
+/// Namespace and service account of a pod.
+#[must_use]
+pub fn identity(pod: Pod) -> (&'static str, &'static str) {
+    match pod {
+        Pod::A => ("team-a", "reader"),
+        Pod::B => ("team-b", "writer"),
+    }
+}
+
+/// UID of a pod.
+fn uid(pod: Pod) -> &'static str {
+    match pod {
+        Pod::A => "0a6d4c4e-aaaa-4000-8000-0123456789ab",
+        Pod::B => "0b6d4c4e-bbbb-4000-8000-0123456789ab",
+    }
+}
+
+/// pod-a's cgroup is as the cgroupfs driver makes it, pod-b's as the systemd driver does.
+fn container(pod: Pod) -> PathBuf {
+    match pod {
+        Pod::A => container_path(Driver::Cgroupfs, Qos::Burstable, uid(pod), "a1b2c3"),
+        Pod::B => container_path(Driver::Systemd, Qos::Guaranteed, uid(pod), "d4e5f6"),
+    }
+}
+
+/// Everything together. Fields are dropped in this order.
+#[derive(Debug)]
+pub struct Lab {
+    /// The node agent.
+    pub agent: Agent,
+    /// The collector.
+    pub collector: Collector,
+    /// The database.
+    pub server: Server,
+    /// What all of it stands on.
+    pub ground: Ground,
+}
+
+impl Lab {
+    /// Starts all of it with an agent as usual.
+    pub fn start(scenario: &str) -> Result<Self> {
+        Self::with(scenario, agent::Options::default())
+    }
+
+    /// Starts all of it with an agent that is different.
+    pub fn with(scenario: &str, options: agent::Options) -> Result<Self> {
+        let ground = Ground::create(scenario)?;
+        let server = ground.postgres("postgres", DATABASE, postgres::Options::default())?;
+        let collector = Collector::start(ground.node("collector")?, &ground.path("collector"))?;
+        for pod in Pod::ALL {
+            ground.tree.make(container(pod))?;
+        }
+        let surroundings = Surroundings {
+            attach: ground.tree.root().to_owned(),
+            collector: collector.ingest_socket(),
+            namespaces: Pod::ALL.map(|pod| ground.network.pod(pod).path()).into(),
+            workloads: Pod::ALL.map(workload).into(),
+        };
+        let agent = Agent::start(ground.node("agent")?, &ground.path("agent"), surroundings, options)?;
+        Ok(Self { agent, collector, server, ground })
+    }
+
+    /// Clients in a pod.
+    #[must_use]
+    pub fn pod(&self, pod: Pod) -> Clients {
+        let cgroup = self.ground.tree.root().join(container(pod));
+        let place = Place::within(cgroup, self.ground.network.pod(pod), self.ground.folder.path());
+        // Ids of the two pods never meet.
+        Clients::new(place).with("VLAB_PREFIX", format!("{}-", pod.letter()))
+    }
+
+    /// Principal of a pod.
+    #[must_use]
+    pub fn principal(&self, pod: Pod) -> String {
+        let (namespace, service_account) = identity(pod);
+        principal(namespace, service_account)
+    }
+
+    /// Who answers holds.
+    #[must_use]
+    pub fn approver(&self) -> Approver {
+        Approver::new(self.agent.control())
+    }
+
+    /// Waits until the three sets are equal, ends the agent in order, and compares once more: nothing may
+    /// come late. Then the chains must be without a finding.
+    pub fn compare(&mut self, did: &[Did]) -> Result<()> {
+        self.agree(did)?;
+        self.agent.stop()?;
+        self.check(did).context("after the agent's end")?;
+        let findings = self.collector.findings()?;
+        anyhow::ensure!(findings.is_empty(), "the collector found {findings:?}");
+        Ok(())
+    }
+
+    /// Waits until the three sets are equal.
+    pub fn agree(&self, did: &[Did]) -> Result<()> {
+        const LIMIT: Duration = Duration::from_secs(20);
+        let start = Instant::now();
+        loop {
+            match self.check(did) {
+                Err(error) if start.elapsed() > LIMIT => return Err(error),
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    fn check(&self, did: &[Did]) -> Result<()> {
+        let (seen, logged) = (self.collector.seen()?, self.server.log()?);
+        sets::compare(did, &seen, &logged)?;
+        for one in seen {
+            let expected = Pod::ALL.map(|pod| (self.principal(pod), identity(pod)));
+            let (_, (namespace, service_account)) = expected
+                .iter()
+                .find(|(principal, _)| *principal == one.principal)
+                .with_context(|| format!("a record under no pod's name: {one:?}"))?;
+            anyhow::ensure!(
+                one.namespace == *namespace && one.service_account == *service_account,
+                "namespace and service account are not the principal's: {one:?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn workload(pod: Pod) -> Workload {
+    let (namespace, service_account) = identity(pod);
+    Workload {
+        cgroup: format!("**/{}/**", container(pod).display()),
+        namespace: namespace.to_owned(),
+        service_account: service_account.to_owned(),
+    }
+}

@@ -1,0 +1,133 @@
+//! What a scenario leaves behind when nobody tidies up, and how each of it is undone.
+//!
+//! Used by destructors and by the reaper alike, so that both do the same. Every step is idempotent and
+//! goes on after a failure; what could not be undone is returned.
+
+use std::{fs, io, path::Path, thread, time::Duration};
+
+use crate::shell;
+
+/// One thing to undo. As a line for the reaper: kind, a blank, the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Leftover {
+    /// A network namespace by name, with its folder below /etc/netns.
+    Namespace(String),
+    /// A cgroup directory: its processes are killed, it and everything below it removed.
+    Cgroup(String),
+    /// A folder with everything in it.
+    Folder(String),
+}
+
+impl Leftover {
+    /// As a line without its end.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match self {
+            Self::Namespace(name) => format!("namespace {name}"),
+            Self::Cgroup(path) => format!("cgroup {path}"),
+            Self::Folder(path) => format!("folder {path}"),
+        }
+    }
+
+    /// From a line.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
+        let (kind, value) = line.split_once(' ')?;
+        match kind {
+            "namespace" => Some(Self::Namespace(value.to_owned())),
+            "cgroup" => Some(Self::Cgroup(value.to_owned())),
+            "folder" => Some(Self::Folder(value.to_owned())),
+            _ => None,
+        }
+    }
+
+    /// Undoes it. What is not there any more is fine.
+    pub fn undo(&self) -> io::Result<()> {
+        match self {
+            Self::Namespace(name) => remove_namespace(name),
+            Self::Cgroup(path) => remove_cgroup(Path::new(path)),
+            Self::Folder(path) => ignore_missing(fs::remove_dir_all(path)),
+        }
+    }
+
+    /// Whether it is still there.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        match self {
+            Self::Namespace(name) => Path::new("/run/netns").join(name).exists(),
+            Self::Cgroup(path) | Self::Folder(path) => Path::new(path).exists(),
+        }
+    }
+}
+
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn remove_namespace(name: &str) -> io::Result<()> {
+    ignore_missing(fs::remove_dir_all(Path::new("/etc/netns").join(name)))?;
+    // Only when no other namespace has files there.
+    let _shared = fs::remove_dir("/etc/netns");
+    if Path::new("/run/netns").join(name).exists() {
+        shell::run("ip", &["netns", "del", name]).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+fn remove_cgroup(path: &Path) -> io::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    ignore_missing(fs::write(path.join("cgroup.kill"), "1"))?;
+    let mut last = Ok(());
+    // Killed processes leave their cgroup as they are reaped; 10 s is far beyond what that takes.
+    for _ in 0..1000 {
+        last = remove_tree(path);
+        if last.is_ok() {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    last
+}
+
+/// cgroupfs has files that cannot be unlinked: only its directories are removed, the deepest first.
+fn remove_tree(path: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    ignore_missing(fs::remove_dir(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Leftover;
+
+    #[test]
+    fn a_leftover_survives_its_line() {
+        for leftover in [
+            Leftover::Namespace("a-b".into()),
+            Leftover::Cgroup("/sys/x y".into()),
+            Leftover::Folder("/tmp/z".into()),
+        ] {
+            assert_eq!(Leftover::parse(&leftover.line()), Some(leftover));
+        }
+        assert_eq!(Leftover::parse("nothing known"), None);
+    }
+
+    #[test]
+    fn undoing_what_is_not_there_is_fine() {
+        Leftover::Cgroup("/nonexistent/cgroup".into()).undo().unwrap();
+        Leftover::Folder("/nonexistent/folder".into()).undo().unwrap();
+    }
+}
