@@ -52,7 +52,10 @@ impl Address {
         if self.is_v4_mapped() {
             self.0[3] == 0 || self.0[3].to_ne_bytes()[0] == 127
         } else {
-            self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0 && (self.0[3] == 0 || self.0[3] == 1_u32.to_be())
+            self.0[0] == 0
+                && self.0[1] == 0
+                && self.0[2] == 0
+                && (self.0[3] == 0 || self.0[3] == 1_u32.to_be())
         }
     }
 
@@ -68,7 +71,8 @@ impl From<IpAddr> for Address {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
             IpAddr::V6(v6) => v6.octets(),
         };
-        let word = |at: usize| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
+        let word =
+            |at: usize| u32::from_ne_bytes([octets[at], octets[at + 1], octets[at + 2], octets[at + 3]]);
         Self([word(0), word(4), word(8), word(12)])
     }
 }
@@ -131,7 +135,11 @@ mod tests {
             ("::2", false),
             ("2001:db8::1", false),
         ] {
-            assert_eq!(Address::from(text.parse::<IpAddr>().unwrap()).connects_to_loopback(), expected, "{text}");
+            assert_eq!(
+                Address::from(text.parse::<IpAddr>().unwrap()).connects_to_loopback(),
+                expected,
+                "{text}"
+            );
         }
     }
 }

@@ -1,1 +1,34 @@
-//! Placeholder.
+//! Steering: loads and attaches the eBPF programs, keeps the listeners in the workloads' network
+//! namespaces, and reads from an accepted socket what its connect() was.
+//!
+//! Knows cgroup ids, addresses and namespaces. It must not know what a pod is, which protocol a
+//! connection speaks, or what is done with it.
+
+mod addresses;
+mod config;
+mod counters;
+mod error;
+mod events;
+mod flow;
+mod heartbeat;
+mod hooks;
+mod kernel_log;
+mod listener;
+mod namespaces;
+mod object;
+mod pump;
+mod rules;
+mod steering;
+mod watch;
+
+pub use addresses::Addresses;
+pub use config::{HostListener, SteerConfig};
+pub use error::SteerError;
+pub use events::{Event, EventKind};
+pub use flow::{Flow, FlowReader};
+pub use heartbeat::{Heartbeat, HeartbeatThread};
+pub use listener::ShardListeners;
+pub use namespaces::{NamespaceListeners, Namespaces};
+pub use rules::{Action, CgroupVerdict, DestinationRule, FailMode, Prefix, Protocol};
+pub use steering::Steering;
+pub use watch::{NamespaceChange, NamespaceWatcher};

@@ -144,10 +144,7 @@ mod tests {
     #[test]
     fn opening_what_is_not_pinned_is_an_error_that_says_so() {
         let error = object_get(Path::new("/nonexistent/verbatim")).unwrap_err();
-        assert!(
-            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied),
-            "{error}"
-        );
+        assert!(matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied), "{error}");
         assert_eq!(object_get(Path::new("a\0b")).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 

@@ -1,0 +1,83 @@
+//! The sign of life by which the kernel knows that the proxy still takes connections.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use aya::maps::{Array, MapData};
+use verbatim_sys::clock;
+
+use crate::SteerError;
+
+/// Gives signs of life.
+#[derive(Clone)]
+pub struct Heartbeat {
+    beat: Arc<Mutex<Array<MapData, u64>>>,
+}
+
+impl Heartbeat {
+    pub(crate) fn new(beat: Array<MapData, u64>) -> Self {
+        Self { beat: Arc::new(Mutex::new(beat)) }
+    }
+
+    /// The proxy is alive now.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn beat(&self) -> Result<(), SteerError> {
+        self.beat
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .set(0, clock::monotonic_nanos(), 0)
+            .map_err(|error| SteerError::kernel("writing the heartbeat", error))
+    }
+
+    /// Beats in a thread of its own, every 100 ms for as long as `alive` says so, until what is
+    /// returned is dropped.
+    ///
+    /// # Errors
+    /// No thread could be made.
+    pub fn keep(&self, mut alive: impl FnMut() -> bool + Send + 'static) -> io::Result<HeartbeatThread> {
+        let heartbeat = self.clone();
+        let (stop, stopped) = mpsc::channel::<()>();
+        let thread = thread::Builder::new().name("heartbeat".to_owned()).spawn(move || {
+            loop {
+                if alive()
+                    && let Err(error) = heartbeat.beat()
+                {
+                    tracing::error!(%error, "heartbeat failed");
+                }
+                if stopped.recv_timeout(INTERVAL) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        })?;
+        Ok(HeartbeatThread { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Beats until it is dropped.
+#[derive(Debug)]
+pub struct HeartbeatThread {
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for HeartbeatThread {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("heartbeat thread panicked");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The network namespaces in which a listener stands: making listeners there, telling the kernel,
+//! and making sockets to dial from there.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use aya::maps::{HashMap as BpfHashMap, MapData};
+use verbatim_ebpf_common::{Address, Target};
+use verbatim_sys::netns;
+
+use crate::{
+    Addresses, SteerError,
+    listener::{self, OTHER_TRIES, ShardListeners},
+};
+
+/// Listeners that stand in one network namespace.
+#[derive(Debug)]
+pub struct NamespaceListeners {
+    /// The caller's name for the namespace.
+    pub name: String,
+    /// Its cookie, as in [`crate::Flow`]'s `listener_netns`.
+    pub cookie: u64,
+    /// The port of all its listeners.
+    pub port: u16,
+    /// Its addresses, as far as it has them yet: see [`Namespaces::refresh`].
+    pub addresses: Addresses,
+    /// One element for each shard.
+    pub shards: Vec<ShardListeners>,
+}
+
+/// All network namespaces that have a listener. A handle: clones are the same set.
+#[derive(Clone, Debug)]
+pub struct Namespaces {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    home: OwnedFd,
+    home_cookie: u64,
+    shards: usize,
+    ports: Vec<u16>,
+    targets: Mutex<BpfHashMap<MapData, u64, Target>>,
+    known: RwLock<HashMap<u64, Arc<Known>>>,
+}
+
+#[derive(Debug)]
+struct Known {
+    name: String,
+    /// `None`: the process's own.
+    namespace: Option<OwnedFd>,
+    port: u16,
+    has_v6_listener: bool,
+}
+
+impl Namespaces {
+    /// The calling thread's namespace is taken for the process's own.
+    pub(crate) fn new(
+        targets: BpfHashMap<MapData, u64, Target>,
+        shards: usize,
+        ports: Vec<u16>,
+    ) -> Result<Self, SteerError> {
+        let step = "finding our own network namespace";
+        let home = netns::current().map_err(|error| SteerError::io(step, error))?;
+        let home_cookie = netns::cookie_here().map_err(|error| SteerError::io(step, error))?;
+        let (targets, known) = (Mutex::new(targets), RwLock::default());
+        Ok(Self { inner: Arc::new(Inner { home, home_cookie, shards, ports, targets, known }) })
+    }
+
+    /// Makes listeners in a namespace and has its workloads steered to them. Connections wait in the
+    /// backlog until somebody accepts them.
+    ///
+    /// The calling thread enters the namespace for a moment, so it must be in the process's own.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, has no free port or its listeners already.
+    pub fn add(&self, name: &str, namespace: OwnedFd) -> Result<NamespaceListeners, SteerError> {
+        let made = netns::within(self.inner.home.as_fd(), namespace.as_fd(), || self.make(name))
+            .map_err(|error| SteerError::io(format!("entering namespace {name}"), error))??;
+        // A handle on our own namespace under another name: sockets need no entering.
+        let namespace = (made.cookie != self.inner.home_cookie).then_some(namespace);
+        self.enlist(made, namespace)
+    }
+
+    /// The same in the process's own network namespace, without entering any.
+    ///
+    /// # Errors
+    /// As for [`Self::add`].
+    pub fn add_current(&self, name: &str) -> Result<NamespaceListeners, SteerError> {
+        let made = self.make(name)?;
+        self.enlist(made, None)
+    }
+
+    /// Cookie of the process's own network namespace.
+    #[must_use]
+    pub fn own_cookie(&self) -> u64 {
+        self.inner.home_cookie
+    }
+
+    /// Reads a namespace's addresses again and tells the kernel: a pod gets its own some time after
+    /// its namespace is there.
+    ///
+    /// # Errors
+    /// The namespace is unknown or cannot be entered.
+    pub fn refresh(&self, cookie: u64) -> Result<Addresses, SteerError> {
+        let step = "reading a namespace's addresses";
+        let known = self.known(cookie).map_err(|error| SteerError::io(step, error))?;
+        let addresses = match &known.namespace {
+            Some(namespace) => netns::within(self.inner.home.as_fd(), namespace.as_fd(), Addresses::here)
+                .and_then(|addresses| addresses),
+            None => Addresses::here(),
+        }
+        .map_err(|error| SteerError::io(step, error))?;
+        self.tell(cookie, &known, &addresses)?;
+        Ok(addresses)
+    }
+
+    /// Takes a namespace off the list and lets go of it. Its workloads' connects are refused from
+    /// now on, where they are to be steered; connections that stand are not touched. `false`: it was
+    /// not on the list.
+    ///
+    /// # Errors
+    /// The kernel could not be told.
+    pub fn remove(&self, cookie: u64) -> Result<bool, SteerError> {
+        let known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner).remove(&cookie);
+        let Some(known) = known else { return Ok(false) };
+        self.targets()
+            .remove(&cookie)
+            .map_err(|error| SteerError::kernel(format!("removing namespace {}", known.name), error))?;
+        Ok(true)
+    }
+
+    /// Removes what a predecessor told the kernel about namespaces that are not on our list, and
+    /// says how many they were. For pinned maps, after the first scan.
+    ///
+    /// # Errors
+    /// The map cannot be read or written.
+    pub fn sweep(&self) -> Result<usize, SteerError> {
+        let failed = |error| SteerError::kernel("sweeping stale namespaces", error);
+        let mut targets = self.targets();
+        let cookies: Vec<u64> = targets.keys().collect::<Result<_, _>>().map_err(failed)?;
+        let mut swept = 0;
+        for cookie in cookies {
+            if self.known(cookie).is_err() {
+                targets.remove(&cookie).map_err(failed)?;
+                swept += 1;
+            }
+        }
+        Ok(swept)
+    }
+
+    /// A non-blocking, unconnected TCP socket for the destination's family, made in a namespace on
+    /// the list, so that what it dials goes the workload's way and under the workload's address.
+    ///
+    /// # Errors
+    /// The namespace is not on the list (`NotFound`), or the system calls': no descriptors left.
+    pub fn dial_socket(&self, cookie: u64, destination: SocketAddr) -> io::Result<OwnedFd> {
+        let known = self.known(cookie)?;
+        let make = || netns::tcp_socket(destination.is_ipv6());
+        match &known.namespace {
+            Some(namespace) => netns::within(self.inner.home.as_fd(), namespace.as_fd(), make)?,
+            None => make(),
+        }
+    }
+
+    fn make(&self, name: &str) -> Result<NamespaceListeners, SteerError> {
+        let failed = |error| SteerError::io(format!("making a listener in namespace {name}"), error);
+        let cookie = netns::cookie_here().map_err(failed)?;
+        if self.known(cookie).is_ok() {
+            return Err(SteerError::NamespaceKnown { namespace: name.to_owned(), cookie });
+        }
+        let Some((port, shards)) = listener::open(self.inner.shards, &self.inner.ports).map_err(failed)?
+        else {
+            return Err(SteerError::NoPort { namespace: name.to_owned(), tried: OTHER_TRIES });
+        };
+        let addresses = Addresses::here().map_err(failed)?;
+        Ok(NamespaceListeners { name: name.to_owned(), cookie, port, addresses, shards })
+    }
+
+    fn enlist(
+        &self,
+        made: NamespaceListeners,
+        namespace: Option<OwnedFd>,
+    ) -> Result<NamespaceListeners, SteerError> {
+        let known = Arc::new(Known {
+            name: made.name.clone(),
+            namespace,
+            port: made.port,
+            has_v6_listener: made.shards.iter().all(|shard| shard.v6.is_some()),
+        });
+        // Before the kernel sends anything there, dialling must work.
+        self.inner
+            .known
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(made.cookie, Arc::clone(&known));
+        self.tell(made.cookie, &known, &made.addresses)?;
+        Ok(made)
+    }
+
+    fn tell(&self, cookie: u64, known: &Known, addresses: &Addresses) -> Result<(), SteerError> {
+        let mut target = Target {
+            listen_v4: Address::LOCALHOST_V4,
+            listen_v6: if known.has_v6_listener { Address::LOCALHOST_V6 } else { Address::UNSPECIFIED },
+            port: known.port,
+            ..Target::default()
+        };
+        addresses.fill(&mut target);
+        self.targets()
+            .insert(cookie, target, 0)
+            .map_err(|error| SteerError::kernel(format!("steering namespace {}", known.name), error))
+    }
+
+    fn known(&self, cookie: u64) -> io::Result<Arc<Known>> {
+        self.inner.known.read().unwrap_or_else(PoisonError::into_inner).get(&cookie).cloned().ok_or_else(
+            || {
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("the network namespace with cookie {cookie} is not known, or gone"),
+                )
+            },
+        )
+    }
+
+    fn targets(&self) -> MutexGuard<'_, BpfHashMap<MapData, u64, Target>> {
+        self.inner.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,275 @@
+//! The programs in the kernel, and everything that is said to them.
+
+use std::{
+    collections::{HashMap as Rules, HashSet},
+    fs::File,
+    io,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError, mpsc::Receiver},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf, SkStorage, lpm_trie::Key},
+};
+use aya_log::EbpfLogger;
+use verbatim_ebpf_common::{self as common, Destination, Target, Verdict};
+use verbatim_sys::bpf;
+
+use crate::{
+    CgroupVerdict, DestinationRule, Event, FlowReader, Heartbeat, Namespaces, SteerConfig, SteerError,
+    counters,
+    hooks::{self, Link, Pins},
+    kernel_log::KernelLog,
+    object,
+    pump::Pump,
+};
+
+/// The loaded programs. Dropping it detaches them, unless they are pinned.
+pub struct Steering {
+    attached: Mutex<Attached>,
+    root: File,
+    pins: Option<Pins>,
+    own: Mutex<HashMap<MapData, u64, u8>>,
+    cgroups: Mutex<HashMap<MapData, u64, Verdict>>,
+    destinations: Mutex<LpmTrie<MapData, Destination, u8>>,
+    counts: PerCpuArray<MapData, u64>,
+    heartbeat: Heartbeat,
+    flows: FlowReader,
+    namespaces: Namespaces,
+    events: Mutex<Option<Receiver<Event>>>,
+    pump: Pump,
+}
+
+struct Attached {
+    ebpf: Ebpf,
+    /// Those that are pinned.
+    links: Vec<Link>,
+    done: bool,
+}
+
+impl Steering {
+    /// Whether BPF is permitted here. Cheap: loads one program of two instructions.
+    ///
+    /// # Errors
+    /// It is not, or the programs are missing from this build.
+    pub fn probe() -> Result<(), SteerError> {
+        object::programs()?;
+        bpf::probe_socket_address_program()
+            .map_err(|error| SteerError::kernel("loading a probe program", error))
+    }
+
+    /// Loads the programs and fills the maps with what `config` says; nothing is attached yet. The
+    /// heartbeat begins now: beat, or [`Heartbeat::keep`] beating, before its time-out.
+    ///
+    /// Call it from a thread that is in the process's own network namespace.
+    ///
+    /// # Errors
+    /// Which step failed and what to do: no privileges, a kernel without a feature, a directory that
+    /// is none.
+    pub fn load(config: &SteerConfig) -> Result<Self, SteerError> {
+        config.check()?;
+        let object = object::programs()?;
+        let root = open_root(&config.attach_root)?;
+        Self::probe()?;
+        let pins = config.pin_directory.as_deref().map(Pins::prepare).transpose()?;
+        let mut loader = EbpfLoader::new();
+        for (name, path) in pins.iter().flat_map(Pins::maps) {
+            loader.map_pin_path(name, path);
+        }
+        let mut ebpf = loader.load(object).map_err(|error| SteerError::kernel("creating the maps", error))?;
+        hooks::load(&mut ebpf)?;
+
+        let mut kernel_config: Array<_, common::Config> = map(&mut ebpf, "CFG")?;
+        kernel_config
+            .set(0, config.kernel_config(), 0)
+            .map_err(|error| SteerError::kernel("writing the configuration", error))?;
+        let heartbeat = Heartbeat::new(map(&mut ebpf, "HB")?);
+        heartbeat.beat()?;
+        let targets: HashMap<_, u64, Target> = map(&mut ebpf, "TGT")?;
+        let flows: SkStorage<_, common::Flow> = map(&mut ebpf, "SKA")?;
+        let logs = EbpfLogger::init_with_logger(&mut ebpf, KernelLog)
+            .inspect_err(|error| tracing::warn!(%error, "what the programs log is not shown"))
+            .ok();
+        let (pump, events) = Pump::start(map::<RingBuf<_>>(&mut ebpf, "EVENTS")?, logs)?;
+        let steering = Self {
+            root,
+            pins,
+            own: Mutex::new(map(&mut ebpf, "OWN")?),
+            cgroups: Mutex::new(map(&mut ebpf, "CGS")?),
+            destinations: Mutex::new(map(&mut ebpf, "DSTS")?),
+            counts: map(&mut ebpf, "CNT")?,
+            heartbeat,
+            flows: FlowReader::new(flows),
+            namespaces: Namespaces::new(targets, config.shards, config.ports.clone())?,
+            events: Mutex::new(Some(events)),
+            pump,
+            attached: Mutex::new(Attached { ebpf, links: Vec::new(), done: false }),
+        };
+        steering.set_own(&config.own_cgroups)?;
+        Ok(steering)
+    }
+
+    /// Attaches the programs: from now on connects are steered. Say before what is steered, and add
+    /// the listeners, or workloads are refused. A second call does nothing.
+    ///
+    /// # Errors
+    /// The hook that could not be attached; those before it are detached when `self` is dropped.
+    pub fn attach(&self) -> Result<(), SteerError> {
+        let mut attached = lock(&self.attached);
+        if !attached.done {
+            attached.links = hooks::attach(&mut attached.ebpf, &self.root, self.pins.as_ref())?;
+            attached.done = true;
+        }
+        drop(attached);
+        Ok(())
+    }
+
+    /// Detaches the programs and removes all pins.
+    ///
+    /// # Errors
+    /// The pin that could not be removed.
+    pub fn detach(self) -> Result<(), SteerError> {
+        self.pins.as_ref().map_or(Ok(()), Pins::remove)
+    }
+
+    /// Replaces the set of cgroups that are never steered: the proxy's own. Those below them count
+    /// as others.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn set_own(&self, cgroups: &[u64]) -> Result<(), SteerError> {
+        let failed = |error| SteerError::kernel("naming our own cgroups", error);
+        let mut own = lock(&self.own);
+        let old: HashSet<u64> = own.keys().collect::<Result<_, _>>().map_err(failed)?;
+        for id in cgroups {
+            own.insert(id, 1, 0).map_err(failed)?;
+        }
+        for id in old.iter().filter(|id| !cgroups.contains(id)) {
+            own.remove(id).map_err(failed)?;
+        }
+        drop(own);
+        Ok(())
+    }
+
+    /// Says what holds for a cgroup and those below it that have no verdict of their own.
+    ///
+    /// # Errors
+    /// The map cannot be written, or is full (65,536 cgroups).
+    pub fn set_cgroup(&self, id: u64, verdict: CgroupVerdict) -> Result<(), SteerError> {
+        lock(&self.cgroups)
+            .insert(id, Verdict::from(verdict), 0)
+            .map_err(|error| SteerError::kernel(format!("setting the verdict of cgroup {id}"), error))
+    }
+
+    /// Takes a cgroup's verdict back. `false`: it had none.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn remove_cgroup(&self, id: u64) -> Result<bool, SteerError> {
+        absent_is_fine(lock(&self.cgroups).remove(&id))
+            .map_err(|error| SteerError::kernel(format!("removing the verdict of cgroup {id}"), error))
+    }
+
+    /// Replaces all rules about destinations. New rules hold before old ones go, so that nothing
+    /// slips through in between.
+    ///
+    /// # Errors
+    /// Two rules that contradict each other, or a map that cannot be written or is full (65,536
+    /// rules).
+    pub fn set_destinations(&self, rules: &[DestinationRule]) -> Result<(), SteerError> {
+        let mut wanted: Rules<(u32, Destination), u8> = Rules::new();
+        for rule in rules {
+            let key = rule.key();
+            let action = rule.action as u8;
+            if wanted.insert((key.prefix_len(), key.data()), action).is_some_and(|other| other != action) {
+                return Err(SteerError::Invalid {
+                    what: "destination rules".into(),
+                    cause: format!("two rules of different action name the same destination: {rule:?}"),
+                });
+            }
+        }
+        let failed = |error| SteerError::kernel("replacing the destination rules", error);
+        let mut trie = lock(&self.destinations);
+        let old: Vec<Key<Destination>> = trie.keys().collect::<Result<_, _>>().map_err(failed)?;
+        for (&(length, data), &action) in &wanted {
+            trie.insert(&Key::new(length, data), action, 0).map_err(failed)?;
+        }
+        for key in old.iter().filter(|key| !wanted.contains_key(&(key.prefix_len(), key.data()))) {
+            trie.remove(key).map_err(failed)?;
+        }
+        drop(trie);
+        Ok(())
+    }
+
+    /// Gives signs of life.
+    #[must_use]
+    pub fn heartbeat(&self) -> Heartbeat {
+        self.heartbeat.clone()
+    }
+
+    /// Reads flows of accepted sockets.
+    #[must_use]
+    pub fn flows(&self) -> FlowReader {
+        self.flows.clone()
+    }
+
+    /// The namespaces in which listeners stand.
+    #[must_use]
+    pub fn namespaces(&self) -> Namespaces {
+        self.namespaces.clone()
+    }
+
+    /// What the kernel reports, for one reader: `None` for every further one. Holds 1,024 events.
+    #[must_use]
+    pub fn events(&self) -> Option<Receiver<Event>> {
+        lock(&self.events).take()
+    }
+
+    /// What the programs have counted; the last is counted here: events that nobody read in time.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, SteerError> {
+        let mut counts = counters::read(&self.counts)?;
+        counts.push(("events_unread", self.pump.unread()));
+        Ok(counts)
+    }
+}
+
+fn open_root(path: &Path) -> Result<File, SteerError> {
+    let failed = |cause: String| SteerError::AttachRoot { path: path.to_owned(), cause };
+    let root = File::open(path).map_err(|error| failed(error.to_string()))?;
+    let kind = rustix::fs::fstatfs(&root).map_err(|error| failed(error.to_string()))?.f_type;
+    if u64::try_from(kind).is_ok_and(|kind| kind == CGROUP2_MAGIC) {
+        return Ok(root);
+    }
+    Err(failed("is no cgroup v2 directory".to_owned()))
+}
+
+/// `include/uapi/linux/magic.h`.
+const CGROUP2_MAGIC: u64 = 0x6367_7270;
+
+/// Takes a map out of the loaded object, in the type that the caller wants.
+fn map<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, SteerError> {
+    let broken = |cause: String| SteerError::Invalid { what: "embedded eBPF programs".into(), cause };
+    ebpf.take_map(name)
+        .ok_or_else(|| broken(format!("no map {name}: run `cargo xtask ebpf`, then build again")))?
+        .try_into()
+        .map_err(|error: MapError| {
+            broken(format!("map {name}: {error}: run `cargo xtask ebpf`, then build again"))
+        })
+}
+
+fn absent_is_fine(removed: Result<(), MapError>) -> Result<bool, MapError> {
+    match removed {
+        Ok(()) => Ok(true),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
