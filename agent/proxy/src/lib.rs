@@ -3,4 +3,29 @@
 //! Owns connections. Knows protocols, policy, identity and records; none of them knows it. How a flow was
 //! steered, and who a cgroup is, come through [`seam`].
 
+mod buffer;
+mod cancel;
+mod client;
+mod config;
+mod connection;
+mod control;
+mod dial;
+mod guard;
+mod journal;
+mod legs;
+mod protocols;
+mod record;
+mod records;
+mod relay;
 pub mod seam;
+mod shard;
+mod shards;
+mod sniff;
+mod splicing;
+mod stats;
+
+pub use config::ProxyConfig;
+pub use protocols::{Builtin, Detected, Protocols};
+pub use records::Records;
+pub use shards::{Deps, Shards, ShardsError};
+pub use stats::{SplicedBy, Stats};

@@ -1,0 +1,77 @@
+//! Which connection a cancel request means, across shards.
+//!
+//! Keys are credentials: they live here and nowhere else, and are never recorded or logged.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{seam::Flow, shard::Message};
+
+/// What a server gave a client so that another connection can cancel this one's commands.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct CancelKey {
+    server: SocketAddr,
+    /// Loopback means another server in each namespace.
+    namespace: u64,
+    process_id: u32,
+    secret: Vec<u8>,
+}
+
+impl CancelKey {
+    pub(crate) fn new(flow: &Flow, process_id: u32, secret: Vec<u8>) -> Self {
+        let namespace = if flow.destination.ip().is_loopback() { flow.client_netns } else { 0 };
+        Self { server: flow.destination, namespace, process_id, secret }
+    }
+}
+
+/// A connection, by its shard and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) shard: usize,
+    pub(crate) connection: u64,
+}
+
+/// All keys that connections of this process were given. The lock is held for one look-up.
+pub(crate) struct Registry {
+    keys: Mutex<HashMap<CancelKey, Address>>,
+    shards: Vec<mpsc::WeakSender<Message>>,
+}
+
+impl Registry {
+    pub(crate) fn new(shards: Vec<mpsc::WeakSender<Message>>) -> Arc<Self> {
+        Arc::new(Self { keys: Mutex::new(HashMap::new()), shards })
+    }
+
+    pub(crate) fn register(&self, key: CancelKey, connection: Address) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key, connection);
+    }
+
+    pub(crate) fn forget(&self, key: &CancelKey) {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    fn find(&self, key: &CancelKey) -> Option<Address> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied()
+    }
+
+    /// Asks the connection that the key means to abandon what it holds. `false`: it holds nothing, is
+    /// not ours, or did not answer in time; then the request belongs to the server.
+    pub(crate) async fn abandon(self: Arc<Self>, key: CancelKey, patience: Duration) -> bool {
+        let Some(target) = self.find(&key) else { return false };
+        let Some(shard) = self.shards.get(target.shard).and_then(mpsc::WeakSender::upgrade) else {
+            return false;
+        };
+        let (answer, answered) = oneshot::channel();
+        let ask = async move {
+            shard.send(Message::Cancel { connection: target.connection, answer }).await.ok()?;
+            answered.await.ok()
+        };
+        tokio::time::timeout(patience, ask).await.ok().flatten().unwrap_or(false)
+    }
+}

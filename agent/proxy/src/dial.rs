@@ -1,0 +1,52 @@
+//! The upstream leg: made in the workload's namespace, within a bounded time.
+
+use std::{io, net::TcpStream as StdStream};
+
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
+
+use crate::{
+    Records,
+    control::Control,
+    legs::{End, prepare},
+    seam::Flow,
+    shard::Shard,
+    stats::add,
+};
+
+/// Connects to where the workload wanted to go.
+pub(crate) async fn dial<R: Records>(
+    shard: &Shard<R>,
+    flow: &Flow,
+    control: &Control,
+) -> Result<TcpStream, End> {
+    let connect = async {
+        let socket = shard.deps.dialer.socket(flow.client_netns, flow.destination)?;
+        TcpSocket::from_std_stream(StdStream::from(socket)).connect(flow.destination).await
+    };
+    let killed = std::future::poll_fn(|cx| control.poll_killed(cx));
+    let patience = shard.config.dial_timeout;
+    let dialled = tokio::select! {
+        dialled = timeout(patience, connect) => dialled,
+        () = killed => return Err(End::Killed),
+    };
+    match dialled {
+        Ok(Ok(server)) => {
+            add(&shard.counters.dialled, 1);
+            prepare(&server, shard.config.keepalive);
+            Ok(server)
+        }
+        Ok(Err(error)) => Err(failed(shard, flow, &error)),
+        Err(_elapsed) => {
+            let error = io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}"));
+            Err(failed(shard, flow, &error))
+        }
+    }
+}
+
+fn failed<R: Records>(shard: &Shard<R>, flow: &Flow, error: &io::Error) -> End {
+    add(&shard.counters.dial_failed, 1);
+    End::DialFailed(format!("cannot connect to {}: {error}", flow.destination))
+}

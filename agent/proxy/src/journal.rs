@@ -1,0 +1,325 @@
+//! The records of one connection: what is open, what has ended, and that each start gets one end.
+//!
+//! Owns the table of open commands and every append of the connection. Knows no socket and no decoder.
+
+use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
+
+use verbatim_api::v1;
+use verbatim_spool::{AppendError, Appended, Draft};
+use verbatim_sys::clock;
+use verbatim_wire::seam::{Command, CommandId, Direction, Outcome, SessionFact, Status};
+
+use crate::{
+    Records,
+    control::Control,
+    record::{Facts, Finish, captured, operation},
+    seam::{Grounds, Observer, Policy, Summary},
+    stats::{Counters, add},
+};
+
+mod close;
+
+/// How long a connection that was killed waits for room until its records are left to the successor.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Why a record is not in the spool.
+#[derive(Debug)]
+pub(crate) enum Stall {
+    /// Wait for room and try again.
+    Full,
+    /// It never will be.
+    Refused(String),
+}
+
+/// A command between its start and its end.
+struct Open {
+    id: CommandId,
+    /// record_id of the STARTED record; empty where that was shed.
+    command_id: Vec<u8>,
+    started_boottime: u64,
+    started_wall: u64,
+    operation: v1::Operation,
+    capture: v1::Capture,
+    reason: v1::OpaqueReason,
+    statement_index: u32,
+    decision: v1::Decision,
+    /// Whether it was let through; not whether it was sent.
+    released: bool,
+    note: &'static str,
+    /// For the live view; empty where nobody watches.
+    statement: Vec<u8>,
+}
+
+/// The records of one connection.
+pub(crate) struct Journal<R> {
+    pub(crate) facts: Facts,
+    spool: Rc<R>,
+    counters: Arc<Counters>,
+    policy: Arc<dyn Policy>,
+    observer: Arc<dyn Observer>,
+    open: VecDeque<Open>,
+    opened_boottime: u64,
+    opened_wall: u64,
+    commands: u64,
+    undecoded: Option<v1::OpaqueReason>,
+    /// Bytes forwarded, [to the server, to the workload].
+    pub(crate) bytes: [u64; 2],
+}
+
+impl<R: Records> Journal<R> {
+    pub(crate) fn new(
+        facts: Facts,
+        spool: Rc<R>,
+        counters: Arc<Counters>,
+        policy: Arc<dyn Policy>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self {
+            facts,
+            spool,
+            counters,
+            policy,
+            observer,
+            open: VecDeque::new(),
+            opened_boottime: clock::boottime_nanos(),
+            opened_wall: clock::wall_nanos(),
+            commands: 0,
+            undecoded: None,
+            bytes: [0; 2],
+        }
+    }
+
+    /// The spool, to wait for.
+    pub(crate) fn spool(&self) -> &Rc<R> {
+        &self.spool
+    }
+
+    fn append(&self, draft: Draft) -> Result<Option<Appended>, Stall> {
+        match self.spool.append(draft) {
+            Ok(appended) => Ok(Some(appended)),
+            // Counted by the spool, for its gap record.
+            Err(AppendError::Shed) => Ok(None),
+            Err(AppendError::Full) => Err(Stall::Full),
+            Err(error) => Err(Stall::Refused(error.to_string())),
+        }
+    }
+
+    /// Waits for room, or until the connection is killed.
+    pub(crate) async fn room(&self, control: &Control) {
+        let killed = std::future::poll_fn(|cx| control.poll_killed(cx));
+        tokio::select! { () = self.spool.room() => {} () = killed => {} }
+    }
+
+    /// Records that the connection was opened: before it is dialled. `false`: it must not go on.
+    pub(crate) async fn opened(&mut self, control: &Control) -> bool {
+        loop {
+            match self.append(self.facts.opened()) {
+                Ok(appended) => {
+                    self.facts.flow_id = appended.map(|a| a.record_id.to_vec()).unwrap_or_default();
+                    return true;
+                }
+                Err(Stall::Full) if !control.killed() => self.room(control).await,
+                Err(stall) => {
+                    tracing::error!(?stall, "connection refused: its opening cannot be recorded");
+                    return false;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn learn(&mut self, fact: SessionFact) {
+        self.facts.learn(fact);
+    }
+
+    /// From here on the connection passes undecoded.
+    pub(crate) fn undecoded(&mut self, reason: v1::OpaqueReason) -> Result<(), Stall> {
+        let capture = self.capture_with(Some(reason));
+        self.append(self.facts.undecoded(capture, reason))?;
+        self.undecoded = Some(reason);
+        self.counters.spliced(reason);
+        Ok(())
+    }
+
+    fn capture_with(&self, reason: Option<v1::OpaqueReason>) -> v1::Capture {
+        match reason {
+            None => v1::Capture::Decoded,
+            Some(_) if self.commands > 0 => v1::Capture::Partly,
+            Some(_) => v1::Capture::SeenNotDecoded,
+        }
+    }
+
+    /// Records a command's start. Returns the position to make durable; `None` where it was shed.
+    pub(crate) fn started(
+        &mut self,
+        command: &Command,
+        decision: v1::Decision,
+        grounds: &Grounds,
+    ) -> Result<Option<u64>, Stall> {
+        let version = self.policy.version();
+        let appended = match self.append(self.facts.started(command, decision, grounds, version)) {
+            Err(Stall::Refused(_)) => {
+                self.append(self.facts.started(&bare(command), decision, grounds, version))
+            }
+            appended => appended,
+        }?;
+        let (capture, reason) = captured(command);
+        let watched = self.observer.enabled();
+        self.open.push_back(Open {
+            id: command.id,
+            command_id: appended.map(|a| a.record_id.to_vec()).unwrap_or_default(),
+            started_boottime: appended.map_or_else(clock::boottime_nanos, |a| a.boottime_nanos),
+            started_wall: if watched { clock::wall_nanos() } else { 0 },
+            operation: operation(command.operation),
+            capture,
+            reason,
+            statement_index: command.statement_index,
+            decision,
+            released: false,
+            note: "",
+            statement: if watched { command.statement.bytes.clone() } else { Vec::new() },
+        });
+        self.commands += 1;
+        add(&self.counters.commands, 1);
+        match decision {
+            v1::Decision::Denied => add(&self.counters.denied, 1),
+            v1::Decision::Held => add(&self.counters.held, 1),
+            _ => {}
+        }
+        Ok(appended.map(|a| a.position))
+    }
+
+    /// Whether the command was recorded and has not ended.
+    pub(crate) fn is_open(&self, id: CommandId) -> bool {
+        self.open.iter().any(|open| open.id == id)
+    }
+
+    fn find(&mut self, id: CommandId) -> Option<&mut Open> {
+        self.open.iter_mut().find(|open| open.id == id)
+    }
+
+    /// Records the length and digest of a command that was recorded by its first part.
+    pub(crate) fn rest(&mut self, command: &Command) -> Result<Option<u64>, Stall> {
+        let Some(open) = self.open.iter().find(|open| open.id == command.id && open.recorded()) else {
+            return Ok(None);
+        };
+        Ok(self.append(self.facts.rest(&open.command_id, command))?.map(|a| a.position))
+    }
+
+    /// Records how a hold ended: before the release.
+    pub(crate) fn decided(
+        &mut self,
+        id: CommandId,
+        decision: v1::Decision,
+        verdict: &v1::Verdict,
+    ) -> Result<Option<u64>, Stall> {
+        let Some(open) = self.open.iter().find(|open| open.id == id) else { return Ok(None) };
+        let duration = clock::boottime_nanos().saturating_sub(open.started_boottime);
+        let appended = if open.recorded() {
+            self.append(self.facts.decided(&open.command_id, decision, verdict.clone(), duration))?
+        } else {
+            None
+        };
+        if let Some(open) = self.find(id) {
+            open.decision = decision;
+        }
+        Ok(appended.map(|a| a.position))
+    }
+
+    /// Records bytes of our own, before they are written.
+    pub(crate) fn injected(
+        &self,
+        id: Option<CommandId>,
+        direction: Direction,
+        bytes: u64,
+    ) -> Result<(), Stall> {
+        let open = id.and_then(|id| self.open.iter().find(|open| open.id == id));
+        let command_id = open.map(|open| open.command_id.as_slice()).unwrap_or_default();
+        self.append(self.facts.injected(command_id, direction, bytes)).map(drop)
+    }
+
+    /// The command was let through.
+    pub(crate) fn released(&mut self, id: CommandId) {
+        if let Some(open) = self.find(id) {
+            open.released = true;
+        }
+    }
+
+    /// What is to be said about the command when it ends.
+    pub(crate) fn note(&mut self, id: CommandId, note: &'static str) {
+        if let Some(open) = self.find(id) {
+            open.note = note;
+        }
+    }
+
+    /// Records a command's end: before the answer's bytes go on.
+    pub(crate) fn finished(&mut self, id: CommandId, outcome: &Outcome) -> Result<(), Stall> {
+        let Some(place) = self.open.iter().position(|open| open.id == id) else {
+            tracing::warn!("decoder finished a command that is not open");
+            return Ok(());
+        };
+        if let Some(open) = self.open.get(place) {
+            self.finish(open, outcome)?;
+        }
+        self.open.remove(place);
+        Ok(())
+    }
+
+    fn finish(&self, open: &Open, outcome: &Outcome) -> Result<(), Stall> {
+        let status = match outcome.status {
+            Status::OutcomeUnknown if !open.released => Status::NotForwarded,
+            status => status,
+        };
+        let duration = clock::boottime_nanos().saturating_sub(open.started_boottime);
+        if open.recorded() {
+            let finish = Finish {
+                command_id: &open.command_id,
+                operation: open.operation,
+                capture: open.capture,
+                reason: open.reason,
+                statement_index: open.statement_index,
+                decision: open.decision,
+                status: crate::record::status(status),
+                duration_nanos: duration,
+                outcome,
+                note: open.note,
+            };
+            self.append(self.facts.finished(&finish))?;
+        }
+        if self.observer.enabled() {
+            let error = outcome.error.as_ref();
+            self.observer.finished(Summary {
+                wall_nanos: open.started_wall,
+                principal: self.facts.identity.display().to_owned(),
+                service: self.facts.service,
+                operation: open.operation,
+                decision: open.decision,
+                status: crate::record::status(status),
+                duration: Duration::from_nanos(duration),
+                statement: open.statement.clone(),
+                error: error.map(|e| format!("{}: {}", e.severity, String::from_utf8_lossy(&e.message))),
+                rows: outcome.rows,
+            });
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    /// Whether its start is in the spool, so that its end belongs there.
+    fn recorded(&self) -> bool {
+        !self.command_id.is_empty()
+    }
+}
+
+/// The command without its content, for a spool whose segments are smaller than one command.
+fn bare(command: &Command) -> Command {
+    let mut bare = command.clone();
+    bare.statement.bytes.clear();
+    bare.redactions.clear();
+    bare.statement_name.clear();
+    bare.portal_name.clear();
+    bare.parameters.clear();
+    bare.attributes.clear();
+    bare.partly.get_or_insert(verbatim_wire::seam::OpaqueReason::Limit);
+    bare
+}

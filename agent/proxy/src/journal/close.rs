@@ -1,0 +1,145 @@
+//! The end of a connection's records: an end for every command that is still open, then its own.
+
+use std::time::Duration;
+
+use verbatim_api::v1;
+use verbatim_sys::clock;
+use verbatim_wire::seam::{Outcome, Status};
+
+use super::{Journal, LAST_PATIENCE, Open, Stall};
+use crate::{
+    Records,
+    control::Control,
+    legs::{End, Side},
+    record::Closing,
+    seam::Summary,
+    stats::add,
+};
+
+impl<R: Records> Journal<R> {
+    /// Records the end of everything. Waits for room; a killed connection only for a moment, then its
+    /// open commands are left to the chain's successor.
+    pub(crate) async fn closed(mut self, end: End, control: &Control) {
+        let mut open = std::mem::take(&mut self.open);
+        for command in &mut open {
+            if command.decision == v1::Decision::Held {
+                self.insist(control, |journal| journal.abandoned(command)).await;
+                command.decision = v1::Decision::Abandoned;
+            }
+            let outcome = unknown(command, &end);
+            self.insist(control, |journal| journal.finish(command, &outcome)).await;
+        }
+        let closing = self.closing(&end);
+        self.insist(control, |journal| journal.append(journal.facts.closed(&closing)).map(drop)).await;
+        self.show(&closing);
+    }
+
+    /// Appends at the cost of waiting.
+    async fn insist(&self, control: &Control, append: impl Fn(&Self) -> Result<(), Stall>) {
+        loop {
+            match append(self) {
+                Ok(()) => return,
+                Err(Stall::Full) if control.killed() => {
+                    if tokio::time::timeout(LAST_PATIENCE, self.spool.room()).await.is_err() {
+                        break;
+                    }
+                }
+                Err(Stall::Full) => self.room(control).await,
+                Err(Stall::Refused(error)) => {
+                    tracing::error!(error, "record cannot be written");
+                    break;
+                }
+            }
+        }
+        add(&self.counters.unwritten, 1);
+    }
+
+    fn abandoned(&self, command: &Open) -> Result<(), Stall> {
+        if !command.recorded() {
+            return Ok(());
+        }
+        let duration = clock::boottime_nanos().saturating_sub(command.started_boottime);
+        let reason = "the connection ended while the command was held".to_owned();
+        let verdict = v1::Verdict { reason, ..v1::Verdict::default() };
+        let decision = v1::Decision::Abandoned;
+        self.append(self.facts.decided(&command.command_id, decision, verdict, duration)).map(drop)
+    }
+
+    fn closing(&self, end: &End) -> Closing {
+        let (status, note) = match end {
+            End::Closed => (v1::Status::Ok, String::new()),
+            End::Reset(Side::Client) => (v1::Status::Error, "reset by the workload".to_owned()),
+            End::Reset(Side::Server) => (v1::Status::Error, "reset by the server".to_owned()),
+            End::Refused => (v1::Status::Ok, "closed because a command under way was refused".to_owned()),
+            End::Killed => (
+                v1::Status::OutcomeUnknown,
+                "still open when the node agent's time to drain was over: reset".to_owned(),
+            ),
+            End::DialFailed(error) => (v1::Status::Error, error.clone()),
+            End::Panicked(message) => {
+                (v1::Status::Error, format!("reset because of an error in the node agent: {message}"))
+            }
+            End::Stuck(why) => (v1::Status::Error, format!("reset: {why}")),
+            End::Unrecordable(why) => (v1::Status::Error, format!("reset, not recordable: {why}")),
+        };
+        let reason = match end {
+            End::DialFailed(_) => Some(v1::OpaqueReason::DialFailed),
+            _ if self.undecoded.is_none() && self.facts.protocol == v1::Protocol::Unspecified => {
+                Some(v1::OpaqueReason::Silent)
+            }
+            _ => self.undecoded,
+        };
+        let [bytes_sent, bytes_received] = self.bytes;
+        Closing {
+            capture: self.capture_with(reason),
+            reason,
+            status,
+            duration_nanos: clock::boottime_nanos().saturating_sub(self.opened_boottime),
+            bytes_sent,
+            bytes_received,
+            note,
+        }
+    }
+
+    /// A line of the live view for what was not decoded.
+    fn show(&self, closing: &Closing) {
+        let Some(reason) = closing.reason.filter(|_| self.observer.enabled()) else { return };
+        let host = &self.facts.target.host;
+        let name = if host.is_empty() { &self.facts.target.address } else { host };
+        let why = reason.as_str_name().trim_start_matches("OPAQUE_REASON_").to_ascii_lowercase();
+        let port = self.facts.target.port;
+        self.observer.finished(Summary {
+            wall_nanos: self.opened_wall,
+            principal: self.facts.identity.display().to_owned(),
+            service: self.facts.service,
+            operation: v1::Operation::Connect,
+            decision: v1::Decision::Allowed,
+            status: closing.status,
+            duration: Duration::from_nanos(closing.duration_nanos),
+            statement: format!("{name}:{port} ({why})").into_bytes(),
+            error: (!closing.note.is_empty()).then(|| closing.note.clone()),
+            rows: None,
+        });
+    }
+}
+
+/// What is known of a command whose answer was not seen.
+fn unknown(command: &Open, end: &End) -> Outcome {
+    // A server answers a cancel request by closing the connection.
+    let answered = matches!(end, End::Closed | End::Reset(Side::Server));
+    let status = match (command.released, command.operation) {
+        (false, _) => Status::NotForwarded,
+        (true, v1::Operation::Cancel) if answered => Status::Ok,
+        (true, _) => Status::OutcomeUnknown,
+    };
+    Outcome {
+        status,
+        rows: None,
+        bytes_sent: 0,
+        bytes_received: 0,
+        command_tag: Vec::new(),
+        error: None,
+        notices: Vec::new(),
+        transaction: None,
+    }
+}

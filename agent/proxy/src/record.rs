@@ -1,0 +1,418 @@
+//! From what was seen to what is kept: builds the drafts of every kind of record.
+//!
+//! Owns which field says what. Knows no socket and never appends.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use verbatim_api::v1;
+use verbatim_spool::Draft;
+use verbatim_wire::seam;
+
+use crate::seam::{Flow, Grounds, Identity};
+
+/// Session parameters kept for the connection's closing record.
+const ATTRIBUTES: usize = 32;
+/// Bytes of each.
+const ATTRIBUTE_BYTES: usize = 512;
+
+/// What is the same in all records of a connection.
+pub(crate) struct Facts {
+    pub(crate) flow: Flow,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) client: v1::Client,
+    pub(crate) policy_mode: v1::PolicyMode,
+    pub(crate) protocol: v1::Protocol,
+    /// As in the target.
+    pub(crate) service: &'static str,
+    /// record_id of the opening record; empty where that was shed.
+    pub(crate) flow_id: Vec<u8>,
+    pub(crate) workload: v1::Workload,
+    pub(crate) target: v1::Target,
+    attributes: Vec<v1::Attribute>,
+}
+
+impl Facts {
+    pub(crate) fn new(
+        flow: Flow,
+        identity: Arc<Identity>,
+        client: v1::Client,
+        policy_mode: v1::PolicyMode,
+    ) -> Self {
+        let mut workload = identity.workload.clone();
+        workload.cgroup_id = flow.cgroup_id;
+        let target = v1::Target {
+            address: flow.destination.ip().to_string(),
+            port: u32::from(flow.destination.port()),
+            ..v1::Target::default()
+        };
+        Self {
+            flow,
+            identity,
+            client,
+            policy_mode,
+            protocol: v1::Protocol::Unspecified,
+            service: "",
+            flow_id: Vec::new(),
+            workload,
+            target,
+            attributes: Vec::new(),
+        }
+    }
+
+    /// Takes up what the first bytes told.
+    pub(crate) fn detected(&mut self, protocol: v1::Protocol, service: &'static str, host: Option<String>) {
+        self.protocol = protocol;
+        self.service = service;
+        self.target.service = service.to_owned();
+        self.target.host = host.unwrap_or_default();
+    }
+
+    /// Takes up what became known about the session. Keys for cancelling are not for the record.
+    pub(crate) fn learn(&mut self, fact: seam::SessionFact) {
+        match fact {
+            seam::SessionFact::User(user) => self.target.user = text(&user),
+            seam::SessionFact::Database(database) => self.target.database = text(&database),
+            seam::SessionFact::Parameter(name, mut value) => {
+                value.truncate(ATTRIBUTE_BYTES);
+                let name = text(name.get(..ATTRIBUTE_BYTES).unwrap_or(&name));
+                let full = self.attributes.len() >= ATTRIBUTES;
+                match self.attributes.iter_mut().find(|attribute| attribute.name == name) {
+                    Some(attribute) => attribute.value = value,
+                    None if full => {}
+                    None => self.attributes.push(v1::Attribute { name, value }),
+                }
+            }
+            seam::SessionFact::CancelKey { .. } | seam::SessionFact::CancelRequest { .. } => {}
+        }
+    }
+
+    fn envelope(&self, kind: v1::RecordKind) -> v1::Envelope {
+        v1::Envelope {
+            kind: kind.into(),
+            flow_id: self.flow_id.clone(),
+            protocol: self.protocol.into(),
+            ..v1::Envelope::default()
+        }
+    }
+
+    /// A connection was accepted and is about to be dialled.
+    pub(crate) fn opened(&self) -> Draft {
+        let mut envelope = self.envelope(v1::RecordKind::Connection);
+        envelope.workload = Some(self.workload.clone());
+        envelope.status = v1::Status::Pending.into();
+        let content = v1::Content {
+            target: Some(self.target.clone()),
+            client: Some(self.client.clone()),
+            ..v1::Content::default()
+        };
+        Draft { envelope, content: Some(content) }
+    }
+
+    /// From here on the connection passes undecoded.
+    pub(crate) fn undecoded(&self, capture: v1::Capture, reason: v1::OpaqueReason) -> Draft {
+        let mut envelope = self.envelope(v1::RecordKind::Progress);
+        envelope.command_id.clone_from(&self.flow_id);
+        envelope.workload = Some(self.workload.clone());
+        envelope.operation = v1::Operation::Connect.into();
+        envelope.capture = capture.into();
+        envelope.opaque_reason = reason.into();
+        envelope.status = v1::Status::Pending.into();
+        let content = v1::Content { target: Some(self.target.clone()), ..v1::Content::default() };
+        Draft { envelope, content: Some(content) }
+    }
+
+    /// The connection has ended.
+    pub(crate) fn closed(&self, closing: &Closing) -> Draft {
+        let mut envelope = self.envelope(v1::RecordKind::Connection);
+        envelope.workload = Some(self.workload.clone());
+        if closing.reason.is_some() {
+            envelope.operation = v1::Operation::Connect.into();
+        }
+        envelope.capture = closing.capture.into();
+        envelope.opaque_reason = closing.reason.unwrap_or_default().into();
+        envelope.status = closing.status.into();
+        envelope.duration_nanos = closing.duration_nanos;
+        envelope.bytes_sent = closing.bytes_sent;
+        envelope.bytes_received = closing.bytes_received;
+        let content = v1::Content {
+            target: Some(self.target.clone()),
+            client: Some(self.client.clone()),
+            attributes: self.attributes.clone(),
+            note: closing.note.clone(),
+            ..v1::Content::default()
+        };
+        Draft { envelope, content: Some(content) }
+    }
+
+    /// A command was read whole and has not gone upstream.
+    pub(crate) fn started(
+        &self,
+        command: &seam::Command,
+        decision: v1::Decision,
+        grounds: &Grounds,
+        policy_version: &str,
+    ) -> Draft {
+        let (capture, reason) = captured(command);
+        let mut envelope = self.envelope(v1::RecordKind::Started);
+        envelope.workload = Some(self.workload.clone());
+        envelope.operation = operation(command.operation).into();
+        envelope.capture = capture.into();
+        envelope.opaque_reason = reason.into();
+        envelope.statement_index = command.statement_index;
+        envelope.decision = decision.into();
+        envelope.policy_mode = self.policy_mode.into();
+        envelope.policy_version = policy_version.to_owned();
+        envelope.status = v1::Status::Pending.into();
+        let attribute = |(name, value): &(&'static str, Vec<u8>)| v1::Attribute {
+            name: (*name).to_owned(),
+            value: value.clone(),
+        };
+        let content = v1::Content {
+            statement: Some(statement(command)),
+            parameters: command.parameters.iter().map(parameter).collect(),
+            target: Some(self.target.clone()),
+            attributes: command.attributes.iter().map(attribute).collect(),
+            verdict: verdict(grounds),
+            ..v1::Content::default()
+        };
+        Draft { envelope, content: Some(content) }
+    }
+
+    /// The rest of a command that was recorded by its first part: its length and digest.
+    pub(crate) fn rest(&self, command_id: &[u8], command: &seam::Command) -> Draft {
+        let mut envelope = self.envelope(v1::RecordKind::Progress);
+        envelope.command_id = command_id.to_vec();
+        envelope.operation = operation(command.operation).into();
+        envelope.status = v1::Status::Pending.into();
+        let whole = v1::Statement { text: Vec::new(), redactions: Vec::new(), ..statement(command) };
+        let content = v1::Content { statement: Some(whole), ..v1::Content::default() };
+        Draft { envelope, content: Some(content) }
+    }
+
+    /// A hold has ended and its command has not gone upstream.
+    pub(crate) fn decided(
+        &self,
+        command_id: &[u8],
+        decision: v1::Decision,
+        verdict: v1::Verdict,
+        duration_nanos: u64,
+    ) -> Draft {
+        let mut envelope = self.envelope(v1::RecordKind::Decided);
+        envelope.command_id = command_id.to_vec();
+        envelope.decision = decision.into();
+        envelope.policy_mode = self.policy_mode.into();
+        envelope.duration_nanos = duration_nanos;
+        let content = v1::Content { verdict: Some(verdict), ..v1::Content::default() };
+        Draft { envelope, content: Some(content) }
+    }
+
+    /// Bytes of our own are about to go to one side.
+    pub(crate) fn injected(&self, command_id: &[u8], direction: seam::Direction, bytes: u64) -> Draft {
+        let toward = match direction {
+            seam::Direction::ToServer => v1::Toward::Server,
+            seam::Direction::ToClient => v1::Toward::Workload,
+        };
+        let mut envelope = self.envelope(v1::RecordKind::Injected);
+        envelope.command_id = command_id.to_vec();
+        envelope.detail = Some(v1::envelope::Detail::Injected(v1::Injected { toward: toward.into(), bytes }));
+        Draft { envelope, content: None }
+    }
+
+    /// A command has ended, or will never be known to.
+    pub(crate) fn finished(&self, end: &Finish<'_>) -> Draft {
+        let outcome = end.outcome;
+        let mut envelope = self.envelope(v1::RecordKind::Finished);
+        envelope.command_id = end.command_id.to_vec();
+        envelope.operation = end.operation.into();
+        envelope.capture = end.capture.into();
+        envelope.opaque_reason = end.reason.into();
+        envelope.statement_index = end.statement_index;
+        envelope.decision = end.decision.into();
+        envelope.policy_mode = self.policy_mode.into();
+        envelope.status = end.status.into();
+        envelope.duration_nanos = end.duration_nanos;
+        envelope.rows = outcome.rows;
+        envelope.bytes_sent = outcome.bytes_sent;
+        envelope.bytes_received = outcome.bytes_received;
+        envelope.transaction_state = transaction(outcome.transaction).into();
+        if let Some(error) = &outcome.error {
+            envelope.status_code = sqlstate(&error.code);
+        }
+        let content = v1::Content {
+            error: outcome.error.as_ref().map(server_message),
+            notices: outcome.notices.iter().map(server_message).collect(),
+            command_tag: text(&outcome.command_tag),
+            note: end.note.to_owned(),
+            ..v1::Content::default()
+        };
+        Draft { envelope, content: Some(content) }
+    }
+}
+
+/// How a connection ended.
+pub(crate) struct Closing {
+    pub(crate) capture: v1::Capture,
+    pub(crate) reason: Option<v1::OpaqueReason>,
+    pub(crate) status: v1::Status,
+    pub(crate) duration_nanos: u64,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_received: u64,
+    pub(crate) note: String,
+}
+
+/// How a command ended.
+pub(crate) struct Finish<'a> {
+    pub(crate) command_id: &'a [u8],
+    pub(crate) operation: v1::Operation,
+    pub(crate) capture: v1::Capture,
+    pub(crate) reason: v1::OpaqueReason,
+    pub(crate) statement_index: u32,
+    pub(crate) decision: v1::Decision,
+    pub(crate) status: v1::Status,
+    pub(crate) duration_nanos: u64,
+    pub(crate) outcome: &'a seam::Outcome,
+    pub(crate) note: &'a str,
+}
+
+/// An accepted socket that nobody steered.
+pub(crate) fn no_flow(source: SocketAddr, note: &str) -> Draft {
+    let coverage = v1::Coverage { event: v1::CoverageEvent::NoFlow.into(), count: 1 };
+    let envelope = v1::Envelope {
+        kind: v1::RecordKind::Coverage.into(),
+        opaque_reason: v1::OpaqueReason::NoFlow.into(),
+        detail: Some(v1::envelope::Detail::Coverage(coverage)),
+        ..v1::Envelope::default()
+    };
+    let client = v1::Client {
+        source_address: source.ip().to_string(),
+        source_port: u32::from(source.port()),
+        ..v1::Client::default()
+    };
+    let content = v1::Content { client: Some(client), note: note.to_owned(), ..v1::Content::default() };
+    Draft { envelope, content: Some(content) }
+}
+
+/// How much of a command was understood, and why not all.
+pub(crate) fn captured(command: &seam::Command) -> (v1::Capture, v1::OpaqueReason) {
+    let cut = |captured: &seam::Captured| captured.full_length > captured.bytes.len() as u64;
+    match command.partly {
+        Some(reason) => (v1::Capture::Partly, opaque_reason(reason)),
+        None if cut(&command.statement) => (v1::Capture::Partly, v1::OpaqueReason::Unspecified),
+        None if command.parameters.iter().filter_map(|p| p.value.as_ref()).any(cut) => {
+            (v1::Capture::Partly, v1::OpaqueReason::Unspecified)
+        }
+        None => (v1::Capture::Decoded, v1::OpaqueReason::Unspecified),
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A SQLSTATE has five digits or upper-case letters. Whatever else a server sends stays out of the
+/// envelope, which cannot be deleted.
+fn sqlstate(code: &str) -> String {
+    let valid = code.len() == 5 && code.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase());
+    if valid { code.to_owned() } else { String::new() }
+}
+
+fn verdict(grounds: &Grounds) -> Option<v1::Verdict> {
+    if grounds.policies.is_empty() && grounds.reason.is_empty() {
+        return None;
+    }
+    Some(v1::Verdict {
+        policies: grounds.policies.clone(),
+        reason: grounds.reason.clone(),
+        ..v1::Verdict::default()
+    })
+}
+
+fn digest(captured: &seam::Captured) -> Vec<u8> {
+    captured.full_sha256.map(|hash| hash.to_vec()).unwrap_or_default()
+}
+
+fn statement(command: &seam::Command) -> v1::Statement {
+    v1::Statement {
+        text: command.statement.bytes.clone(),
+        full_length: command.statement.full_length,
+        full_sha256: digest(&command.statement),
+        redactions: command.redactions.iter().map(redaction).collect(),
+        statement_name: command.statement_name.clone(),
+        portal_name: command.portal_name.clone(),
+    }
+}
+
+fn redaction(redaction: &seam::Redaction) -> v1::Redaction {
+    let reason = match redaction.reason {
+        seam::RedactionReason::Password => v1::RedactionReason::Password,
+        seam::RedactionReason::ConnectionString => v1::RedactionReason::ConnectionString,
+    };
+    v1::Redaction { offset: redaction.offset, length: redaction.length, reason: reason.into() }
+}
+
+fn parameter(parameter: &seam::Parameter) -> v1::Parameter {
+    let format = match parameter.format {
+        seam::ParameterFormat::Text => v1::ParameterFormat::Text,
+        seam::ParameterFormat::Binary => v1::ParameterFormat::Binary,
+    };
+    v1::Parameter {
+        type_oid: parameter.type_oid,
+        format: format.into(),
+        value: parameter.value.as_ref().map(|value| value.bytes.clone()),
+        rendered: parameter.rendered.clone().unwrap_or_default(),
+        full_length: parameter.value.as_ref().map_or(0, |value| value.full_length),
+        full_sha256: parameter.value.as_ref().map(digest).unwrap_or_default(),
+    }
+}
+
+fn server_message(message: &seam::ServerMessage) -> v1::ServerMessage {
+    v1::ServerMessage {
+        severity: message.severity.clone(),
+        code: message.code.clone(),
+        message: message.message.clone(),
+        detail: message.detail.clone(),
+        hint: message.hint.clone(),
+    }
+}
+
+pub(crate) fn operation(operation: seam::Operation) -> v1::Operation {
+    match operation {
+        seam::Operation::Query => v1::Operation::Query,
+        seam::Operation::Execute => v1::Operation::Execute,
+        seam::Operation::Fetch => v1::Operation::Fetch,
+        seam::Operation::FunctionCall => v1::Operation::FunctionCall,
+        seam::Operation::Cancel => v1::Operation::Cancel,
+    }
+}
+
+pub(crate) fn status(status: seam::Status) -> v1::Status {
+    match status {
+        seam::Status::Ok => v1::Status::Ok,
+        seam::Status::Error => v1::Status::Error,
+        seam::Status::NotExecuted => v1::Status::NotExecuted,
+        seam::Status::NotForwarded => v1::Status::NotForwarded,
+        seam::Status::OutcomeUnknown => v1::Status::OutcomeUnknown,
+        seam::Status::Suspended => v1::Status::Suspended,
+    }
+}
+
+pub(crate) fn opaque_reason(reason: seam::OpaqueReason) -> v1::OpaqueReason {
+    match reason {
+        seam::OpaqueReason::Tls => v1::OpaqueReason::Tls,
+        seam::OpaqueReason::GssEncryption => v1::OpaqueReason::GssEncryption,
+        seam::OpaqueReason::Replication => v1::OpaqueReason::Replication,
+        seam::OpaqueReason::Malformed => v1::OpaqueReason::Malformed,
+        seam::OpaqueReason::Desynchronised => v1::OpaqueReason::Desynchronised,
+        seam::OpaqueReason::UnsupportedVersion => v1::OpaqueReason::UnsupportedVersion,
+        seam::OpaqueReason::Limit => v1::OpaqueReason::Limit,
+    }
+}
+
+fn transaction(state: Option<seam::TransactionState>) -> v1::TransactionState {
+    match state {
+        None => v1::TransactionState::Unspecified,
+        Some(seam::TransactionState::Idle) => v1::TransactionState::Idle,
+        Some(seam::TransactionState::InTransaction) => v1::TransactionState::InTransaction,
+        Some(seam::TransactionState::Failed) => v1::TransactionState::Failed,
+    }
+}

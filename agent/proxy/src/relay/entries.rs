@@ -1,0 +1,187 @@
+//! What was seen and is to be recorded, in order: as long as something is left, no byte moves.
+
+use std::{
+    rc::Rc,
+    task::{Context, Poll},
+};
+
+use verbatim_api::v1;
+use verbatim_wire::seam::{Command, CommandId, Direction, Event, SessionFact};
+
+use super::{
+    Gate, Relay,
+    gate::{Next, Unit},
+};
+use crate::{
+    Records,
+    cancel::CancelKey,
+    journal::{Journal, Stall},
+    legs::End,
+    record::opaque_reason,
+};
+
+/// One thing to record.
+#[derive(Debug)]
+pub(super) enum Entry {
+    /// From the decoder.
+    Event(Event),
+    /// Bytes of our own are in a script.
+    Injected { direction: Direction, bytes: u64 },
+    /// A command of the unit under decision.
+    Start { command: Command, decision: v1::Decision },
+    /// The rest of one that was recorded by its first part.
+    Rest { command: Command },
+    /// How a hold ended, for one command.
+    Decided { command: CommandId, decision: v1::Decision, verdict: v1::Verdict },
+    /// Everything about the unit is recorded: go on with it.
+    Recorded,
+}
+
+impl<R: Records> Relay<'_, R> {
+    /// Records everything that was seen. Pending only when the spool is full: that is the back-pressure.
+    pub(super) fn poll_record(
+        &mut self,
+        journal: &mut Journal<R>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), End>> {
+        let mut tried = false;
+        while let Some(mut entry) = self.entries.pop_front() {
+            if let Some(room) = &mut self.room {
+                if room.as_mut().poll(cx).is_pending() {
+                    self.entries.push_front(entry);
+                    return Poll::Pending;
+                }
+                self.room = None;
+                tried = true;
+            }
+            match self.record(&mut entry, journal) {
+                Ok(()) => {}
+                Err(Stop::Stall(Stall::Full)) => {
+                    self.entries.push_front(entry);
+                    if std::mem::take(&mut tried) {
+                        // Room for others, not for this one: they go first.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    let spool = Rc::clone(journal.spool());
+                    self.room = Some(Box::pin(async move { spool.room().await }));
+                }
+                Err(Stop::Stall(Stall::Refused(why))) => return Poll::Ready(Err(End::Unrecordable(why))),
+                Err(Stop::End(end)) => return Poll::Ready(Err(end)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// After the end: what can still be said without waiting, and without a new command.
+    pub(super) fn record_rest(&mut self, journal: &mut Journal<R>) {
+        while let Some(entry) = self.entries.pop_front() {
+            let outcome = match entry {
+                Entry::Event(Event::Finished { command, outcome }) => journal.finished(command, &outcome),
+                Entry::Event(Event::Session(fact)) => {
+                    journal.learn(fact);
+                    Ok(())
+                }
+                Entry::Event(Event::Opaque(reason)) => journal.undecoded(opaque_reason(reason)),
+                _ => Ok(()),
+            };
+            if outcome.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Records one entry. When it cannot be now, the entry is as it was and nothing has happened.
+    fn record(&mut self, entry: &mut Entry, journal: &mut Journal<R>) -> Result<(), Stop> {
+        match entry {
+            Entry::Event(Event::Prefix { unit, commands }) => {
+                let commands = std::mem::take(commands);
+                self.judge_prefix(*unit, commands, journal);
+            }
+            Entry::Event(Event::Started { unit, commands }) => {
+                let commands = std::mem::take(commands);
+                self.judge(*unit, commands, journal);
+            }
+            Entry::Event(Event::Finished { command, outcome }) => journal.finished(*command, outcome)?,
+            Entry::Event(Event::Session(fact)) => self.learn(fact.clone(), journal),
+            Entry::Event(Event::Opaque(reason)) => {
+                journal.undecoded(opaque_reason(*reason))?;
+                if self.unit.is_some() {
+                    // Passing everything on would release what nobody has decided.
+                    return Err(Stop::End(End::Stuck(
+                        "the server's bytes could not be decoded while a command waited for a decision",
+                    )));
+                }
+            }
+            Entry::Injected { direction, bytes } => {
+                journal.injected(self.last_refused, *direction, *bytes)?
+            }
+            Entry::Start { command, decision } => {
+                let Some(unit) = &mut self.unit else { return Ok(()) };
+                let position = journal.started(command, *decision, &unit.grounds)?;
+                unit.recorded(position);
+            }
+            Entry::Rest { command } => {
+                let position = journal.rest(command)?;
+                if let Some(unit) = &mut self.unit {
+                    unit.recorded(position);
+                }
+            }
+            Entry::Decided { command, decision, verdict } => {
+                let position = journal.decided(*command, *decision, verdict)?;
+                if let Some(unit) = &mut self.unit {
+                    unit.recorded(position);
+                }
+            }
+            Entry::Recorded => self.gate = Gate::Recorded,
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, fact: SessionFact, journal: &mut Journal<R>) {
+        match fact {
+            SessionFact::CancelKey { process_id, secret } => {
+                let key = CancelKey::new(&journal.facts.flow, process_id, secret);
+                self.keys.registry.register(key.clone(), self.connection);
+                self.keys.keys.push(key);
+            }
+            SessionFact::CancelRequest { process_id, secret } => {
+                self.cancel_request = Some(CancelKey::new(&journal.facts.flow, process_id, secret));
+            }
+            fact => journal.learn(fact),
+        }
+    }
+
+    /// Queues a unit's entries before everything else that was seen.
+    pub(super) fn enter(&mut self, unit: Unit, entries: impl DoubleEndedIterator<Item = Entry>) {
+        self.unit = Some(unit);
+        self.gate = Gate::Recording;
+        self.entries.push_front(Entry::Recorded);
+        for entry in entries.rev() {
+            self.entries.push_front(entry);
+        }
+    }
+
+    /// Queues how a hold ended, for all commands of the unit; then it goes on with `next`.
+    pub(super) fn decided(&mut self, decision: v1::Decision, verdict: &v1::Verdict, next: Next) {
+        let Some(unit) = &mut self.unit else { return };
+        unit.next = next;
+        self.gate = Gate::Recording;
+        self.entries.push_front(Entry::Recorded);
+        for &command in unit.commands.iter().rev() {
+            self.entries.push_front(Entry::Decided { command, decision, verdict: verdict.clone() });
+        }
+    }
+}
+
+/// Why an entry is not recorded.
+enum Stop {
+    Stall(Stall),
+    End(End),
+}
+
+impl From<Stall> for Stop {
+    fn from(stall: Stall) -> Self {
+        Self::Stall(stall)
+    }
+}

@@ -1,0 +1,269 @@
+//! One shard: a thread, its listeners, its connections, its spool.
+//!
+//! Owns who is open and what happens at drain. Knows nothing of what a connection does.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Notify, mpsc, oneshot},
+    task::{JoinHandle, LocalSet, spawn_local},
+    time::{Instant, sleep, sleep_until},
+};
+use verbatim_spool::{AppendError, Appended, Draft};
+
+use crate::{
+    Deps, Protocols, ProxyConfig, Records,
+    buffer::Pool,
+    cancel::Registry,
+    client::Clients,
+    connection,
+    control::Control,
+    guard::CatchPanic,
+    splicing::Pipes,
+    stats::{Counters, add},
+};
+
+/// Pause after a failed accept (descriptors used up): the backlog waits meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What a shard is told.
+pub(crate) enum Message {
+    Listen { listener: std::net::TcpListener, netns_cookie: u64, done: oneshot::Sender<io::Result<()>> },
+    StopListening { netns_cookie: u64, done: oneshot::Sender<()> },
+    Append { draft: Box<Draft>, done: oneshot::Sender<Result<Appended, AppendError>> },
+    Cancel { connection: u64, answer: oneshot::Sender<bool> },
+    Drain { deadline: Duration, done: oneshot::Sender<()> },
+}
+
+/// What a shard is made of.
+pub(crate) struct Parts {
+    pub(crate) index: usize,
+    pub(crate) config: ProxyConfig,
+    pub(crate) deps: Deps,
+    pub(crate) protocols: Arc<dyn Protocols>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) messages: mpsc::Receiver<Message>,
+}
+
+/// What the tasks of a shard share.
+pub(crate) struct Shard<R> {
+    pub(crate) index: usize,
+    pub(crate) config: ProxyConfig,
+    pub(crate) deps: Deps,
+    pub(crate) protocols: Arc<dyn Protocols>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) spool: Rc<R>,
+    pub(crate) pool: Pool,
+    pub(crate) pipes: Pipes,
+    pub(crate) clients: Clients,
+    connections: RefCell<HashMap<u64, Rc<Control>>>,
+    next_connection: Cell<u64>,
+    /// Told when a connection ends.
+    ended: Notify,
+}
+
+/// Runs a shard until it is drained. The thread's whole life.
+pub(crate) fn run<R: Records>(parts: Parts, spool: R) {
+    let index = parts.index;
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(shard = index, %error, "shard has no runtime and ends");
+            return;
+        }
+    };
+    let tasks = LocalSet::new();
+    let spool = Rc::new(spool);
+    let done = tasks.block_on(&runtime, serve(parts, Rc::clone(&spool)));
+    // Whatever still waits for room (an agent's own record) holds the spool.
+    drop(tasks);
+    match (Rc::try_unwrap(spool), done.unwritten) {
+        (Ok(spool), 0) => spool.close(),
+        (_, unwritten) => {
+            tracing::error!(shard = index, unwritten, "chain left open for its successor to complete");
+        }
+    }
+    for done in done.waiting {
+        if done.send(()).is_err() {
+            tracing::debug!(shard = index, "nobody waits for the drain");
+        }
+    }
+}
+
+struct Done {
+    waiting: Vec<oneshot::Sender<()>>,
+    unwritten: u64,
+}
+
+async fn serve<R: Records>(parts: Parts, spool: Rc<R>) -> Done {
+    let mut messages = parts.messages;
+    let shard = Rc::new(Shard {
+        index: parts.index,
+        pool: Pool::new(&parts.config.limits),
+        pipes: Pipes::default(),
+        clients: Clients::default(),
+        config: parts.config,
+        deps: parts.deps,
+        protocols: parts.protocols,
+        registry: parts.registry,
+        counters: parts.counters,
+        spool,
+        connections: RefCell::default(),
+        next_connection: Cell::new(0),
+        ended: Notify::new(),
+    });
+    let mut listeners = Listeners::default();
+    let mut waiting = Vec::new();
+    let deadline = loop {
+        match messages.recv().await {
+            Some(Message::Drain { deadline, done }) => {
+                waiting.push(done);
+                break deadline;
+            }
+            Some(message) => shard.handle(message, &mut listeners).await,
+            None => break Duration::ZERO,
+        }
+    };
+    listeners.stop_all().await;
+    let deadline = Instant::now() + deadline;
+    while shard.open() > 0 && Instant::now() < deadline {
+        tokio::select! {
+            () = shard.ended.notified() => {}
+            () = sleep_until(deadline) => {}
+            message = messages.recv() => match message {
+                Some(Message::Drain { done, .. }) => waiting.push(done),
+                Some(message) => shard.handle(message, &mut listeners).await,
+                None => break,
+            },
+        }
+    }
+    listeners.stop_all().await;
+    for control in shard.connections.borrow().values() {
+        control.kill();
+    }
+    while shard.open() > 0 {
+        shard.ended.notified().await;
+    }
+    let unwritten = shard.counters.unwritten.load(std::sync::atomic::Ordering::Relaxed);
+    Done { waiting, unwritten }
+}
+
+#[derive(Default)]
+struct Listeners(HashMap<u64, Vec<JoinHandle<()>>>);
+
+impl Listeners {
+    async fn stop(&mut self, netns_cookie: u64) {
+        for task in self.0.remove(&netns_cookie).unwrap_or_default() {
+            task.abort();
+            // Its end, cancelled or not, is all that is waited for.
+            drop(task.await);
+        }
+    }
+
+    async fn stop_all(&mut self) {
+        let cookies: Vec<_> = self.0.keys().copied().collect();
+        for cookie in cookies {
+            self.stop(cookie).await;
+        }
+    }
+}
+
+impl<R: Records> Shard<R> {
+    async fn handle(self: &Rc<Self>, message: Message, listeners: &mut Listeners) {
+        match message {
+            Message::Listen { listener, netns_cookie, done } => {
+                let outcome = self.listen(listener).map(|task| {
+                    listeners.0.entry(netns_cookie).or_default().push(task);
+                });
+                ignore_gone(done.send(outcome));
+            }
+            Message::StopListening { netns_cookie, done } => {
+                listeners.stop(netns_cookie).await;
+                ignore_gone(done.send(()));
+            }
+            Message::Append { draft, done } => {
+                let spool = Rc::clone(&self.spool);
+                spawn_local(async move {
+                    let outcome = loop {
+                        match spool.append((*draft).clone()) {
+                            Err(AppendError::Full) => spool.room().await,
+                            outcome => break outcome,
+                        }
+                    };
+                    ignore_gone(done.send(outcome));
+                });
+            }
+            Message::Cancel { connection, answer } => {
+                let control = self.connections.borrow().get(&connection).cloned();
+                match control {
+                    Some(control) => control.cancel(answer),
+                    None => ignore_gone(answer.send(false)),
+                }
+            }
+            // The caller takes it before.
+            Message::Drain { done, .. } => ignore_gone(done.send(())),
+        }
+    }
+
+    fn open(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
+    fn listen(self: &Rc<Self>, listener: std::net::TcpListener) -> io::Result<JoinHandle<()>> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        Ok(spawn_local(Rc::clone(self).accept(listener)))
+    }
+
+    async fn accept(self: Rc<Self>, listener: TcpListener) {
+        loop {
+            while self.open() >= self.config.connections_per_shard {
+                self.ended.notified().await;
+            }
+            match listener.accept().await {
+                Ok((client, source)) => self.spawn(client, source),
+                Err(error) => {
+                    tracing::warn!(shard = self.index, %error, "accept failed");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn spawn(self: &Rc<Self>, client: TcpStream, source: SocketAddr) {
+        let number = self.next_connection.get();
+        self.next_connection.set(number.wrapping_add(1));
+        let control = Rc::new(Control::default());
+        self.connections.borrow_mut().insert(number, Rc::clone(&control));
+        add(&self.counters.accepted, 1);
+        let shard = Rc::clone(self);
+        spawn_local(async move {
+            let accepted = connection::Accepted { client, source, number };
+            let served = CatchPanic::new(connection::serve(&shard, accepted, &control)).await;
+            if let Err(panicked) = served {
+                add(&shard.counters.panics, 1);
+                tracing::error!(shard = shard.index, message = panicked.0, "connection panicked");
+            }
+            shard.connections.borrow_mut().remove(&number);
+            add(&shard.counters.ended, 1);
+            shard.ended.notify_waiters();
+            shard.ended.notify_one();
+        });
+    }
+}
+
+/// An answer that nobody waits for any more is nobody's loss.
+fn ignore_gone<T>(sent: Result<(), T>) {
+    drop(sent);
+}

@@ -1,0 +1,86 @@
+//! The time before anything is known: who speaks first, and in which protocol.
+//!
+//! A connection that says nothing is left in peace for as long as it likes.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::{io::ReadBuf, net::TcpStream};
+use verbatim_api::v1;
+
+use crate::{
+    Protocols,
+    buffer::{Buffer, Pool},
+    control::Control,
+    guard::catch,
+    legs::{End, Ended, Legs, poll_read},
+    protocols::Detected,
+};
+
+/// What the client has sent until it was clear what it is.
+#[derive(Default)]
+pub(crate) struct First {
+    pub(crate) buffer: Buffer,
+    pub(crate) ended: Option<Ended>,
+}
+
+/// Reads until the protocol is known, or the server speaks, or either ends.
+pub(crate) async fn sniff(
+    legs: &mut Legs,
+    first: &mut First,
+    pool: &Pool,
+    protocols: &dyn Protocols,
+    control: &Control,
+) -> Result<Detected, End> {
+    poll_fn(|cx| {
+        if control.poll_killed(cx).is_ready() {
+            return Poll::Ready(Err(End::Killed));
+        }
+        // The client first: where both have spoken, the client's bytes say what it is.
+        while first.ended.is_none() {
+            let Some(space) = first.buffer.space(pool) else {
+                return Poll::Ready(Ok(unknown(v1::OpaqueReason::UnknownProtocol)));
+            };
+            match poll_read(&mut legs.client, space, cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => first.ended = Some(Ended::Fin),
+                Poll::Ready(Ok(n)) => {
+                    first.buffer.filled(n);
+                    match catch(|| protocols.detect(first.buffer.all())) {
+                        Ok(Detected::NeedMore) => {}
+                        Ok(detected) => return Poll::Ready(Ok(detected)),
+                        Err(panicked) => return Poll::Ready(Err(End::Panicked(panicked.0))),
+                    }
+                }
+                Poll::Ready(Err(_reset)) => first.ended = Some(Ended::Reset),
+            }
+        }
+        let silent = first.buffer.is_empty();
+        first.buffer.release(pool);
+        if first.ended.is_some() {
+            let reason = if silent { v1::OpaqueReason::Silent } else { v1::OpaqueReason::UnknownProtocol };
+            return Poll::Ready(Ok(unknown(reason)));
+        }
+        let Some(server) = legs.server.as_mut() else { return Poll::Pending };
+        match poll_peek(server, cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(true) => Poll::Ready(Ok(unknown(v1::OpaqueReason::ServerFirst))),
+            Poll::Ready(false) if silent => Poll::Ready(Ok(unknown(v1::OpaqueReason::Silent))),
+            Poll::Ready(false) => Poll::Ready(Ok(unknown(v1::OpaqueReason::UnknownProtocol))),
+        }
+    })
+    .await
+}
+
+/// Whether the server has sent something; `false` when it closed or reset.
+fn poll_peek(server: &mut TcpStream, cx: &mut Context<'_>) -> Poll<bool> {
+    let mut byte = [0];
+    Pin::new(server).poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|peeked| matches!(peeked, Ok(1..)))
+}
+
+fn unknown(reason: v1::OpaqueReason) -> Detected {
+    Detected::Pass { protocol: v1::Protocol::Unknown, reason, service: "", host: None }
+}
