@@ -3,4 +3,10 @@
 //! Owns what the bytes of a protocol mean. Knows no socket, no clock, no file, no policy and no record:
 //! a decoder is a pure function over the bytes of both directions, driven through the types of [`seam`].
 
+mod capture;
+pub mod detect;
+#[doc(hidden)]
+pub mod fuzzing;
+pub mod postgres;
+mod reader;
 pub mod seam;

@@ -254,13 +254,17 @@ pub enum Event {
     },
     /// A unit was read whole. The relay records each command, decides and calls [`Decoder::decide`];
     /// until then its last byte is held.
+    ///
+    /// One kind of unit holds nothing: what the server rejected before it became a command (a PostgreSQL
+    /// Parse that fails). Its command has the attribute `rejected`, its [`Event::Finished`] follows in
+    /// the same call, and a decision about it changes nothing.
     Started {
         /// The unit.
         unit: UnitId,
         /// Its commands, in order.
         commands: Vec<Command>,
     },
-    /// A command ended.
+    /// A command ended: exactly once for each command of a [`Event::Started`] or [`Event::Prefix`].
     Finished {
         /// Which one.
         command: CommandId,

@@ -1,0 +1,1 @@
+//! Entry functions shared by fuzz targets and ordinary tests.

@@ -1,0 +1,198 @@
+//! Names that a pipeline gives and takes before the server has agreed.
+//!
+//! A client uses a name right after the message that defines it, the answer still being under way. So a
+//! name has versions: the last one is what the client means; the server's answer confirms a version,
+//! which forgets the ones before, or retracts it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+/// The server tells names apart by this many bytes only (`NAMEDATALEN` - 1).
+const SIGNIFICANT: usize = 63;
+
+/// The part of a name that the server looks at.
+pub(super) fn significant(name: &[u8]) -> &[u8] {
+    name.get(..SIGNIFICANT).unwrap_or(name)
+}
+
+/// Position of a message among those of its connection; grows.
+pub(super) type Serial = u64;
+
+#[derive(Debug)]
+struct Slot<T> {
+    /// `None` is a name that was taken away.
+    versions: VecDeque<(Serial, Option<Arc<T>>)>,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self { versions: VecDeque::new() }
+    }
+}
+
+impl<T> Slot<T> {
+    fn latest(&self) -> Option<&Arc<T>> {
+        self.versions.back()?.1.as_ref()
+    }
+
+    fn confirm(&mut self, serial: Serial) {
+        while self.versions.get(1).is_some_and(|(next, _)| *next <= serial) {
+            self.versions.pop_front();
+        }
+        if matches!(self.versions.front(), Some((first, None)) if *first <= serial) {
+            self.versions.pop_front();
+        }
+    }
+
+    fn retract(&mut self, serial: Serial) {
+        self.versions.retain(|(version, _)| *version != serial);
+    }
+
+    fn forget_before(&mut self, serial: Serial) {
+        self.versions.retain(|(version, _)| *version >= serial);
+    }
+}
+
+/// Prepared statements, or portals.
+#[derive(Debug)]
+pub(super) struct Names<T> {
+    unnamed: Slot<T>,
+    named: HashMap<Box<[u8]>, Slot<T>>,
+    limit: usize,
+    overflowed: bool,
+}
+
+impl<T> Names<T> {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { unnamed: Slot::default(), named: HashMap::new(), limit, overflowed: false }
+    }
+
+    /// Whether a name was not kept, ever, for want of room.
+    pub(super) fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// What the client means by the name.
+    pub(super) fn latest(&self, name: &[u8]) -> Option<&Arc<T>> {
+        if name.is_empty() {
+            return self.unnamed.latest();
+        }
+        self.named.get(significant(name))?.latest()
+    }
+
+    /// The client defines a name, or takes it away.
+    pub(super) fn propose(&mut self, name: &[u8], serial: Serial, value: Option<Arc<T>>) {
+        if name.is_empty() {
+            self.unnamed.versions.push_back((serial, value));
+            return;
+        }
+        let name = significant(name);
+        if let Some(slot) = self.named.get_mut(name) {
+            slot.versions.push_back((serial, value));
+        } else if value.is_none() {
+            // Closing what does not exist changes nothing.
+        } else if self.named.len() < self.limit {
+            self.named.insert(name.into(), Slot { versions: [(serial, value)].into() });
+        } else {
+            self.overflowed = true;
+        }
+    }
+
+    /// The server agreed to a proposal.
+    pub(super) fn confirm(&mut self, name: &[u8], serial: Serial) {
+        self.on_slot(name, |slot| slot.confirm(serial));
+    }
+
+    /// The server did not agree, or never got to it.
+    pub(super) fn retract(&mut self, name: &[u8], serial: Serial) {
+        self.on_slot(name, |slot| slot.retract(serial));
+    }
+
+    /// The server forgot what this name stood for before `serial`.
+    pub(super) fn forget(&mut self, name: &[u8], serial: Serial) {
+        self.on_slot(name, |slot| slot.forget_before(serial));
+    }
+
+    /// The server forgot every named version before `serial`.
+    pub(super) fn forget_named(&mut self, serial: Serial) {
+        if self.named.is_empty() {
+            return;
+        }
+        self.named.retain(|_, slot| {
+            slot.forget_before(serial);
+            !slot.versions.is_empty()
+        });
+    }
+
+    fn on_slot(&mut self, name: &[u8], change: impl FnOnce(&mut Slot<T>)) {
+        if name.is_empty() {
+            change(&mut self.unnamed);
+            return;
+        }
+        let name = significant(name);
+        let Some(slot) = self.named.get_mut(name) else {
+            return;
+        };
+        change(slot);
+        if slot.versions.is_empty() {
+            self.named.remove(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn latest(names: &Names<u32>, name: &[u8]) -> Option<u32> {
+        names.latest(name).map(|value| **value)
+    }
+
+    #[test]
+    fn a_retracted_version_leaves_the_one_before_and_the_ones_after() {
+        let mut names = Names::new(10);
+        names.propose(b"s", 1, Some(Arc::new(1)));
+        names.confirm(b"s", 1);
+        names.propose(b"s", 2, Some(Arc::new(2)));
+        assert_eq!(latest(&names, b"s"), Some(2));
+        names.propose(b"s", 3, Some(Arc::new(3)));
+        names.retract(b"s", 3);
+        names.retract(b"s", 2);
+        assert_eq!(latest(&names, b"s"), Some(1));
+    }
+
+    #[test]
+    fn a_closed_name_is_gone_when_the_server_says_so_and_back_when_it_does_not() {
+        let mut names = Names::new(10);
+        names.propose(b"s", 1, Some(Arc::new(1)));
+        names.confirm(b"s", 1);
+        names.propose(b"s", 2, None);
+        assert_eq!(latest(&names, b"s"), None);
+        names.retract(b"s", 2);
+        assert_eq!(latest(&names, b"s"), Some(1));
+        names.propose(b"s", 3, None);
+        names.confirm(b"s", 3);
+        assert_eq!(latest(&names, b"s"), None);
+        assert!(names.named.is_empty());
+    }
+
+    #[test]
+    fn names_are_told_apart_as_the_server_does() {
+        let mut names = Names::new(10);
+        let long = [b'a'; 70];
+        names.propose(&long, 1, Some(Arc::new(1)));
+        assert_eq!(latest(&names, &long[..63]), Some(1));
+        assert_eq!(latest(&names, &long[..62]), None);
+    }
+
+    #[test]
+    fn no_more_names_are_kept_than_allowed() {
+        let mut names = Names::new(2);
+        for (serial, name) in [(1, b"a"), (2, b"b"), (3, b"c")] {
+            names.propose(name, serial, Some(Arc::new(0)));
+        }
+        assert_eq!((names.named.len(), names.overflowed()), (2, true));
+    }
+}

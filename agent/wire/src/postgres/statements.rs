@@ -1,0 +1,232 @@
+//! Prepared statements and portals of one connection.
+//!
+//! Owns what is kept of each and how much of them together. The names are in [`super::names`].
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use super::render;
+use crate::seam::{Captured, OpaqueReason, Parameter, ParameterFormat, Redaction};
+
+/// Kept of a text that the cache has no room for, bytes.
+const REMAINDER: usize = 256;
+/// What a parameter costs apart from its bytes, roughly.
+const PARAMETER_OVERHEAD: usize = 64;
+
+/// Bytes that may be kept; given back when what they were kept for is dropped.
+#[derive(Clone, Debug)]
+pub(super) struct Budget {
+    used: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Charge {
+    used: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Budget {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { used: Arc::new(AtomicUsize::new(0)), limit }
+    }
+
+    pub(super) fn left(&self) -> usize {
+        self.limit.saturating_sub(self.used.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn charge(&self, bytes: usize) -> Charge {
+        self.used.fetch_add(bytes, Ordering::Relaxed);
+        Charge { used: Arc::clone(&self.used), bytes }
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a Parse defined.
+#[derive(Debug)]
+pub(super) struct Statement {
+    pub(super) name: Vec<u8>,
+    pub(super) text: Captured,
+    pub(super) redactions: Vec<Redaction>,
+    /// OIDs that the client gave; 0 where it left them to the server.
+    declared: Vec<u32>,
+    /// OIDs that the server told.
+    described: OnceLock<Vec<u32>>,
+    pub(super) partly: Option<OpaqueReason>,
+    _charge: Charge,
+}
+
+impl Statement {
+    pub(super) fn new(
+        name: Vec<u8>,
+        (mut text, mut redactions): (Captured, Vec<Redaction>),
+        declared: Vec<u32>,
+        budget: &Budget,
+    ) -> Self {
+        let mut partly = None;
+        if text.bytes.len() > budget.left() {
+            text = cut(text);
+            redactions.retain(|redaction| {
+                redaction.offset.saturating_add(redaction.length) <= text.bytes.len() as u64
+            });
+            partly = Some(OpaqueReason::Limit);
+        }
+        let charge = budget.charge(text.bytes.len().saturating_add(declared.len().saturating_mul(4)));
+        Self { name, text, redactions, declared, described: OnceLock::new(), partly, _charge: charge }
+    }
+
+    /// The server's ParameterDescription. A second one says the same.
+    pub(super) fn describe(&self, oids: Vec<u32>) {
+        self.described.get_or_init(|| oids);
+    }
+
+    fn type_of(&self, index: usize) -> u32 {
+        let declared = self.declared.get(index).copied().unwrap_or(0);
+        if declared != 0 {
+            return declared;
+        }
+        self.described.get().and_then(|oids| oids.get(index)).copied().unwrap_or(0)
+    }
+}
+
+/// Keeps a beginning, the length and the digest.
+fn cut(text: Captured) -> Captured {
+    if text.full_sha256.is_none() {
+        return crate::capture::capture(&text.bytes, REMAINDER);
+    }
+    let bytes = text.bytes.get(..REMAINDER).unwrap_or(&text.bytes).to_vec();
+    Captured { bytes, ..text }
+}
+
+/// A value as it was bound.
+#[derive(Clone, Debug)]
+pub(super) struct Argument {
+    pub(super) format: ParameterFormat,
+    pub(super) value: Option<Captured>,
+}
+
+/// What a Bind defined.
+#[derive(Debug)]
+pub(super) struct Portal {
+    pub(super) name: Vec<u8>,
+    pub(super) statement_name: Vec<u8>,
+    pub(super) statement: Option<Arc<Statement>>,
+    pub(super) arguments: Vec<Argument>,
+    pub(super) partly: Option<OpaqueReason>,
+    /// A further Execute goes on where the last one stopped.
+    executed: AtomicBool,
+    _charge: Charge,
+}
+
+impl Portal {
+    pub(super) fn new(
+        name: Vec<u8>,
+        statement_name: Vec<u8>,
+        statement: Option<Arc<Statement>>,
+        arguments: Arguments,
+        partly: Option<OpaqueReason>,
+    ) -> Self {
+        let partly =
+            partly.or_else(|| statement.as_ref().and_then(|statement| statement.partly)).or(arguments.partly);
+        Self {
+            name,
+            statement_name,
+            statement,
+            arguments: arguments.list,
+            partly,
+            executed: AtomicBool::new(false),
+            _charge: arguments.charge,
+        }
+    }
+
+    /// Marks it executed; says whether it had been.
+    pub(super) fn execute(&self) -> bool {
+        self.executed.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn parameters(&self) -> Vec<Parameter> {
+        let mut parameters = Vec::with_capacity(self.arguments.len());
+        for (index, argument) in self.arguments.iter().enumerate() {
+            let type_oid = self.statement.as_ref().map_or(0, |statement| statement.type_of(index));
+            parameters.push(parameter(type_oid, argument));
+        }
+        parameters
+    }
+}
+
+fn parameter(type_oid: u32, argument: &Argument) -> Parameter {
+    let rendered = argument
+        .value
+        .as_ref()
+        .filter(|value| value.full_length == value.bytes.len() as u64)
+        .and_then(|value| render::render(type_oid, argument.format, &value.bytes));
+    Parameter { type_oid, format: argument.format, value: argument.value.clone(), rendered }
+}
+
+/// Parameters that belong to no portal: those of a FunctionCall.
+pub(super) fn untyped(arguments: &[Argument]) -> Vec<Parameter> {
+    arguments.iter().map(|argument| parameter(0, argument)).collect()
+}
+
+/// Bound values that are gathered within a limit on all of them together.
+#[derive(Debug)]
+pub(super) struct Arguments {
+    pub(super) list: Vec<Argument>,
+    pub(super) partly: Option<OpaqueReason>,
+    room: usize,
+    budget: Budget,
+    charge: Charge,
+}
+
+impl Arguments {
+    pub(super) fn new(capture_bytes: usize, budget: &Budget) -> Self {
+        let room = capture_bytes.min(budget.left());
+        let partly = (room < capture_bytes).then_some(OpaqueReason::Limit);
+        Self { list: Vec::new(), partly, room, budget: budget.clone(), charge: budget.charge(0) }
+    }
+
+    /// Bytes that may still be kept.
+    pub(super) fn room(&self) -> usize {
+        self.room
+    }
+
+    pub(super) fn push(&mut self, format: ParameterFormat, value: Option<Captured>) {
+        let bytes = value.as_ref().map_or(0, |value| value.bytes.len());
+        self.room = self.room.saturating_sub(bytes);
+        let cost = bytes.saturating_add(PARAMETER_OVERHEAD);
+        if self.budget.left() < cost {
+            self.partly = Some(OpaqueReason::Limit);
+            return;
+        }
+        self.budget.used.fetch_add(cost, Ordering::Relaxed);
+        self.charge.bytes = self.charge.bytes.saturating_add(cost);
+        self.list.push(Argument { format, value });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::capture;
+
+    #[test]
+    fn what_the_cache_has_no_room_for_is_kept_by_its_beginning_and_digest() {
+        let budget = Budget::new(1000);
+        let text = vec![b'a'; 900];
+        let first = Statement::new(b"a".to_vec(), (capture(&text, 10_000), Vec::new()), Vec::new(), &budget);
+        assert_eq!((first.text.bytes.len(), first.partly), (900, None));
+        let second = Statement::new(b"b".to_vec(), (capture(&text, 10_000), Vec::new()), Vec::new(), &budget);
+        assert_eq!((second.text.bytes.len(), second.text.full_length), (REMAINDER, 900));
+        assert!(second.text.full_sha256.is_some());
+        assert_eq!(second.partly, Some(OpaqueReason::Limit));
+        drop((first, second));
+        assert_eq!(budget.left(), 1000);
+    }
+}
