@@ -25,33 +25,78 @@ const DONE: u32 = 1;
 
 #[sock_ops]
 pub fn tcp_events(ctx: SockOpsContext) -> u32 {
-    let ops = ctx.ops;
-    let sk = read!(ops, __bindgen_anon_2.sk);
-    if sk.is_null() {
+    let op = read!(ctx.ops, op);
+    if op != BPF_SOCK_OPS_TCP_CONNECT_CB && op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
         return DONE;
     }
-    match read!(ops, op) {
-        BPF_SOCK_OPS_TCP_CONNECT_CB => begin(&ctx, sk),
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => finish(&ctx, sk),
-        _ => {}
+    let ends = Ends::read(ctx.ops);
+    if ends.sk.is_null() {
+        return DONE;
+    }
+    if op == BPF_SOCK_OPS_TCP_CONNECT_CB {
+        begin(&ctx, &ends);
+    } else {
+        finish(&ctx, &ends);
     }
     DONE
 }
 
+/// A socket and its two ends; ports in host byte order.
+struct Ends {
+    sk: *mut bpf_sock,
+    local: Address,
+    local_port: u16,
+    remote: Address,
+    remote_port: u16,
+}
+
+impl Ends {
+    /// Reads every field before any branch: reads of different fields in two branches become one read
+    /// through a computed pointer, which the verifier refuses.
+    #[inline(always)]
+    fn read(ops: *mut bpf_sock_ops) -> Self {
+        let family = read!(ops, family);
+        let (local_ip4, remote_ip4) = (read!(ops, local_ip4), read!(ops, remote_ip4));
+        let local_ip6 = Address([
+            read!(ops, local_ip6[0]),
+            read!(ops, local_ip6[1]),
+            read!(ops, local_ip6[2]),
+            read!(ops, local_ip6[3]),
+        ]);
+        let remote_ip6 = Address([
+            read!(ops, remote_ip6[0]),
+            read!(ops, remote_ip6[1]),
+            read!(ops, remote_ip6[2]),
+            read!(ops, remote_ip6[3]),
+        ]);
+        let (local_port, remote_port) = (read!(ops, local_port), read!(ops, remote_port));
+        let sk = read!(ops, __bindgen_anon_2.sk);
+        let v4 = family == u32::from(AF_INET);
+        Self {
+            sk,
+            local: if v4 { Address::from_v4_word(local_ip4) } else { local_ip6 },
+            local_port: local_port as u16,
+            remote: if v4 { Address::from_v4_word(remote_ip4) } else { remote_ip6 },
+            // The kernel keeps this one in the upper half of the word, in network byte order.
+            remote_port: u32::from_be(remote_port) as u16,
+        }
+    }
+}
+
 /// The client is about to send its SYN: source address and port are known now.
 #[inline(always)]
-fn begin(ctx: &SockOpsContext, sk: *mut bpf_sock) {
+fn begin(ctx: &SockOpsContext, ends: &Ends) {
     let mut key = FlowKey {
-        client: local_address(ctx.ops),
+        client: ends.local,
         listener_netns: 0,
-        client_port: read!(ctx.ops, local_port) as u16,
-        listener_port: remote_port(ctx.ops),
+        client_port: ends.local_port,
+        listener_port: ends.remote_port,
         reserved: [0; 4],
     };
-    let Some(flow) = flow(&SKC, sk) else {
+    let Some(flow) = flow(&SKC, ends.sk) else {
         // A client that aims at a listener by itself must not find the flow of a handshake that
         // never ended.
-        if remote_address(ctx.ops).connects_to_loopback() {
+        if ends.remote.connects_to_loopback() {
             key.listener_netns = netns(ctx);
             let _ = FLOWT.remove(&key);
         }
@@ -72,17 +117,16 @@ fn begin(ctx: &SockOpsContext, sk: *mut bpf_sock) {
 
 /// A socket is about to be accepted.
 #[inline(always)]
-fn finish(ctx: &SockOpsContext, sk: *mut bpf_sock) {
+fn finish(ctx: &SockOpsContext, ends: &Ends) {
     let netns = netns(ctx);
-    let port = read!(ctx.ops, local_port) as u16;
-    if !is_listener(netns, port) {
+    if !is_listener(netns, ends.local_port) {
         return;
     }
     let key = FlowKey {
-        client: remote_address(ctx.ops),
+        client: ends.remote,
         listener_netns: netns,
-        client_port: remote_port(ctx.ops),
-        listener_port: port,
+        client_port: ends.remote_port,
+        listener_port: ends.local_port,
         reserved: [0; 4],
     };
     let Some(flow) = FLOWT.get_ptr_mut(&key) else {
@@ -91,13 +135,13 @@ fn finish(ctx: &SockOpsContext, sk: *mut bpf_sock) {
         event(ctx, EventKind::NoFlow, &subject);
         return;
     };
-    if flow_or_new(&SKA, sk, flow).is_none() {
+    if flow_or_new(&SKA, ends.sk, flow).is_none() {
         count(Counter::NoMemory);
     } else if FLOWT.get_ptr_mut(&key) == Some(flow) {
         count(Counter::HandedOff);
     } else {
         // Evicted while it was copied: what was copied may be another's.
-        forget(&SKA, sk);
+        forget(&SKA, ends.sk);
         count(Counter::HandshakesLost);
     }
     let _ = FLOWT.remove(&key);
@@ -119,38 +163,6 @@ fn is_listener(netns: u64, port: u16) -> bool {
 fn netns(ctx: &SockOpsContext) -> u64 {
     // SAFETY: the helper takes this kind of context.
     unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
-}
-
-#[inline(always)]
-fn local_address(ops: *mut bpf_sock_ops) -> Address {
-    if read!(ops, family) == u32::from(AF_INET) {
-        return Address::from_v4_word(read!(ops, local_ip4));
-    }
-    Address([
-        read!(ops, local_ip6[0]),
-        read!(ops, local_ip6[1]),
-        read!(ops, local_ip6[2]),
-        read!(ops, local_ip6[3]),
-    ])
-}
-
-#[inline(always)]
-fn remote_address(ops: *mut bpf_sock_ops) -> Address {
-    if read!(ops, family) == u32::from(AF_INET) {
-        return Address::from_v4_word(read!(ops, remote_ip4));
-    }
-    Address([
-        read!(ops, remote_ip6[0]),
-        read!(ops, remote_ip6[1]),
-        read!(ops, remote_ip6[2]),
-        read!(ops, remote_ip6[3]),
-    ])
-}
-
-/// The kernel keeps it in the upper half of the word, in network byte order.
-#[inline(always)]
-fn remote_port(ops: *mut bpf_sock_ops) -> u16 {
-    u32::from_be(read!(ops, remote_port)) as u16
 }
 
 #[inline(always)]

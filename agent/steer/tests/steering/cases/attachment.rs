@@ -1,0 +1,130 @@
+//! Attaching, pinning, detaching, and what is said when that does not work.
+
+use std::{fs, path::Path, process::Command};
+
+use verbatim_steer::{SteerConfig, SteerError, Steering};
+
+use crate::{
+    Outcome,
+    cases::cases,
+    lab::{Lab, Pair, Server, base, equal},
+    workload::Workload,
+};
+
+cases![
+    nothing_is_steered_before_attaching_and_after_dropping,
+    pinned_programs_outlive_their_agent_and_a_successor_takes_over,
+    a_wrong_attach_root_or_pin_directory_is_named,
+    meaningless_settings_are_refused,
+    without_privileges_the_error_says_what_is_needed,
+];
+
+fn nothing_is_steered_before_attaching_and_after_dropping(name: &str) -> Outcome {
+    let (lab, pair) = (Lab::configured(name, |_| {}), Pair::new());
+    let (proxy, ..) = lab.proxy(&pair.client);
+    let server = Server::on(&pair.server, Pair::SERVER_V4);
+    let order = format!("connect destination={}:{}", Pair::SERVER_V4, server.port);
+    let mut workload = lab.workload(&pair.client);
+    let mut is = |what: &str, expected: &str| {
+        let answer = workload.ask(&order);
+        equal(&format!("{what}: {answer}"), &answer.contains(expected), &true)
+    };
+    is("loaded", " server ")?;
+    lab.steering.attach()?;
+    lab.steering.attach()?;
+    is("attached", " flow ")?;
+    // Readers may live longer; they must not keep the programs attached.
+    let (_flows, _namespaces) = (lab.steering.flows(), lab.namespaces());
+    equal("handed off", &lab.count("handed_off"), &1)?;
+    let (steered, other) = lab.into_cgroups();
+    is("dropped", " server ")?;
+    drop((proxy, steered, other));
+    Ok(())
+}
+
+/// A BPF file system of the test's own.
+struct Bpffs(tempfile::TempDir);
+
+impl Bpffs {
+    fn mount() -> Result<Self, Box<dyn std::error::Error>> {
+        let directory = tempfile::tempdir()?;
+        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status()?;
+        if mounted.success() { Ok(Self(directory)) } else { Err("cannot mount a BPF file system".into()) }
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg(self.0.path()).status());
+    }
+}
+
+fn pinned_programs_outlive_their_agent_and_a_successor_takes_over(name: &str) -> Outcome {
+    let (bpffs, pair) = (Bpffs::mount()?, Pair::new());
+    let pins = bpffs.0.path().join("verbatim");
+    let server = Server::on(&pair.server, Pair::SERVER_V4);
+    let order = format!("connect destination={}:{}", Pair::SERVER_V4, server.port);
+    let pinned = |config: &mut SteerConfig| config.pin_directory = Some(pins.clone());
+
+    let first = Lab::configured(name, pinned);
+    first.steering.attach()?;
+    let (proxy, cookie, _) = first.proxy(&pair.client);
+    let mut workload = first.workload(&pair.client);
+    let answer = workload.ask(&order);
+    equal(&answer, &answer.contains(" flow "), &true)?;
+    drop(proxy);
+    let (steered, _other) = first.into_cgroups();
+    equal("its listener is gone, its programs are not", &workload.ask(&order).as_str(), &"err=111")?;
+
+    let mut config = SteerConfig::new(base());
+    config.own_cgroups = vec![crate::lab::id(&base().join("agent"))];
+    pinned(&mut config);
+    let second = Steering::load(&config)?;
+    equal("stale namespaces", &second.namespaces().sweep()?, &1)?;
+    let listeners = second.namespaces().add(&pair.client.name, pair.client.open())?;
+    equal("namespace", &listeners.cookie, &cookie)?;
+    let _beating = second.heartbeat().keep(|| true)?;
+    let _proxy = crate::proxy::Proxy::start(second.flows(), listeners.shards);
+    second.attach()?;
+    let answer = workload.ask(&order);
+    equal(&answer, &answer.contains(&format!(" cgroup={} ", steered.id())), &true)?;
+    second.detach()?;
+    let answer = workload.ask(&order);
+    equal(&answer, &answer.contains(" server "), &true)?;
+    equal("pins left", &fs::read_dir(&pins)?.count(), &0)
+}
+
+fn a_wrong_attach_root_or_pin_directory_is_named(_: &str) -> Outcome {
+    let directory = tempfile::tempdir()?;
+    for root in [directory.path(), Path::new("/nonexistent")] {
+        let error = Steering::load(&SteerConfig::new(root)).err().ok_or("loaded")?;
+        equal(&error.to_string(), &matches!(error, SteerError::AttachRoot { .. }), &true)?;
+        equal(&error.to_string(), &error.to_string().contains(&root.display().to_string()), &true)?;
+    }
+    let mut config = SteerConfig::new(base());
+    config.pin_directory = Some(directory.path().join("pins"));
+    let error = Steering::load(&config).err().ok_or("loaded")?;
+    equal(&error.to_string(), &matches!(error, SteerError::PinDirectory { .. }), &true)
+}
+
+fn meaningless_settings_are_refused(_: &str) -> Outcome {
+    let mut one = SteerConfig::new(base());
+    one.shards = 0;
+    let mut two = SteerConfig::new(base());
+    two.heartbeat_timeout = std::time::Duration::from_millis(10);
+    let mut three = SteerConfig::new(base());
+    three.ports = vec![0];
+    for config in [one, two, three] {
+        let error = Steering::load(&config).err().ok_or("loaded")?;
+        equal(&error.to_string(), &matches!(error, SteerError::Invalid { .. }), &true)?;
+    }
+    Ok(())
+}
+
+fn without_privileges_the_error_says_what_is_needed(name: &str) -> Outcome {
+    let lab = Lab::configured(name, |_| {});
+    let answer = Workload::start(&lab.other.path, None).ask("probe");
+    equal(&answer, &answer.contains("Operation not permitted"), &true)?;
+    equal(&answer, &answer.contains("needs root, or CAP_BPF"), &true)?;
+    equal(&answer, &answer.ends_with(" at loading a probe program"), &true)
+}

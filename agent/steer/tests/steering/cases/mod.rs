@@ -1,0 +1,35 @@
+//! The cases, by what they are about.
+
+mod addresses;
+mod attachment;
+mod failing;
+mod hand_off;
+mod namespaces;
+mod rules;
+
+use crate::Outcome;
+
+/// Name, what it does, and whether it only measures.
+pub(crate) type Case = (&'static str, fn(&str) -> Outcome, bool);
+
+/// All of them.
+pub(crate) fn all() -> Vec<Case> {
+    [
+        addresses::CASES,
+        attachment::CASES,
+        failing::CASES,
+        hand_off::CASES,
+        namespaces::CASES,
+        rules::CASES,
+    ]
+    .concat()
+}
+
+/// Cases under the names of their functions.
+macro_rules! cases {
+    ($($name:ident),+ $(,)?) => {
+        pub(crate) const CASES: &[crate::cases::Case] = &[$((stringify!($name), $name, false)),+];
+    };
+}
+
+pub(crate) use cases;
