@@ -12,8 +12,8 @@ use serde_json::Value;
 
 use crate::{command, ebpf, place::Place, say, setup, setup::Purpose};
 
-/// What a person runs, and the lab's agent with its own decisions.
-const PRODUCT: [&str; 4] = ["verbatim-agent", "verbatim-collector", "verbatim", "lab-agent"];
+/// What a person runs.
+const PRODUCT: [&str; 3] = ["verbatim-agent", "verbatim-collector", "verbatim"];
 
 /// A test program that cargo built.
 pub(crate) struct TestProgram {

@@ -2,7 +2,8 @@
 
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
+    path::Path,
     process::{Command, Output, Stdio},
 };
 
@@ -22,8 +23,13 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
-/// A program as root: as it is when we are, else through sudo, with these variables set for it.
-pub(crate) fn as_root<I, V>(program: impl AsRef<OsStr>, variables: I) -> Result<Command>
+/// A program as root: as it is when we are, else through sudo.
+pub(crate) fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
+    as_root_with::<_, &str>(program, [])
+}
+
+/// A program as root, with these variables set for it, which sudo takes none of by itself.
+pub(crate) fn as_root_with<I, V>(program: impl AsRef<OsStr>, variables: I) -> Result<Command>
 where
     I: IntoIterator<Item = (&'static str, V)>,
     V: AsRef<OsStr>,
@@ -40,9 +46,12 @@ where
         );
     }
     let mut command = Command::new("sudo");
-    command.arg("env");
+    let mut variables = variables.into_iter().peekable();
+    if variables.peek().is_some() {
+        command.arg("env");
+    }
     for (name, value) in variables {
-        let mut pair = std::ffi::OsString::from(name);
+        let mut pair = OsString::from(name);
         pair.push("=");
         pair.push(value);
         command.arg(pair);
@@ -93,12 +102,22 @@ fn finished(command: &mut Command) -> Result<Output> {
     Ok(output)
 }
 
-/// The command as it could be typed, program by its name only when PATH finds it.
+/// The command for a message: its program by name alone.
 pub(crate) fn shown(command: &Command) -> String {
-    let program = std::path::Path::new(command.get_program());
-    let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy();
-    std::iter::once(name)
-        .chain(command.get_args().map(OsStr::to_string_lossy))
+    let program = Path::new(command.get_program());
+    words(program.file_name().unwrap_or(program.as_os_str()), command)
+}
+
+/// The command as it could be typed in this folder.
+pub(crate) fn typed_in(folder: &Path, command: &Command) -> String {
+    let prefix = format!("{}/", folder.display());
+    words(command.get_program(), command).replace(&prefix, "")
+}
+
+fn words(program: &OsStr, command: &Command) -> String {
+    std::iter::once(program)
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
         .map(|word| {
             if word.is_empty() || word.contains(|c: char| c.is_whitespace() || "'\"$&|;<>()*?".contains(c)) {
                 format!("'{}'", word.replace('\'', r"'\''"))

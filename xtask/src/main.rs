@@ -4,16 +4,21 @@
 //! part of the product; few dependencies, because everybody waits for this to build before anything else.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks to a person")]
 
+mod bench;
 mod binaries;
 mod cases;
 mod command;
+mod daemon;
+mod demo;
 mod ebpf;
 mod elf;
 mod fuzz;
 mod lint;
 mod place;
+mod postgres;
 mod proto;
 mod say;
+mod scratch;
 mod setup;
 mod soak;
 mod tally;
@@ -44,6 +49,8 @@ enum Verb {
         #[arg(long = "for", value_enum, default_value_t = Purpose::Test)]
         purpose: Purpose,
     },
+    /// See it work: real clients on a real PostgreSQL, captured, and what the trail says afterwards
+    Demo(demo::Options),
     /// Build the eBPF programs and check what came out
     Ebpf,
     /// Build the eBPF programs and all binaries
@@ -53,6 +60,8 @@ enum Verb {
     },
     /// Run every test: units, integration, eBPF, and the lab with real servers and clients
     Test(test::Options),
+    /// Measure what capturing costs, beside peers that do less
+    Bench(bench::Options),
     /// Formatting, clippy, licences and sources of dependencies, generated code
     Lint(lint::Options),
     /// Generate the code of the .proto files again
@@ -89,9 +98,11 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     let place = Place::find()?;
     match &cli.verb {
         Verb::Setup { purpose } => setup::ensure(&place, *purpose)?,
+        Verb::Demo(options) => demo::run(&place, options)?,
         Verb::Ebpf => drop(ebpf::build(&place)?),
         Verb::Build { release } => drop(binaries::build(&place, *release)?),
         Verb::Test(options) => return test::run(&place, options),
+        Verb::Bench(options) => bench::run(&place, options)?,
         Verb::Lint(options) => lint::run(&place, options)?,
         Verb::Proto { check } => proto::run(&place, *check)?,
         Verb::Fuzz { target, duration } => fuzz::run(&place, target.as_deref(), *duration)?,

@@ -62,7 +62,7 @@ impl Place {
     pub(crate) fn cargo(&self) -> std::process::Command {
         let mut cargo = command::cargo();
         cargo.current_dir(&self.root);
-        if self.target != self.root.join("target") {
+        if self.target != self.root.join("target") && self.ebpf().is_file() {
             cargo.env("VERBATIM_EBPF", self.ebpf());
         }
         cargo

@@ -140,7 +140,7 @@ fn as_cargo_would(place: &Place, program: &TestProgram, binaries: &Path) -> Resu
         variables.extend(std::env::var_os(name).map(|value| (name, value)));
     }
     let mut command = if AS_ROOT.contains(&program.package.as_str()) {
-        command::as_root(&program.path, variables)?
+        command::as_root_with(&program.path, variables)?
     } else {
         let mut command = Command::new(&program.path);
         command.envs(variables);

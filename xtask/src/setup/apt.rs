@@ -103,15 +103,13 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
     command::run(apt_get()?.args(["install", "-y", "-q", "--no-install-recommends"]).args(packages))?;
     // Without recommendations there is no service to enable at boot but pgbouncer's, a peer of the bench.
     if packages.contains(&"pgbouncer") && Path::new("/run/systemd/system").is_dir() {
-        command::run(command::as_root("systemctl", NOTHING)?.args(["disable", "pgbouncer.service"]))?;
+        command::run(command::as_root("systemctl")?.args(["disable", "pgbouncer.service"]))?;
     }
     Ok(())
 }
 
-const NOTHING: [(&str, &str); 0] = [];
-
 fn apt_get() -> Result<Command> {
-    let mut command = command::as_root("apt-get", [("DEBIAN_FRONTEND", "noninteractive")])?;
+    let mut command = command::as_root_with("apt-get", [("DEBIAN_FRONTEND", "noninteractive")])?;
     command.args(["-o", "Dpkg::Use-Pty=0"]);
     Ok(command)
 }
@@ -127,8 +125,8 @@ impl TemporaryFile {
         let folder = Path::new(path).parent().context("an absolute path")?;
         let own = std::env::temp_dir().join(format!("verbatim-setup-{}", std::process::id()));
         fs::write(&own, content).with_context(|| own.display().to_string())?;
-        command::quiet(command::as_root("mkdir", NOTHING)?.arg("-p").arg(folder))?;
-        command::quiet(command::as_root("install", NOTHING)?.args(["-m", mode]).arg(&own).arg(path))?;
+        command::quiet(command::as_root("mkdir")?.arg("-p").arg(folder))?;
+        command::quiet(command::as_root("install")?.args(["-m", mode]).arg(&own).arg(path))?;
         fs::remove_file(&own).with_context(|| own.display().to_string())?;
         Ok(Self(Some(path)))
     }
@@ -137,8 +135,7 @@ impl TemporaryFile {
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
         let Some(path) = self.0 else { return };
-        let removed =
-            command::as_root("rm", NOTHING).and_then(|mut rm| command::quiet(rm.args(["-f", path])));
+        let removed = command::as_root("rm").and_then(|mut rm| command::quiet(rm.args(["-f", path])));
         if let Err(error) = removed {
             say::note(&format!("{path} is still there, remove it: {error:#}"));
         }

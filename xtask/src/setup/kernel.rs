@@ -14,7 +14,7 @@ pub(super) fn prepare() -> Result<()> {
         |kind: &str| mounts.lines().filter_map(|line| line.split(' ').nth(2)).any(|found| found == kind);
     if !mounted("bpf") {
         say::line("the BPF file system is not mounted; mounting it at /sys/fs/bpf, as root:");
-        let mount = command::as_root("mount", std::iter::empty::<(&str, &str)>())
+        let mount = command::as_root("mount")
             .and_then(|mut mount| command::run(mount.args(["-t", "bpf", "bpf", "/sys/fs/bpf"])));
         if let Err(error) = mount {
             say::note(&format!("no BPF file system, so captures will say what they lack: {error:#}"));
