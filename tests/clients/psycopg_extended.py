@@ -19,7 +19,7 @@ with psycopg.connect(autocommit=True) as conn:
     text = mark("typed", "SELECT %s::int8, %s::text, %s::float8, %s::bool, %s::text")
     row = conn.execute(text, (42, "it's", 1.5, True, None)).fetchone()
     assert row == (42, "it's", 1.5, True, None), row
-    did("typed", sent(text), op="execute", rows=1, parameters=["42", "it's", "1.5", "t", None])
+    did("typed", sent(text), op="execute", rows=1, parameters=["42", "it's", "1.5", "true", None])
 
     text = mark("binary", "SELECT %b::int4, %b::int8, %b::text, %b::bool")
     row = conn.execute(text, (70000, 5_000_000_000, "näh", False)).fetchone()

@@ -38,23 +38,27 @@ with psycopg.connect(autocommit=True) as conn:
     assert notices == ["mind the step"], notices
     did("notice", text)
 
-    # One message, several statements: one record each.
-    several = f"SELECT 1 /* id:{new('first')} */; SELECT 2, ';' /* id:{new('second')} */; SELECT 3 /* id:{new('third')} */"
-    cursor = conn.execute(several)
-    for name in ("first", "second", "third"):
+    # One message, several statements: one record each. Joined, the texts are the message.
+    first = f"SELECT 1 /* id:{new('first')} */;"
+    second = f" SELECT 2, ';' /* id:{new('second')} */;"
+    third = f" SELECT 3 /* id:{new('third')} */"
+    cursor = conn.execute(first + second + third)
+    for name, text in (("first", first), ("second", second), ("third", third)):
         assert len(cursor.fetchall()) == 1
         cursor.nextset()
-        did(name, rows=1)
+        did(name, text, rows=1)
 
     # The second fails: the third is never executed.
-    several = f"SELECT 1 /* id:{new('before')} */; SELECT 1/0 /* id:{new('middle')} */; SELECT 3 /* id:{new('after')} */"
+    first = f"SELECT 1 /* id:{new('before')} */;"
+    second = f" SELECT 1/0 /* id:{new('middle')} */;"
+    third = f" SELECT 3 /* id:{new('after')} */"
     try:
-        conn.execute(several)
+        conn.execute(first + second + third)
         raise AssertionError("a division by zero succeeded")
     except psycopg.errors.DivisionByZero as error:
-        did("before", rows=1)
-        did("middle", status="error", sqlstate=error.sqlstate)
-        did("after", status="not_executed")
+        did("before", first, rows=1)
+        did("middle", second, status="error", sqlstate=error.sqlstate)
+        did("after", third, status="not_executed")
 
     for name in ("ä ö ü 漢字 \U0001f642", "\t\n 'quoted' \\ \"x\""):
         quoted = name.replace("'", "''")

@@ -4,8 +4,14 @@
 #![allow(clippy::print_stdout, reason = "the reasons of what is ignored are part of the harness's report")]
 
 mod cases;
+mod decisions;
+mod input;
 mod own;
+mod passing;
+mod run;
+mod safety;
 mod scenario;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -14,7 +20,18 @@ use scenario::Scenario;
 use verbatim_tests::parts::{self, Part};
 
 fn scenarios() -> Vec<Scenario> {
-    [own::scenarios()].into_iter().flatten().collect()
+    [
+        own::scenarios(),
+        serve::scenarios(),
+        decisions::scenarios(),
+        passing::scenarios(),
+        safety::scenarios(),
+        input::scenarios(),
+        run::scenarios(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn main() -> ExitCode {

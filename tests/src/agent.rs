@@ -30,50 +30,46 @@ pub fn principal(namespace: &str, service_account: &str) -> String {
 /// How an agent is to be.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Bytes of spool.
-    pub spool_limit_bytes: u64,
+    /// Of all spools together, as the configuration writes it.
+    pub spool_limit: &'static str,
+    /// Of a spool's segment.
+    pub segment_size: &'static str,
     /// `stop` or `shed`.
     pub when_full: &'static str,
-    /// Bytes of a spool's segment.
-    pub segment_bytes: u64,
     /// `process` or `group`.
     pub sync: &'static str,
     /// Lines that are added to the configuration.
-    pub extra: String,
+    pub extra: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            spool_limit_bytes: 256 << 20,
-            when_full: "stop",
-            segment_bytes: 8 << 20,
-            sync: "process",
-            extra: String::new(),
-        }
+        Self { spool_limit: "256MiB", segment_size: "8MiB", when_full: "stop", sync: "process", extra: "" }
     }
 }
 
 /// A workload as the static identity source knows it.
 #[derive(Clone, Debug)]
 pub struct Workload {
-    /// Pattern of its cgroup.
+    /// Pattern of its cgroup, with captures `{uid}` and `{container}`.
     pub cgroup: String,
     /// Kubernetes namespace.
-    pub namespace: String,
+    pub namespace: &'static str,
     /// Kubernetes service account.
-    pub service_account: String,
+    pub service_account: &'static str,
+    /// Name of its pod.
+    pub pod: String,
 }
 
-/// Where an agent finds what it works with.
+/// What an agent is to work with.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// Root at which the programs are attached.
-    pub attach: PathBuf,
+    /// Root at which the programs are attached, relative to where cgroup v2 is mounted.
+    pub attach: String,
     /// The collector's socket.
     pub collector: PathBuf,
-    /// Network namespaces of the pods.
-    pub namespaces: Vec<PathBuf>,
+    /// Pattern of the names of the pods' network namespaces.
+    pub namespaces: String,
     /// Who is who.
     pub workloads: Vec<Workload>,
 }
@@ -112,26 +108,40 @@ impl Agent {
         process.wait_for_output("ready")
     }
 
-    fn configuration(&self) -> String {
-        let Options { spool_limit_bytes, when_full, segment_bytes, sync, extra } = &self.options;
+    /// The file that it is started with. Only the pods' cgroups are steered, so that the database and the
+    /// collector beside them in the same tree prove that nothing else is.
+    #[must_use]
+    pub fn configuration(&self) -> String {
+        let Options { spool_limit, segment_size, when_full, sync, extra } = self.options;
+        let Surroundings { attach, collector, namespaces, workloads } = &self.surroundings;
         let mut text = format!(
-            "apiVersion: verbatim/v1
+            "\
+apiVersion: verbatim.v1
+kind: NodeAgent
 node: lab-node
-spool:
-  directory: {spool}
-  sync: {sync}
-  segmentBytes: {segment_bytes}
-  limitBytes: {spool_limit_bytes}
-  whenFull: {when_full}
-collector:
-  address: unix:{collector}
+attach: {{cgroup: {attach}}}
+namespaces: {{directory: /run/netns, pattern: '{namespaces}', host: false}}
+destinations:
+- {{cidr: 10.61.9.0/24, action: steer}}
+- {{cidr: 'fd61:9::/64', action: steer}}
+selectors:
+- {{match: {{cgroup: '{attach}/kubepods/**'}}, set: {{capture: steer, failMode: closed}}}}
+- {{match: {{cgroup: '{attach}/kubepods.slice/**'}}, set: {{capture: steer, failMode: closed}}}}
+- {{set: {{capture: pass, failMode: open}}}}
+spool: {{directory: {spool}, sync: {sync}, segmentSize: {segment_size}, limit: {spool_limit}, whenFull: {when_full}}}
+collector: {{address: 'unix:{collector}'}}
+drainDeadline: 5s
 {extra}
+identities:
 ",
-            spool = self.folder.join("spool").display(),
-            collector = self.surroundings.collector.display(),
+            spool = self.spool().display(),
+            collector = collector.display(),
         );
-        for workload in &self.surroundings.workloads {
-            text.push_str(&format!("# {}\n", workload.cgroup));
+        for Workload { cgroup, namespace, service_account, pod } in workloads {
+            text.push_str(&format!(
+                "- {{cgroup: '{cgroup}', projectNumber: {PROJECT_NUMBER}, pool: {POOL}, namespace: {namespace}, \
+                 serviceAccount: {service_account}, pod: {{name: {pod}, uid: '{{uid}}'}}, container: '{{container}}'}}\n"
+            ));
         }
         text
     }

@@ -1,6 +1,7 @@
 //! What the collector answers: the second of the three sets.
 
 use anyhow::{Context as _, Result, bail};
+use prost::Message as _;
 use verbatim_api::v1::{self, Capture, Decision, OpaqueReason, Operation, ParameterFormat, Protocol, Status};
 
 use crate::did;
@@ -120,6 +121,16 @@ impl Seen {
             .find(|attribute| attribute.name == name)
             .map(|attribute| String::from_utf8_lossy(&attribute.value).into_owned())
     }
+}
+
+/// The lasting part of an entry.
+pub fn envelope(entry: &v1::Entry) -> Result<v1::Envelope> {
+    v1::Envelope::decode(entry.envelope.as_ref()).context("an entry whose envelope is none")
+}
+
+/// The other part of an entry.
+pub fn content(entry: &v1::Entry) -> Result<v1::Content> {
+    v1::Content::decode(entry.content.as_ref()).context("an entry whose content is none")
 }
 
 fn parameter(parameter: &v1::Parameter) -> Option<String> {

@@ -85,6 +85,25 @@ impl Collector {
         self.process.as_ref().map(Process::complaints).unwrap_or_default()
     }
 
+    /// Deletes the index of a collector that does not run; says how many files that were.
+    pub fn delete_index(&self) -> Result<usize> {
+        let store = self.folder.join("store");
+        let mut deleted = 0;
+        for entry in fs::read_dir(&store).with_context(|| format!("cannot read {}", store.display()))? {
+            let path = entry?.path();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if name.contains("sqlite") || name.contains("index") {
+                if path.is_dir() {
+                    fs::remove_dir_all(&path)?
+                } else {
+                    fs::remove_file(&path)?
+                }
+                deleted += 1;
+            }
+        }
+        Ok(deleted)
+    }
+
     /// Ends it as `kill -9` does.
     pub fn kill(&mut self) {
         self.process = None;
@@ -113,7 +132,8 @@ impl Collector {
                     page_size,
                     cursor,
                     oldest_first: true,
-                    ..v1::SearchRequest::default()
+                    // Everything that the log holds now.
+                    at_least_position: u64::MAX,
                 };
                 let answer = client.search(request).await?.into_inner();
                 commands.extend(answer.commands);

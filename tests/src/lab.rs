@@ -83,7 +83,8 @@ pub fn identity(pod: Pod) -> (&'static str, &'static str) {
 }
 
 /// UID of a pod.
-fn uid(pod: Pod) -> &'static str {
+#[must_use]
+pub fn uid(pod: Pod) -> &'static str {
     match pod {
         Pod::A => "0a6d4c4e-aaaa-4000-8000-0123456789ab",
         Pod::B => "0b6d4c4e-bbbb-4000-8000-0123456789ab",
@@ -109,6 +110,7 @@ pub struct Lab {
     pub server: Server,
     /// What all of it stands on.
     pub ground: Ground,
+    separate: bool,
 }
 
 impl Lab {
@@ -126,13 +128,13 @@ impl Lab {
             ground.tree.make(container(pod))?;
         }
         let surroundings = Surroundings {
-            attach: ground.tree.root().to_owned(),
+            attach: ground.name.clone(),
             collector: collector.ingest_socket(),
-            namespaces: Pod::ALL.map(|pod| ground.network.pod(pod).path()).into(),
-            workloads: Pod::ALL.map(workload).into(),
+            namespaces: format!("{}-pod-*", ground.name),
+            workloads: Pod::ALL.map(|pod| workload(&ground.name, pod)).into(),
         };
         let agent = Agent::start(ground.node("agent")?, &ground.path("agent"), surroundings, options)?;
-        Ok(Self { agent, collector, server, ground })
+        Ok(Self { agent, collector, server, ground, separate: false })
     }
 
     /// Clients in a pod.
@@ -141,7 +143,15 @@ impl Lab {
         let cgroup = self.ground.tree.root().join(container(pod));
         let place = Place::within(cgroup, self.ground.network.pod(pod), self.ground.folder.path());
         // Ids of the two pods never meet.
-        Clients::new(place).with("VLAB_PREFIX", format!("{}-", pod.letter()))
+        let clients = Clients::new(place).with("VLAB_PREFIX", format!("{}-", pod.letter()));
+        if self.separate && pod == Pod::B { clients.with("PGDATABASE", "shop_b") } else { clients }
+    }
+
+    /// Gives each pod a database of its own: for scripts that run in both at once.
+    pub fn separate_databases(&mut self) -> Result<()> {
+        self.server.admin("postgres", "CREATE DATABASE shop_b TEMPLATE shop")?;
+        self.separate = true;
+        Ok(())
     }
 
     /// Principal of a pod.
@@ -199,11 +209,16 @@ impl Lab {
     }
 }
 
-fn workload(pod: Pod) -> Workload {
+fn workload(root: &str, pod: Pod) -> Workload {
     let (namespace, service_account) = identity(pod);
+    let path = match pod {
+        Pod::A => container_path(Driver::Cgroupfs, Qos::Burstable, "{uid}", "{container}"),
+        Pod::B => container_path(Driver::Systemd, Qos::Guaranteed, "{uid}", "{container}"),
+    };
     Workload {
-        cgroup: format!("**/{}/**", container(pod).display()),
-        namespace: namespace.to_owned(),
-        service_account: service_account.to_owned(),
+        cgroup: format!("{root}/{}", path.display()),
+        namespace,
+        service_account,
+        pod: format!("pod-{}", pod.letter()),
     }
 }

@@ -14,8 +14,6 @@ pub const DATABASE: &str = "10.61.9.10";
 pub const DATABASE_V6: &str = "fd61:9::10";
 /// Address of servers that are no databases.
 pub const OTHER: &str = "10.61.9.20";
-/// An address that nobody has, in a range that is routed.
-pub const NOBODY: &str = "10.61.9.99";
 /// What the hosts files call [`DATABASE`].
 pub const DATABASE_NAME: &str = "db.vpc.internal";
 

@@ -29,11 +29,20 @@ impl fmt::Display for Differences {
 
 impl std::error::Error for Differences {}
 
+/// What the agent puts in the place of a refused statement, so that the server fails it itself.
+const SUBSTITUTE: &str = "verbatim refused this statement";
+
 /// Compares the three. Order within each does not matter, but for commands with the same id.
 pub fn compare(did: &[Did], seen: &[Seen], logged: &[Logged]) -> Result<(), Differences> {
     let mut differences = Vec::new();
     by_id(did, seen, logged, &mut differences);
-    without_id(seen, logged, &mut differences);
+    let (substitutes, logged): (Vec<Logged>, Vec<Logged>) =
+        logged.iter().cloned().partition(|one| one.text == SUBSTITUTE);
+    let refused = seen.iter().filter(|one| one.status == Status::NotForwarded).count();
+    if substitutes.len() > refused {
+        differences.push(format!("{} substitutes for {refused} refused commands", substitutes.len()));
+    }
+    without_id(seen, &logged, &mut differences);
     if differences.is_empty() { Ok(()) } else { Err(Differences(differences)) }
 }
 

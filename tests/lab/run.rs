@@ -1,0 +1,295 @@
+//! `verbatim-agent run`: captures one command, and leaves the machine as it was.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
+use verbatim_tests::{
+    agent::{POOL, PROJECT_NUMBER, principal},
+    binaries, cli,
+    did::ids,
+    lab::Ground,
+    network::{DATABASE, Pod},
+    parts::USUAL,
+    pglog::Logged,
+    postgres::{self, Server},
+    process::{Ended, Place, Process},
+    shell, wait,
+};
+
+use crate::scenario::{Scenario, alone};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        alone!(run_records_a_command_and_ends_with_its_exit_code, USUAL),
+        alone!(run_as_a_service_account_records_a_federated_principal, USUAL),
+        alone!(run_takes_privileges_away_from_the_command, USUAL),
+        alone!(run_ends_what_the_command_leaves_behind, USUAL),
+        alone!(run_that_is_interrupted_tidies_up, USUAL),
+        alone!(run_that_is_killed_tidies_up, USUAL),
+        alone!(run_without_data_keeps_nothing, USUAL),
+    ]
+}
+
+/// A machine on which `run` is tried: a namespace with a way to the database.
+struct Machine {
+    ground: Ground,
+    server: Server,
+}
+
+impl Machine {
+    fn create(name: &str) -> Result<Self> {
+        let ground = Ground::create(name)?;
+        let server = ground.postgres("postgres", DATABASE, postgres::Options::default())?;
+        Ok(Self { ground, server })
+    }
+
+    fn place(&self) -> Result<Place> {
+        let cgroup = self.ground.tree.make("shell")?;
+        Ok(Place::within(cgroup, self.ground.network.pod(Pod::A), self.ground.folder.path()))
+    }
+
+    /// Starts `verbatim-agent run` for the person `nobody`, as sudo would.
+    fn start(&self, name: &str, options: &[&str], command: &[&str]) -> Result<Process> {
+        let mut run = self.place()?.command(binaries::find("verbatim-agent")?);
+        run.arg("run").args(options).arg("--").args(command).envs([
+            ("SUDO_UID", "65534"),
+            ("SUDO_GID", "65534"),
+            ("SUDO_USER", "nobody"),
+            ("PGHOST", DATABASE),
+            ("PGUSER", postgres::USER),
+            ("PGDATABASE", postgres::DATABASE_DB),
+            ("PGSSLMODE", "disable"),
+            ("PGGSSENCMODE", "disable"),
+        ]);
+        Process::start(name, self.ground.folder.path(), run)
+    }
+
+    fn run(&self, name: &str, options: &[&str], command: &[&str]) -> Result<Ended> {
+        self.start(name, options, command)?.wait()
+    }
+
+    fn data(&self) -> String {
+        self.ground.path("data").display().to_string()
+    }
+
+    fn psql(&self) -> Result<String> {
+        let folder = postgres::binaries().context("PostgreSQL is not installed")?;
+        Ok(folder.join("psql").display().to_string())
+    }
+
+    fn logged(&self) -> Result<Vec<Logged>> {
+        // The log is written by a process of its own, in order: behind a mark everything is there.
+        self.server.log()
+    }
+}
+
+/// What of ours is on the machine: cgroups, and programs on the root of the tree.
+fn traces() -> Result<Vec<String>> {
+    let root = verbatim_tests::cgroup::mount_point()?;
+    let mut found: Vec<String> = fs::read_dir(&root)?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.contains("verbatim"))
+        .collect();
+    found.sort();
+    Ok(found)
+}
+
+fn own_traces(machine: &Machine) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    let mut folders = vec![machine.ground.tree.root().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.contains("verbatim") || name.starts_with("run") {
+                    found.push(entry.path().display().to_string());
+                }
+                folders.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn field(line: &serde_json::Value, name: &str) -> String {
+    line.get(name).and_then(|value| value.as_str()).unwrap_or_default().to_owned()
+}
+
+fn run_records_a_command_and_ends_with_its_exit_code(name: &str) -> Result<()> {
+    let machine = Machine::create(name)?;
+    let (psql, data) = (machine.psql()?, machine.data());
+    let good = "SELECT 1 /* id:run-good */";
+    let bad = "SELECT 1/0 /* id:run-bad */";
+    let ended = machine.run("run", &["--data", &data], &[&psql, "-XAtc", good, "-c", bad])?;
+    // psql ends with 1 upon a failure of -c.
+    ensure!(ended.status.code() == Some(1), "{}: {}", ended.status, ended.complaints());
+    ensure!(ended.text().trim() == "1", "psql said {}", ended.text());
+    // The live view: a line for each, beside the command's own standard error.
+    for text in [good, bad] {
+        ensure!(
+            ended.complaints().lines().any(|line| line.contains(text) && line.contains("local:")),
+            "no line for {text}: {}",
+            ended.complaints()
+        );
+    }
+    let lines = cli::records(cli::Source::Data(Path::new(&data)))?;
+    let of = |id: &str| lines.iter().filter(|line| ids(field(line, "statement").as_bytes()) == [id]).count();
+    ensure!(lines.len() == 2 && of("run-good") == 1 && of("run-bad") == 1, "{lines:?}");
+    let host = shell::run("uname", &["-n"])?;
+    for line in &lines {
+        ensure!(field(line, "principal") == format!("local:{}/nobody", host.trim()), "{line}");
+        ensure!(field(line, "principalKind") == "local", "{line}");
+        ensure!(field(line, "serviceAccount").is_empty(), "{line}");
+    }
+    let logged: Vec<String> = machine.logged()?.into_iter().map(|one| one.text).collect();
+    ensure!(logged == [good, bad], "the server's log has {logged:?}");
+    ensure!(
+        own_traces(&machine)?.is_empty() && traces()?.is_empty(),
+        "left: {:?} {:?}",
+        own_traces(&machine),
+        traces()
+    );
+    Ok(())
+}
+
+fn run_as_a_service_account_records_a_federated_principal(name: &str) -> Result<()> {
+    let machine = Machine::create(name)?;
+    let (psql, data, number) = (machine.psql()?, machine.data(), PROJECT_NUMBER.to_string());
+    let text = "SELECT 1 /* id:run-as */";
+    let options = [
+        "--data",
+        &data,
+        "--as",
+        "team-r/runner",
+        "--project-number",
+        &number,
+        "--pool",
+        POOL,
+        "--live",
+        "off",
+    ];
+    let ended = machine.run("run", &options, &[&psql, "-XAtc", text])?;
+    ensure!(ended.status.success(), "{}: {}", ended.status, ended.complaints());
+    let lines = cli::records(cli::Source::Data(Path::new(&data)))?;
+    ensure!(lines.len() == 1, "{lines:?}");
+    for line in &lines {
+        ensure!(field(line, "principal") == principal("team-r", "runner"), "{line}");
+        ensure!(field(line, "statement") == text && field(line, "status") == "ok", "{line}");
+    }
+    Ok(())
+}
+
+fn run_takes_privileges_away_from_the_command(name: &str) -> Result<()> {
+    let machine = Machine::create(name)?;
+    let ended = machine.run("status", &["--live", "off"], &["cat", "/proc/self/status"])?;
+    ensure!(ended.status.success(), "{}: {}", ended.status, ended.complaints());
+    let text = ended.text();
+    let line = |name: &str| {
+        text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim).unwrap_or_default().to_owned()
+    };
+    ensure!(line("Uid:").split_whitespace().all(|uid| uid == "65534"), "{text}");
+    let capabilities = |name: &str| u64::from_str_radix(&line(name), 16);
+    // linux/capability.h: NET_ADMIN 12, SYS_PTRACE 19, SYS_ADMIN 21, BPF 39.
+    for name in ["CapEff:", "CapPrm:", "CapInh:", "CapBnd:", "CapAmb:"] {
+        let set = capabilities(name).with_context(|| format!("no {name} in {text}"))?;
+        for bit in [12, 19, 21, 39] {
+            ensure!(set & (1 << bit) == 0, "capability {bit} is in {name} {set:x}");
+        }
+    }
+    // cgroupfs is read-only, so that it cannot leave its cgroup.
+    let escape = "for f in $(find / -xdev -name cgroup.procs 2>/dev/null | head -1) $(awk '$3 ~ /cgroup/ {print $2}' \
+                  /proc/mounts); do if [ -d $f ]; then f=$f/cgroup.procs; fi; if echo $$ 2>/dev/null >$f; then echo \
+                  escaped to $f; fi; done; echo tried";
+    let ended = machine.run("escape", &["--live", "off"], &["sh", "-c", escape])?;
+    ensure!(ended.text().trim() == "tried", "{} {}", ended.text(), ended.complaints());
+    Ok(())
+}
+
+fn run_ends_what_the_command_leaves_behind(name: &str) -> Result<()> {
+    let machine = Machine::create(name)?;
+    let mark = format!("{}9", 77_000 + std::process::id() % 1000);
+    let command = format!("setsid sleep {mark} >/dev/null 2>&1 & echo left");
+    let ended = machine.run("straggler", &["--live", "off"], &["sh", "-c", &command])?;
+    ensure!(ended.status.success() && ended.text().contains("left"), "{}", ended.complaints());
+    ensure!(ended.complaints().contains("sleep"), "it is not named: {}", ended.complaints());
+    ensure!(sleepers(&mark)? == 0, "it still runs");
+    ensure!(own_traces(&machine)?.is_empty(), "left: {:?}", own_traces(&machine));
+    Ok(())
+}
+
+fn sleepers(mark: &str) -> Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir("/proc")? {
+        let words = fs::read(entry?.path().join("cmdline")).unwrap_or_default();
+        if words == format!("sleep\0{mark}\0").as_bytes() {
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+/// Starts a command that works until it is ended, and waits until it is under way.
+fn under_way(machine: &Machine, data: &str) -> Result<Process> {
+    let psql = machine.psql()?;
+    let text = "SELECT pg_sleep(600) /* id:run-sleeps */";
+    let run = machine.start("sleeps", &["--data", data, "--live", "off"], &[&psql, "-XAtc", text])?;
+    wait::until("the command to be under way", || {
+        Ok(machine.logged()?.iter().any(|one| one.text == text).then_some(()))
+    })?;
+    Ok(run)
+}
+
+fn gone(machine: &Machine) -> Result<()> {
+    wait::until("everything to be tidied up", || {
+        let left = own_traces(machine)?;
+        ensure!(left.is_empty() && traces()?.is_empty(), "left: {left:?} {:?}", traces());
+        let shell = verbatim_tests::cgroup::processes(&machine.ground.tree.root().join("shell"))?;
+        ensure!(shell.is_empty(), "processes {shell:?} are left");
+        Ok(Some(()))
+    })
+}
+
+fn run_that_is_interrupted_tidies_up(name: &str) -> Result<()> {
+    let machine = Machine::create(name)?;
+    let data = machine.data();
+    let run = under_way(&machine, &data)?;
+    run.signal("INT")?;
+    let ended = run.wait()?;
+    ensure!(!ended.status.success(), "an interrupted command succeeded");
+    gone(&machine)?;
+    let lines = cli::records(cli::Source::Data(Path::new(&data)))?;
+    ensure!(lines.len() == 1 || lines.len() == 2, "{lines:?}");
+    ensure!(lines.iter().any(|line| field(line, "statement").contains("id:run-sleeps")), "{lines:?}");
+    Ok(())
+}
+
+fn run_that_is_killed_tidies_up(name: &str) -> Result<()> {
+    let machine = Machine::create(name)?;
+    let data = machine.data();
+    let mut run = under_way(&machine, &data)?;
+    run.kill();
+    gone(&machine)?;
+    // The record was there before the command went.
+    let started = verbatim_tests::find::files_with(Path::new(&data), b"id:run-sleeps")?;
+    ensure!(!started.is_empty(), "the command is not on the disk");
+    Ok(())
+}
+
+fn run_without_data_keeps_nothing(name: &str) -> Result<()> {
+    let machine = Machine::create(name)?;
+    let psql = machine.psql()?;
+    let mark = format!("nothing-{}", std::process::id());
+    let text = format!("SELECT '{mark}'");
+    let ended = machine.run("nothing", &[], &[&psql, "-XAtc", &text])?;
+    ensure!(ended.status.success() && ended.text().trim() == mark, "{}", ended.complaints());
+    ensure!(ended.complaints().contains(&mark), "no live line: {}", ended.complaints());
+    for folder in ["/tmp", "/var/lib", "/run"] {
+        let left: Vec<_> = fs::read_dir(folder)?
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.contains("verbatim-run") || name.contains("verbatim-agent"))
+            .collect();
+        ensure!(left.is_empty(), "{left:?} is left in {folder}");
+    }
+    Ok(())
+}
