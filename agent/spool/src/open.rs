@@ -1,8 +1,25 @@
 //! Opening a node's spool: recovers what earlier instances left, then opens one chain per shard.
 
-use std::{io, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Weak},
+    thread::{self, JoinHandle},
+};
 
-use crate::{Outbox, Spool, SpoolConfig};
+use crate::{
+    Outbox, Spool, SpoolConfig, Surroundings, SyncMode,
+    bell::Bell,
+    budget::Budget,
+    keeper,
+    node::Node,
+    recover::{Folder, Instance},
+    shard::{Common, Shard},
+    syncer,
+};
 
 /// A node's spool, open: the n-th of each belongs to shard n.
 #[derive(Debug)]
@@ -47,11 +64,173 @@ pub enum OpenError {
     Config(String),
 }
 
+/// Makes an [`OpenError::Io`] of what went wrong.
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Io { action, path, source }
+}
+
+/// A segment holds a statement and parameters at the capture limit, with room to spare.
+const SMALLEST_SEGMENT_BYTES: u64 = 64 * 1024;
+
+/// A segment is mapped and read whole.
+const LARGEST_SEGMENT_BYTES: u64 = 1024 * 1024 * 1024;
+
 /// Opens the spool for `shards` shards; recovers predecessors first.
 ///
 /// # Errors
 /// When the folder cannot be used, is in use, or the configuration cannot work.
 pub fn open(config: &SpoolConfig, shards: usize) -> Result<Opened, OpenError> {
-    let _ = (config, shards);
-    unimplemented!()
+    open_in(config, shards, Surroundings::default())
+}
+
+/// Like [`open`], in surroundings of the caller's making: for tests and golden files.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_in(config: &SpoolConfig, shards: usize, surroundings: Surroundings) -> Result<Opened, OpenError> {
+    check(config, shards)?;
+    make_folder(&config.directory)?;
+    let lock = lock(&config.directory)?;
+    let key = surroundings.key().ok_or_else(|| OpenError::Config("no randomness for a key".into()))?;
+    let common = Arc::new(Common {
+        sync: config.sync,
+        segment_bytes: config.segment_bytes / 4096 * 4096,
+        budget: Budget::new(config.limit_bytes),
+        key,
+        surroundings,
+        keeper: Bell::default(),
+        syncer: Bell::default(),
+    });
+    let (lanes, shards, recovered) = recover_all(config, &common, shards)?;
+    for shard in &shards {
+        shard.supply();
+    }
+    let threads = start(&common, &shards, config)?;
+    let node = Arc::new(Node::new(common, shards.clone(), threads, lock));
+    let spools = shards.iter().map(|shard| Spool::new(shard.clone(), node.clone())).collect();
+    let outboxes =
+        lanes.into_iter().zip(shards).map(|(lanes, shard)| Outbox::new(lanes, shard, node.clone())).collect();
+    Ok(Opened { spools, outboxes, recovered })
+}
+
+fn check(config: &SpoolConfig, shards: usize) -> Result<(), OpenError> {
+    let segment = config.segment_bytes;
+    if !(SMALLEST_SEGMENT_BYTES..=LARGEST_SEGMENT_BYTES).contains(&segment) {
+        return Err(OpenError::Config(format!(
+            "segmentBytes is {segment}: expected {SMALLEST_SEGMENT_BYTES} to {LARGEST_SEGMENT_BYTES}"
+        )));
+    }
+    if shards == 0 {
+        return Err(OpenError::Config("no shards: expected at least one".into()));
+    }
+    let least = segment.saturating_mul(shards as u64).saturating_mul(2);
+    if config.limit_bytes < least {
+        let limit = config.limit_bytes;
+        return Err(OpenError::Config(format!(
+            "limitBytes is {limit}: expected at least two segments for each of {shards} shards, {least}"
+        )));
+    }
+    Ok(())
+}
+
+fn make_folder(path: &Path) -> Result<(), OpenError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("make", path))
+}
+
+fn lock(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join("lock");
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(io_error("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_owned())),
+        Err(TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
+    }
+}
+
+type Lanes = Vec<Vec<crate::lane::Lane>>;
+
+/// Folders that have no shard any more are shipped by one that there is.
+fn recover_all(
+    config: &SpoolConfig,
+    common: &Arc<Common>,
+    shards: usize,
+) -> Result<(Lanes, Vec<Arc<Shard>>, Recovered), OpenError> {
+    let instance = instance(config, common)?;
+    let mut lanes: Lanes = (0..shards).map(|_| Vec::new()).collect();
+    let mut live = Vec::new();
+    let mut sum = Recovered::default();
+    let all: BTreeSet<usize> = existing(&config.directory)?.into_iter().chain(0..shards).collect();
+    // From the last: a shard's own folder comes after those that it ships for.
+    for number in all.into_iter().rev() {
+        let path = config.directory.join(format!("shard-{number}"));
+        make_folder(&path)?;
+        let shard = u32::try_from(number).unwrap_or(u32::MAX);
+        let folder = Folder { common, instance: &instance, path, shard };
+        let (lane, shard, recovered) = folder.recover(number < shards)?;
+        lanes[number % shards].push(lane);
+        live.extend(shard);
+        sum.chains += recovered.chains;
+        sum.ended += recovered.ended;
+        sum.quarantined += recovered.quarantined;
+    }
+    live.reverse();
+    if common.sync == SyncMode::Group {
+        let sync = |file: File| (common.surroundings.sync)(&file);
+        File::open(&config.directory).and_then(sync).map_err(io_error("sync", &config.directory))?;
+    }
+    Ok((lanes, live, sum))
+}
+
+fn existing(directory: &Path) -> Result<Vec<usize>, OpenError> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(directory).map_err(io_error("list", directory))? {
+        let name = entry.map_err(io_error("list", directory))?.file_name();
+        numbers.extend(name.to_str().and_then(|name| name.strip_prefix("shard-")?.parse::<usize>().ok()));
+    }
+    Ok(numbers)
+}
+
+fn instance(config: &SpoolConfig, common: &Common) -> Result<Instance, OpenError> {
+    let mut ambient = (common.surroundings.ambient)();
+    let wall_nanos = ambient.wall_nanos();
+    Ok(Instance {
+        node: config.node.clone(),
+        boot_id: common
+            .surroundings
+            .boot_id()
+            .map_err(io_error("read", Path::new(crate::surroundings::BOOT_ID)))?,
+        instance_id: crate::ambient::Ids::default().next(wall_nanos, &mut *ambient),
+        when_full: config.when_full,
+    })
+}
+
+fn start(
+    common: &Arc<Common>,
+    shards: &[Arc<Shard>],
+    config: &SpoolConfig,
+) -> Result<Vec<JoinHandle<()>>, OpenError> {
+    let weak: Vec<Weak<Shard>> = shards.iter().map(Arc::downgrade).collect();
+    let interval = config.head_interval;
+    let mut threads = Vec::new();
+    let (shared, looked_after) = (common.clone(), weak.clone());
+    threads.push(spawn("spool", move || keeper::run(&shared, &looked_after, interval))?);
+    if common.sync == SyncMode::Group {
+        let shared = common.clone();
+        threads.push(spawn("spool-sync", move || syncer::run(&shared, &weak, interval))?);
+    }
+    Ok(threads)
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map_err(io_error("start the thread", Path::new(name)))
 }

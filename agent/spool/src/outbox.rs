@@ -1,8 +1,10 @@
 //! What the shipper sees of a shard: batches, acknowledgements.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 use verbatim_api::v1;
+
+use crate::{lane::Lane, node::Node, queue::Queue, shard::Shard};
 
 /// Why a batch could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +19,7 @@ pub enum OutboxError {
         /// Why not.
         source: io::Error,
     },
-    /// A segment changed on disk since it was written or recovered. It is set aside at the next start.
+    /// A segment changed on disk since it was written or recovered. It is put aside at the next start.
     #[error("spool: {path} is damaged at byte {offset}: restart the agent, which quarantines what follows")]
     Damaged {
         /// The segment.
@@ -29,11 +31,20 @@ pub enum OutboxError {
 
 /// Hands out the batches of one shard. Lives on the thread that ships.
 #[derive(Debug)]
-pub struct Outbox {}
+pub struct Outbox {
+    /// Folders without a shard of their own first; the shard's own is the last.
+    lanes: Vec<Lane>,
+    shard: Arc<Shard>,
+    node: Arc<Node>,
+}
 
 impl Outbox {
+    pub(crate) fn new(lanes: Vec<Lane>, shard: Arc<Shard>, node: Arc<Node>) -> Self {
+        Self { lanes, shard, node }
+    }
+
     /// The next batch, or `None` when there is nothing new that is signed: consecutive entries of one
-    /// chain ending at a signed head, predecessors' chains first.
+    /// chain ending at a signed head, predecessors' chains first. In group mode only synced entries.
     ///
     /// A batch holds more than `max_entries` or `max_bytes` (of envelopes and contents) only where no head
     /// lies within them: heads are at most 500 entries or 512 KiB apart, or one larger entry.
@@ -45,30 +56,51 @@ impl Outbox {
         max_entries: usize,
         max_bytes: usize,
     ) -> Result<Option<v1::AppendRequest>, OutboxError> {
-        let _ = (max_entries, max_bytes);
-        unimplemented!()
+        for queue in self.lanes.iter_mut().flat_map(|lane| &mut lane.queues) {
+            if let Some(batch) = queue.next_batch(max_entries, max_bytes)? {
+                return Ok(Some(batch));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns when [`next_batch`](Self::next_batch) has something.
     pub async fn changed(&mut self) {
-        unimplemented!()
+        loop {
+            let mut notified = std::pin::pin!(self.shard.shippable.notified());
+            notified.as_mut().enable();
+            if self.queues().any(Queue::has_more) {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// The collector has everything of the chain up to and including this sequence: deletes the segments
-    /// that are wholly acknowledged.
+    /// that are wholly acknowledged. An acknowledgement of what was never handed out is not believed.
     pub fn acknowledge(&mut self, chain_id: &[u8], durable_sequence: u64) {
-        let _ = (chain_id, durable_sequence);
-        unimplemented!()
+        for lane in &mut self.lanes {
+            for queue in lane.queues.iter_mut().filter(|queue| queue.chain[..] == *chain_id) {
+                queue.acknowledge(durable_sequence.saturating_add(1));
+            }
+            lane.delete_acknowledged(&self.node.common);
+        }
     }
 
     /// Hands out again from the first entry that was not acknowledged: the connection was lost.
     pub fn rewind(&mut self) {
-        unimplemented!()
+        for queue in self.lanes.iter_mut().flat_map(|lane| &mut lane.queues) {
+            queue.rewind();
+        }
     }
 
     /// Whether everything was acknowledged and the shard's chain is closed: nothing is left to ship.
     #[must_use]
     pub fn drained(&self) -> bool {
-        unimplemented!()
+        self.queues().next().is_none()
+    }
+
+    fn queues(&self) -> impl Iterator<Item = &Queue> {
+        self.lanes.iter().flat_map(|lane| &lane.queues)
     }
 }
