@@ -258,6 +258,10 @@ impl<R: Records> Journal<R> {
             return Ok(());
         };
         if let Some(open) = self.open.get(place) {
+            if open.operation == v1::Operation::Cancel && outcome.status == Status::OutcomeUnknown {
+                // A server's answer to it is the end of the connection, which is yet to come.
+                return Ok(());
+            }
             self.finish(open, outcome)?;
         }
         self.open.remove(place);
