@@ -69,7 +69,7 @@ pub(crate) fn of_test_line(line: &str) -> Option<(&str, Ending)> {
         "FAILED" => Ending::Failed,
         _ => return None,
     };
-    let name = name.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(name, |(_, name)| name);
+    let name = name.strip_prefix('[').and_then(|rest| rest.rsplit_once("] ")).map_or(name, |(_, name)| name);
     let name = name.split_once(" - ").map_or(name, |(name, _)| name);
     Some((name.trim(), ending))
 }

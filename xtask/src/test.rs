@@ -5,9 +5,10 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
+    thread,
     time::Instant,
 };
 
@@ -158,14 +159,27 @@ fn observe(command: &mut Command, name: &str, logs: &Path, watched: bool, ran: &
     if watched {
         say::line(&format!("{name}:"));
     }
-    // Both streams into one pipe, so that what a test says stays beside the test that says it.
-    let (reader, writer) = std::io::pipe()?;
-    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
-    // The command still holds the writing ends; without them the reader would never see the end.
-    command.stdout(Stdio::null()).stderr(Stdio::null());
+    // Apart from each other: what a test's own child complains of must not fall into the middle of a line
+    // that is counted.
+    let complaints = child.stderr.take().context("the errors of a test program")?;
+    let mut stderr_log = log.try_clone()?;
+    let complaining = thread::spawn(move || -> io::Result<String> {
+        let mut all = String::new();
+        for line in BufReader::new(complaints).split(b'\n') {
+            let line = String::from_utf8_lossy(&line?).into_owned();
+            writeln!(stderr_log, "{line}")?;
+            if watched {
+                println!("    {line}");
+            }
+            all.push_str(&line);
+            all.push('\n');
+        }
+        Ok(all)
+    });
     let mut output = String::new();
-    for line in BufReader::new(reader).split(b'\n') {
+    for line in BufReader::new(child.stdout.take().context("the output of a test program")?).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         writeln!(log, "{line}")?;
         if let Some((name, ending)) = tally::of_test_line(&line) {
@@ -177,11 +191,13 @@ fn observe(command: &mut Command, name: &str, logs: &Path, watched: bool, ran: &
         output.push_str(&line);
         output.push('\n');
     }
+    let complaints =
+        complaining.join().ok().with_context(|| format!("reading the errors of {name} failed"))??;
     let status = child.wait()?;
     let tally = Tally::of_run(&output, status.success());
     let mark = if tally.failed == 0 { say::green("ok") } else { say::red("FAILED") };
     if tally.failed > 0 && !watched {
-        print!("{output}");
+        print!("{output}{complaints}");
     }
     if tally != Tally::default() {
         say::line(&format!("{mark:6} {name}: {tally} ({})", say::took(begun)));
