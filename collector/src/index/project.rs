@@ -1,0 +1,170 @@
+//! What a record says to an index. A pure function over the record's bytes.
+
+use prost::Message as _;
+use verbatim_api::v1::{
+    self, Capture, FindingKind, Operation, PrincipalKind, RecordKind, Status, envelope::Detail,
+};
+
+use super::{Change, Id, Names, Part, Role, SessionPart};
+use crate::log::Raw;
+
+/// A record's part of what can be searched. Records that do not parse say nothing: that they do not is a
+/// finding beside their batch.
+#[must_use]
+pub fn project(raw: &Raw) -> Vec<Change> {
+    let Ok(envelope) = v1::Envelope::decode(raw.envelope.clone()) else { return Vec::new() };
+    let Ok(id) = Id::try_from(envelope.record_id.as_slice()) else { return Vec::new() };
+    let content = if raw.content.is_empty() { None } else { v1::Content::decode(raw.content.clone()).ok() };
+    let record = Record { raw, id, envelope, content };
+    match RecordKind::try_from(record.envelope.kind).unwrap_or(RecordKind::Unspecified) {
+        RecordKind::Started => vec![record.command(id, Role::Started)],
+        RecordKind::Decided => record.of_command(|r, id| vec![r.command(id, Role::Decided), r.extra(id)]),
+        RecordKind::Finished => record.of_command(|r, id| vec![r.command(id, Role::Finished)]),
+        RecordKind::Connection => record.connection(),
+        RecordKind::Gap => vec![record.not_recorded()],
+        RecordKind::Unspecified
+        | RecordKind::Progress
+        | RecordKind::Injected
+        | RecordKind::Coverage
+        | RecordKind::Heartbeat
+        | RecordKind::Key
+        | RecordKind::ChainOpened
+        | RecordKind::ChainClosed => record.beside(),
+    }
+}
+
+struct Record<'a> {
+    raw: &'a Raw,
+    id: Id,
+    envelope: v1::Envelope,
+    content: Option<v1::Content>,
+}
+
+impl Record<'_> {
+    fn content_gone(&self) -> bool {
+        !self.envelope.content_sha256.is_empty() && self.raw.content.is_empty()
+    }
+
+    fn names(&self) -> Names {
+        let workload = self.envelope.workload.clone().unwrap_or_default();
+        let client = self.content.as_ref().and_then(|c| c.client.as_ref());
+        let target = self.content.as_ref().and_then(|c| c.target.as_ref());
+        let principal = match client {
+            _ if !workload.principal.is_empty() => workload.principal,
+            Some(client) if !client.local_user.is_empty() => client.local_user.clone(),
+            _ if workload.principal_kind == i32::from(PrincipalKind::Unresolved) => "unresolved".to_owned(),
+            _ => String::new(),
+        };
+        Names {
+            principal,
+            namespace: workload.namespace,
+            service_account: workload.service_account,
+            pod_name: workload.pod_name,
+            pod_uid: workload.pod_uid,
+            service: target.map(|t| t.service.clone()).unwrap_or_default(),
+            database: target.map(|t| t.database.clone()).unwrap_or_default(),
+        }
+    }
+
+    fn of_command(&self, changes: impl Fn(&Self, Id) -> Vec<Change>) -> Vec<Change> {
+        match Id::try_from(self.envelope.command_id.as_slice()) {
+            Ok(id) => changes(self, id),
+            // It says of no command how it went on: still not silent, it stands by itself.
+            Err(_) => changes(self, self.id),
+        }
+    }
+
+    fn extra(&self, owner: Id) -> Change {
+        Change::Extra(owner, self.raw.location)
+    }
+
+    /// A record that is shown with the command or connection it names.
+    fn beside(&self) -> Vec<Change> {
+        let owner = [&self.envelope.command_id, &self.envelope.flow_id];
+        owner
+            .into_iter()
+            .find_map(|o| Id::try_from(o.as_slice()).ok())
+            .map(|o| self.extra(o))
+            .into_iter()
+            .collect()
+    }
+
+    fn command(&self, id: Id, role: Role) -> Change {
+        let e = &self.envelope;
+        let statement = self.content.as_ref().and_then(|c| c.statement.as_ref());
+        Change::Command(Box::new(Part {
+            id,
+            role,
+            location: self.raw.location,
+            flow: e.flow_id.clone(),
+            names: self.names(),
+            operation: e.operation,
+            capture: e.capture,
+            decision: e.decision,
+            status: e.status,
+            wall: match role {
+                Role::Started => e.wall_nanos,
+                Role::Decided | Role::Finished => e.wall_nanos.saturating_sub(e.duration_nanos),
+            },
+            duration: e.duration_nanos,
+            text: statement
+                .filter(|s| role == Role::Started && !s.text.is_empty())
+                .map(|s| String::from_utf8_lossy(&s.text).into_owned()),
+            content_gone: self.content_gone(),
+        }))
+    }
+
+    /// A connection's record. Where nothing was decoded, the connection is a command of its own, so that
+    /// nothing is invisible among the commands.
+    fn connection(&self) -> Vec<Change> {
+        let e = &self.envelope;
+        let flow = Id::try_from(e.flow_id.as_slice()).unwrap_or(self.id);
+        let end = e.status != i32::from(Status::Pending);
+        let mut changes = vec![Change::Session(Box::new(SessionPart {
+            flow,
+            end,
+            location: self.raw.location,
+            names: self.names(),
+            wall: e.wall_nanos,
+            protocol: e.protocol,
+            capture: e.capture,
+            bytes_sent: e.bytes_sent,
+            bytes_received: e.bytes_received,
+        }))];
+        if e.capture == i32::from(Capture::SeenNotDecoded) {
+            let role = if end { Role::Finished } else { Role::Started };
+            if let Change::Command(mut part) = self.command(flow, role) {
+                part.flow = flow.to_vec();
+                part.operation = Operation::Connect.into();
+                changes.push(Change::Command(part));
+            }
+        }
+        changes
+    }
+
+    /// The node says itself that something went unrecorded.
+    fn not_recorded(&self) -> Change {
+        let e = &self.envelope;
+        let gap = match &e.detail {
+            Some(Detail::Gap(gap)) => *gap,
+            _ => v1::Gap::default(),
+        };
+        Change::Finding {
+            position: self.raw.location.position,
+            finding: v1::Finding {
+                kind: FindingKind::NotRecorded.into(),
+                chain_id: e.chain_id.clone(),
+                first_sequence: e.sequence,
+                last_sequence: e.sequence,
+                found_wall_nanos: e.wall_nanos,
+                detail: format!(
+                    "{}: {} records between {} and {} (nanoseconds since 1970)",
+                    gap.reason().as_str_name(),
+                    gap.count,
+                    gap.from_wall_nanos,
+                    gap.to_wall_nanos
+                ),
+            },
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Questions in SQL. What a person typed goes in as a parameter, never into the statement's text.
+
+use prost::Message as _;
+use rusqlite::{
+    Connection, OptionalExtension as _, Row, ToSql,
+    types::{FromSqlError, Type},
+};
+use verbatim_api::v1;
+
+use crate::{
+    index::{CommandRow, FindingRow, Id, Names, Query, SessionRow, SessionSummary},
+    log::Location,
+};
+
+/// Columns and tables of a [`CommandRow`]; names come from sub-queries, each one look-up by primary key.
+pub(super) const COMMAND: &str = "commands.key, commands.id, commands.flow,
+  (SELECT name FROM names WHERE id = commands.principal), (SELECT name FROM names WHERE id = commands.namespace),
+  (SELECT name FROM names WHERE id = commands.service_account),
+  (SELECT name FROM names WHERE id = commands.pod_name), (SELECT name FROM names WHERE id = commands.pod_uid),
+  (SELECT name FROM names WHERE id = commands.service), (SELECT name FROM names WHERE id = commands.database),
+  operation, capture, decision, status, wall, duration, position, gone, started, finished FROM commands";
+
+/// As [`COMMAND`] for a [`SessionRow`].
+pub(super) const SESSION: &str = "sessions.key, sessions.flow, '',
+  (SELECT name FROM names WHERE id = sessions.principal), (SELECT name FROM names WHERE id = sessions.namespace),
+  (SELECT name FROM names WHERE id = sessions.service_account),
+  (SELECT name FROM names WHERE id = sessions.pod_name), (SELECT name FROM names WHERE id = sessions.pod_uid),
+  (SELECT name FROM names WHERE id = sessions.service), (SELECT name FROM names WHERE id = sessions.database),
+  opened_wall, closed_wall, protocol, capture, bytes_sent, bytes_received, opened, closed FROM sessions";
+
+fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Id> {
+    let bytes = row.get_ref(column)?.as_blob()?;
+    bytes.try_into().map_err(|_size| {
+        let wrong = FromSqlError::InvalidBlobSize { expected_size: 16, blob_size: bytes.len() };
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, Box::new(wrong))
+    })
+}
+
+fn location(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Location>> {
+    Ok(row.get_ref(column)?.as_blob_or_null()?.and_then(Location::from_bytes))
+}
+
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(|n| n as u64)
+}
+
+fn names(row: &Row<'_>) -> rusqlite::Result<Names> {
+    let name = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
+    Ok(Names {
+        principal: name(3)?,
+        namespace: name(4)?,
+        service_account: name(5)?,
+        pod_name: name(6)?,
+        pod_uid: name(7)?,
+        service: name(8)?,
+        database: name(9)?,
+    })
+}
+
+pub(super) fn command_row(row: &Row<'_>) -> rusqlite::Result<CommandRow> {
+    Ok(CommandRow {
+        key: row.get(0)?,
+        id: id(row, 1)?,
+        flow: row.get(2)?,
+        names: names(row)?,
+        operation: row.get(10)?,
+        capture: row.get(11)?,
+        decision: row.get(12)?,
+        status: row.get(13)?,
+        wall: unsigned(row, 14)?,
+        duration: unsigned(row, 15)?,
+        position: unsigned(row, 16)?,
+        content_gone: row.get(17)?,
+        started: location(row, 18)?,
+        finished: location(row, 19)?,
+    })
+}
+
+pub(super) fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
+    Ok(SessionRow {
+        key: row.get(0)?,
+        flow: id(row, 1)?,
+        names: names(row)?,
+        opened_wall: unsigned(row, 10)?,
+        closed_wall: unsigned(row, 11)?,
+        protocol: row.get(12)?,
+        capture: row.get(13)?,
+        bytes_sent: unsigned(row, 14)?,
+        bytes_received: unsigned(row, 15)?,
+        opened: location(row, 16)?,
+        closed: location(row, 17)?,
+    })
+}
+
+pub(super) fn position(c: &Connection) -> rusqlite::Result<u64> {
+    c.query_row("SELECT position FROM position", [], |r| unsigned(r, 0))
+}
+
+/// Conditions with their parameters.
+#[derive(Default)]
+struct Conditions {
+    sql: Vec<String>,
+    parameters: Vec<Box<dyn ToSql>>,
+}
+
+impl Conditions {
+    /// `?` in the condition stands for the parameter.
+    fn push(&mut self, condition: &str, parameter: impl ToSql + 'static) {
+        self.parameters.push(Box::new(parameter));
+        self.sql.push(condition.replace('?', &format!("?{}", self.parameters.len())));
+    }
+
+    fn among(&mut self, column: &str, values: &[i32]) {
+        if !values.is_empty() {
+            let list: Vec<_> = values.iter().map(i32::to_string).collect();
+            self.sql.push(format!("{column} IN ({})", list.join(", ")));
+        }
+    }
+
+    fn names(&mut self, table: &str, f: &v1::Filter) {
+        // A name that nobody has gives NULL, which equals nothing.
+        let is = "= (SELECT id FROM names WHERE name = ?)";
+        for (column, wanted) in [
+            ("principal", &f.principal),
+            ("namespace", &f.namespace),
+            ("service_account", &f.service_account),
+            ("service", &f.service),
+            ("database", &f.database),
+        ] {
+            if !wanted.is_empty() {
+                self.push(&format!("{table}.{column} {is}"), wanted.clone());
+            }
+        }
+        if !f.pod.is_empty() {
+            let either = format!("({table}.pod_name {is} OR {table}.pod_uid {is})");
+            self.push(&either, f.pod.clone());
+        }
+    }
+
+    /// The clock's interval, and the same one on the key, which the table is ordered by.
+    fn time(&mut self, column: &str, key: &str, f: &v1::Filter) {
+        const KEY_SLACK: i64 = 1 << 32;
+        if f.from_wall_nanos > 0 {
+            let from = i64::try_from(f.from_wall_nanos).unwrap_or(i64::MAX);
+            self.push(&format!("{column} >= ?"), from);
+            self.push(&format!("{key} >= ?"), from.saturating_sub(KEY_SLACK));
+        }
+        if f.to_wall_nanos > 0 {
+            let to = i64::try_from(f.to_wall_nanos).unwrap_or(i64::MAX);
+            self.push(&format!("{column} < ?"), to);
+            self.push(&format!("{key} < ?"), to.saturating_add(KEY_SLACK));
+        }
+    }
+
+    fn deed(&mut self, query: &Query) {
+        self.among("commands.operation", &query.filter.operations);
+        self.among("commands.decision", &query.filter.decisions);
+        self.among("commands.status", &query.filter.statuses);
+        if !query.words.is_empty() {
+            self.push("texts MATCH ?", query.words.fts5());
+        }
+    }
+
+    fn command(&mut self, query: &Query) {
+        let f = &query.filter;
+        self.names("commands", f);
+        self.time("commands.wall", "commands.key", f);
+        if !f.flow_id.is_empty() {
+            self.push("commands.flow = ?", f.flow_id.clone());
+        }
+        self.among("commands.capture", &f.captures);
+        self.deed(query);
+    }
+
+    fn after(&mut self, key: &str, query: &Query) {
+        if let Some(after) = query.after {
+            self.push(&format!("{key} {} ?", if query.oldest_first { ">" } else { "<" }), after);
+        }
+    }
+
+    fn sql(&self) -> String {
+        if self.sql.is_empty() { String::new() } else { format!(" WHERE {}", self.sql.join(" AND ")) }
+    }
+
+    fn parameters(&self) -> Vec<&dyn ToSql> {
+        self.parameters.iter().map(|p| &**p as &dyn ToSql).collect()
+    }
+}
+
+fn direction(query: &Query) -> &'static str {
+    if query.oldest_first { "ASC" } else { "DESC" }
+}
+
+pub(super) fn search(c: &Connection, query: &Query) -> rusqlite::Result<Vec<CommandRow>> {
+    let mut conditions = Conditions::default();
+    conditions.command(query);
+    // With words the full-text index leads: it is ordered by the same key.
+    let (join, key) = if query.words.is_empty() {
+        ("", "commands.key")
+    } else {
+        (" JOIN texts ON texts.rowid = commands.key", "texts.rowid")
+    };
+    conditions.after(key, query);
+    let sql = format!(
+        "SELECT {COMMAND}{join}{} ORDER BY {key} {} LIMIT {}",
+        conditions.sql(),
+        direction(query),
+        query.limit
+    );
+    let mut statement = c.prepare_cached(&sql)?;
+    statement.query_map(&conditions.parameters()[..], command_row)?.collect()
+}
+
+pub(super) fn command(c: &Connection, id: &Id, query: &Query) -> rusqlite::Result<Option<CommandRow>> {
+    let mut conditions = Conditions::default();
+    conditions.command(query);
+    conditions.push("commands.id = ?", id.to_vec());
+    let join = if query.words.is_empty() { "" } else { " JOIN texts ON texts.rowid = commands.key" };
+    let sql = format!("SELECT {COMMAND}{join}{}", conditions.sql());
+    c.prepare_cached(&sql)?.query_row(&conditions.parameters()[..], command_row).optional()
+}
+
+pub(super) fn locations(c: &Connection, id: &Id) -> rusqlite::Result<Vec<Location>> {
+    let sql = "SELECT started FROM commands WHERE id = ?1 UNION ALL SELECT finished FROM commands WHERE id = ?1
+        UNION ALL SELECT opened FROM sessions WHERE flow = ?1 UNION ALL SELECT closed FROM sessions WHERE flow = ?1
+        UNION ALL SELECT location FROM extras WHERE owner = ?1";
+    let mut statement = c.prepare_cached(sql)?;
+    let found = statement.query_map([&id[..]], |r| location(r, 0))?;
+    let mut found: Vec<Location> = found.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?;
+    found.sort();
+    found.dedup();
+    Ok(found)
+}
+
+pub(super) fn sessions(c: &Connection, query: &Query) -> rusqlite::Result<Vec<SessionSummary>> {
+    let f = &query.filter;
+    let mut conditions = Conditions::default();
+    conditions.names("sessions", f);
+    conditions.time("sessions.opened_wall", "sessions.key", f);
+    if !f.flow_id.is_empty() {
+        conditions.push("sessions.flow = ?", f.flow_id.clone());
+    }
+    conditions.among("sessions.capture", &f.captures);
+    conditions.after("sessions.key", query);
+    let before = conditions.sql.len();
+    conditions.deed(query);
+    let deeds = conditions.sql.split_off(before);
+    if !deeds.is_empty() {
+        let join = if query.words.is_empty() { "" } else { " JOIN texts ON texts.rowid = commands.key" };
+        conditions.sql.push(format!(
+            "EXISTS (SELECT 1 FROM commands{join} WHERE commands.flow = sessions.flow AND {})",
+            deeds.join(" AND ")
+        ));
+    }
+    let sql = format!(
+        "SELECT {SESSION}{} ORDER BY sessions.key {} LIMIT {}",
+        conditions.sql(),
+        direction(query),
+        query.limit
+    );
+    let mut statement = c.prepare_cached(&sql)?;
+    let rows: Vec<SessionRow> =
+        statement.query_map(&conditions.parameters()[..], session_row)?.collect::<rusqlite::Result<_>>()?;
+    let mut count = c.prepare_cached(
+        "SELECT count(*), count(*) FILTER (WHERE status = ?2), count(*) FILTER (WHERE status = ?3)
+         FROM commands WHERE flow = ?1",
+    )?;
+    rows.into_iter()
+        .map(|row| {
+            let (error, denied) = (i32::from(v1::Status::Error), i32::from(v1::Status::NotForwarded));
+            let (commands, errors, denied) = count.query_row((&row.flow[..], error, denied), |r| {
+                Ok((unsigned(r, 0)?, unsigned(r, 1)?, unsigned(r, 2)?))
+            })?;
+            Ok(SessionSummary { row, commands, errors, denied })
+        })
+        .collect()
+}
+
+pub(super) fn findings(c: &Connection, after: (u64, u32), limit: usize) -> rusqlite::Result<Vec<FindingRow>> {
+    let mut statement = c.prepare_cached(
+        "SELECT position, ordinal, finding FROM findings WHERE (position, ordinal) > (?1, ?2)
+         ORDER BY position, ordinal LIMIT ?3",
+    )?;
+    let found = statement.query_map((after.0 as i64, after.1, limit as i64), |r| {
+        let finding = v1::Finding::decode(r.get_ref(2)?.as_blob()?)
+            .map_err(|e| rusqlite::Error::FromSqlConversionFailure(2, Type::Blob, Box::new(e)))?;
+        Ok(((unsigned(r, 0)?, r.get(1)?), finding))
+    })?;
+    found.collect()
+}

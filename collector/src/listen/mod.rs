@@ -1,0 +1,210 @@
+//! Addresses to listen on, who may come, and who came.
+//!
+//! TCP only with mutual TLS, plaintext only on a Unix socket. Knows the services only as routes.
+
+mod certificate;
+mod counted;
+mod unix;
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
+use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
+use tonic::{
+    Request, Status,
+    service::Routes,
+    transport::{
+        Certificate, Identity, Server, ServerTlsConfig,
+        server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo},
+    },
+};
+
+use self::{certificate::names, counted::Counted};
+use crate::config::{Address, Listener};
+
+/// Connections of one listener; more are closed at once.
+const CONNECTIONS: usize = 1024;
+/// A TLS handshake takes no longer.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Streams of one connection.
+const STREAMS: u32 = 128;
+
+/// Why a listener did not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address.
+    #[error("cannot listen on {address}: {source}")]
+    Bind {
+        /// Which.
+        address: String,
+        /// The system's own words.
+        source: io::Error,
+    },
+    /// A file of certificates or keys.
+    #[error("cannot read {what} {path}: {source}")]
+    File {
+        /// What it is for.
+        what: &'static str,
+        /// Which.
+        path: String,
+        /// The system's own words.
+        source: io::Error,
+    },
+    /// What is in the files.
+    #[error("cannot set up TLS for {address}: {detail}; certificate, key and client CA must be PEM files")]
+    Tls {
+        /// For which listener.
+        address: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// TCP without TLS.
+    #[error(
+        "{0} is a TCP address without `tls`: name certificate, key and clientCa, or listen on a Unix socket"
+    )]
+    NoTls(String),
+}
+
+/// A listener that serves.
+#[derive(Debug)]
+pub struct Listening {
+    /// Where, with the port that was given for port 0.
+    pub address: Address,
+    /// Ends when the listener has been drained.
+    pub task: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+/// Begins to serve routes; when `draining` is set, takes no more and ends with the last request.
+pub async fn listen(
+    listener: &Listener,
+    routes: Routes,
+    mut draining: watch::Receiver<bool>,
+) -> Result<Listening, ListenError> {
+    let shutdown = async move {
+        // An error means that the sender is gone: the same.
+        draining.wait_for(|d| *d).await.ok();
+    };
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(16 << 20);
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    match &listener.listen {
+        Address::Unix(path) => {
+            let bound = unix::bind(path)
+                .map_err(|source| ListenError::Bind { address: listener.listen.to_string(), source })?;
+            let incoming = unix::accept(bound, listener.refuse_cgroups.clone(), room);
+            let router = Server::add_routes(&mut { server }, routes);
+            let path = path.clone();
+            let task = tokio::spawn(async move {
+                let served = router.serve_with_incoming_shutdown(incoming, shutdown).await;
+                unix::remove(&path);
+                served
+            });
+            Ok(Listening { address: listener.listen.clone(), task })
+        }
+        Address::Tcp(wanted) => {
+            let tls = tls(listener).await?;
+            let failed = |source| ListenError::Bind { address: listener.listen.to_string(), source };
+            let bound = TcpListener::bind(wanted).await.map_err(failed)?;
+            let address = Address::Tcp(bound.local_addr().map_err(failed)?);
+            let mut server = server
+                .tls_config(tls)
+                .map_err(|e| ListenError::Tls {
+                    address: listener.listen.to_string(),
+                    detail: error_text(&e),
+                })?
+                .layer(tonic::service::InterceptorLayer::new(admit(listener.allowed_names.clone())));
+            let incoming = TcpListenerStream::new(bound).filter_map(move |accepted| {
+                let stream =
+                    accepted.inspect_err(|e| tracing::warn!(error = %e, "connection not accepted")).ok()?;
+                if let Err(e) = stream.set_nodelay(true) {
+                    tracing::debug!(error = %e, "no TCP_NODELAY");
+                }
+                Counted::new(stream, &room).map(Ok::<_, io::Error>)
+            });
+            let router = server.add_routes(routes);
+            let task = tokio::spawn(router.serve_with_incoming_shutdown(incoming, shutdown));
+            Ok(Listening { address, task })
+        }
+    }
+}
+
+fn error_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(e) = source {
+        text.push_str(": ");
+        text.push_str(&e.to_string());
+        source = e.source();
+    }
+    text
+}
+
+async fn tls(listener: &Listener) -> Result<ServerTlsConfig, ListenError> {
+    let Some(tls) = &listener.tls else { return Err(ListenError::NoTls(listener.listen.to_string())) };
+    let read = async |what, path: &PathBuf| {
+        tokio::fs::read(path).await.map_err(|source| ListenError::File {
+            what,
+            path: path.display().to_string(),
+            source,
+        })
+    };
+    let certificate = read("certificate", &tls.certificate).await?;
+    let key = read("key", &tls.key).await?;
+    let client_ca = read("clientCa", &tls.client_ca).await?;
+    Ok(ServerTlsConfig::new()
+        .identity(Identity::from_pem(certificate, key))
+        .client_ca_root(Certificate::from_pem(client_ca))
+        .timeout(HANDSHAKE))
+}
+
+/// Lets those in whose certificate has one of the names; everybody whom the CA vouches for where none are
+/// named.
+fn admit(
+    allowed: Vec<String>,
+) -> impl FnMut(Request<()>) -> Result<Request<()>, Status> + Clone + Send + Sync + 'static {
+    move |request: Request<()>| {
+        if allowed.is_empty() {
+            return Ok(request);
+        }
+        let known = certificate_names(request.extensions());
+        if known.iter().any(|name| allowed.contains(name)) {
+            return Ok(request);
+        }
+        tracing::warn!(names = ?known, "certificate is not among the allowed names");
+        Err(Status::permission_denied(format!(
+            "the certificate's names {known:?} are not among this listener's allowedNames"
+        )))
+    }
+}
+
+type TlsInfo = TlsConnectInfo<TcpConnectInfo>;
+
+fn certificate_names(extensions: &tonic::Extensions) -> Vec<String> {
+    let certificates = extensions.get::<TlsInfo>().and_then(TlsConnectInfo::peer_certs);
+    certificates.and_then(|c| c.first().map(|c| names(c))).unwrap_or_default()
+}
+
+/// Who sent a request, for the log: names of the client's certificate, or user and process of a Unix socket.
+#[must_use]
+pub fn peer_name<T>(request: &Request<T>) -> String {
+    let extensions = request.extensions();
+    if let Some(info) = extensions.get::<TlsInfo>() {
+        let from = info.get_ref().remote_addr().map(|a: SocketAddr| a.to_string()).unwrap_or_default();
+        return format!("certificate {} from {from}", certificate_names(extensions).join(", "));
+    }
+    match extensions.get::<UdsConnectInfo>().and_then(|i| i.peer_cred) {
+        Some(peer) => format!("uid {} pid {}", peer.uid(), peer.pid().unwrap_or_default()),
+        None => "in-process".to_owned(),
+    }
+}
+
+/// For [`unix::accept`]'s callers, which need no other name of it.
+type Bound = UnixListener;

@@ -1,0 +1,432 @@
+//! The one thread that writes: gathers what waits into groups, stages, commits, acknowledges.
+//!
+//! Nothing is acknowledged before the store says that its group is durable. A group that cannot be kept is
+//! taken back as a whole and its senders are told; after a failed sync nothing more is taken.
+
+use std::{
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use prost::Message as _;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use verbatim_api::v1;
+
+use super::{
+    book::Book,
+    frame::{self, FrameKind},
+    header::{Event, EventKind},
+    prepare::Prepared,
+    view::LogView,
+    wall_nanos,
+};
+use crate::store::{Damage, Group, Store, StoreError};
+
+/// Limits of the log.
+#[derive(Clone, Copy, Debug)]
+pub struct LogLimits {
+    /// A segment is sealed when its parts together reach this, bytes.
+    pub segment_bytes: u64,
+    /// A segment is sealed when it is this old.
+    pub seal_after: Duration,
+    /// A group is committed when it holds this much, bytes.
+    pub group_bytes: usize,
+    /// Batches that wait for their commit, all streams together, bytes.
+    pub waiting_bytes: usize,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            seal_after: Duration::from_secs(3600),
+            group_bytes: 16 << 20,
+            waiting_bytes: 128 << 20,
+        }
+    }
+}
+
+/// Why something was not written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// No room: try again later.
+    #[error("{0}")]
+    Full(String),
+    /// The log takes nothing any more.
+    #[error("{0}")]
+    Broken(String),
+    /// The collector is ending.
+    #[error("the collector is shutting down: connect again")]
+    Closed,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
+
+#[derive(Debug)]
+enum Job {
+    Batch(Box<Prepared>, Reply<v1::AppendResponse>, tokio::sync::OwnedSemaphorePermit),
+    Event(Box<Event>, Reply<u64>),
+    Seal(Reply<()>),
+    Tick,
+    Close,
+}
+
+/// The log, for those who write to it.
+#[derive(Clone, Debug)]
+pub struct Log {
+    view: Arc<LogView>,
+    jobs: mpsc::Sender<Job>,
+    room: Arc<Semaphore>,
+    units: usize,
+    broken: watch::Receiver<Option<String>>,
+}
+
+/// A frame without items.
+const NONE: std::iter::Empty<&[u8]> = std::iter::empty();
+/// Semaphores count in units of this many bytes.
+const UNIT: usize = 1024;
+/// Jobs that wait, whatever their size.
+const JOBS: usize = 1024;
+
+impl Log {
+    /// Reads the book back from the store and starts the writer.
+    pub fn open(
+        store: Arc<dyn Store>,
+        damage: &[Damage],
+        limits: LogLimits,
+    ) -> Result<(Self, JoinHandle<()>), StoreError> {
+        let view = Arc::new(LogView::new(store)?);
+        let (book, next) = Book::read(&view)?;
+        let (jobs, received) = mpsc::channel(JOBS);
+        let (broken_sender, broken) = watch::channel(None);
+        let mut writer = Writer {
+            view: Arc::clone(&view),
+            book,
+            next,
+            limits,
+            segment: None,
+            since_snapshot: u64::MAX,
+            broken: broken_sender,
+        };
+        for found in damage.iter().filter(|d| d.intact_behind) {
+            writer.report(found)?;
+        }
+        let thread = std::thread::Builder::new()
+            .name("log-writer".to_owned())
+            .spawn(move || writer.run(received))
+            .map_err(|e| StoreError::Failed {
+                action: "start",
+                place: "the log's writer".to_owned(),
+                detail: e.to_string(),
+            })?;
+        let units = (limits.waiting_bytes / UNIT).max(1);
+        let room = Arc::new(Semaphore::new(units));
+        Ok((Self { view, jobs, room, units, broken }, thread))
+    }
+
+    /// For readers.
+    #[must_use]
+    pub fn view(&self) -> &Arc<LogView> {
+        &self.view
+    }
+
+    /// Set, with the reason, when the log takes nothing any more.
+    #[must_use]
+    pub fn broken(&self) -> watch::Receiver<Option<String>> {
+        self.broken.clone()
+    }
+
+    /// Hands a batch to the writer, waiting while too much waits already. The answer comes when the batch is
+    /// durable.
+    pub async fn append(
+        &self,
+        batch: Prepared,
+    ) -> Result<oneshot::Receiver<Result<v1::AppendResponse, CommitError>>, CommitError> {
+        // A batch larger than all the room gets through alone: message sizes bound it.
+        let units = batch.bytes().div_ceil(UNIT).clamp(1, self.units);
+        let permit = Arc::clone(&self.room)
+            .acquire_many_owned(u32::try_from(units).unwrap_or(u32::MAX))
+            .await
+            .map_err(|_closed| CommitError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Batch(Box::new(batch), reply, permit)).await?;
+        Ok(answer)
+    }
+
+    /// Writes an event; returns its position when it is durable.
+    pub async fn event(&self, kind: EventKind) -> Result<u64, CommitError> {
+        let (reply, answer) = oneshot::channel();
+        let event = Event { wall_nanos: wall_nanos(), kind: Some(kind) };
+        self.send(Job::Event(Box::new(event), reply)).await?;
+        answer.await.map_err(|_dropped| CommitError::Closed)?
+    }
+
+    /// Ends the open segment.
+    pub async fn seal(&self) -> Result<(), CommitError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Job::Seal(reply)).await?;
+        answer.await.map_err(|_dropped| CommitError::Closed)?
+    }
+
+    /// Seals the open segment if it is old enough.
+    pub async fn tick(&self) -> Result<(), CommitError> {
+        self.send(Job::Tick).await
+    }
+
+    /// As [`Log::seal`], from a plain thread.
+    pub fn seal_blocking(&self) -> Result<(), CommitError> {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.blocking_send(Job::Seal(reply)).map_err(|_closed| CommitError::Closed)?;
+        answer.blocking_recv().map_err(|_dropped| CommitError::Closed)?
+    }
+
+    /// Lets the writer finish what waits, seal and end.
+    pub async fn close(&self) {
+        // Closed already is closed.
+        self.jobs.send(Job::Close).await.ok();
+    }
+
+    async fn send(&self, job: Job) -> Result<(), CommitError> {
+        self.jobs.send(job).await.map_err(|_closed| CommitError::Closed)
+    }
+}
+
+struct Writer {
+    view: Arc<LogView>,
+    book: Book,
+    next: u64,
+    limits: LogLimits,
+    /// When the open segment began.
+    segment: Option<Instant>,
+    /// Bytes committed since the last snapshot.
+    since_snapshot: u64,
+    broken: watch::Sender<Option<String>>,
+}
+
+/// A group in the making.
+#[derive(Default)]
+struct Making {
+    group: Group,
+    next: u64,
+    batches: Vec<(Reply<v1::AppendResponse>, v1::AppendResponse)>,
+    events: Vec<(Reply<u64>, u64)>,
+    permits: Vec<tokio::sync::OwnedSemaphorePermit>,
+}
+
+impl Making {
+    fn bytes(&self) -> usize {
+        self.group.envelopes.len() + self.group.contents.len()
+    }
+}
+
+impl Writer {
+    fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut closing = false;
+        while !closing {
+            let Some(first) = jobs.blocking_recv() else { break };
+            let mut making = self.begin();
+            let mut job = Some(first);
+            while let Some(next) = job.take() {
+                match next {
+                    Job::Batch(batch, reply, permit) => self.batch(batch, reply, permit, &mut making),
+                    Job::Event(event, reply) => self.event(&event, reply, &mut making),
+                    Job::Seal(reply) => {
+                        self.finish(&mut making);
+                        // Nobody may wait for it any more.
+                        reply.send(self.seal()).ok();
+                    }
+                    // Only to look at the clock.
+                    Job::Tick => {}
+                    Job::Close => {
+                        // What was sent before is before it in the queue; what comes later is refused.
+                        jobs.close();
+                        closing = true;
+                    }
+                }
+                if making.bytes() < self.limits.group_bytes {
+                    job = jobs.try_recv().ok();
+                }
+            }
+            self.finish(&mut making);
+            self.seal_when_due();
+        }
+        if let Err(e) = self.seal() {
+            tracing::error!(error = %e, "log could not be sealed at the end");
+        }
+    }
+
+    fn begin(&self) -> Making {
+        Making {
+            group: Group { first_position: self.next, ..Group::default() },
+            next: self.next,
+            ..Making::default()
+        }
+    }
+
+    fn batch(
+        &mut self,
+        mut batch: Box<Prepared>,
+        reply: Reply<v1::AppendResponse>,
+        permit: tokio::sync::OwnedSemaphorePermit,
+        making: &mut Making,
+    ) {
+        if self.needs_durable(&batch) {
+            self.finish(making);
+        }
+        let staged = match self.book.stage(&mut batch, making.next, &self.view) {
+            Ok(staged) => staged,
+            Err(e) => {
+                // Nobody may wait for it any more.
+                reply.send(Err(error(&e))).ok();
+                return;
+            }
+        };
+        if let Some(header) = staged.header {
+            let entries = &batch.request.entries[staged.skip..];
+            let (count, meta) = (entries.len() as u32, header.encode_to_vec());
+            let (envelopes, contents) = (&mut making.group.envelopes, &mut making.group.contents);
+            let first = making.next;
+            frame::write(
+                envelopes,
+                FrameKind::Batch,
+                first,
+                count,
+                &meta,
+                entries.iter().map(|e| &e.envelope[..]),
+            );
+            if entries.iter().any(|e| !e.content.is_empty()) {
+                let items = entries.iter().map(|e| &e.content[..]);
+                frame::write(contents, FrameKind::Contents, first, count, &[], items);
+            }
+            making.next += u64::from(count);
+        }
+        making.batches.push((reply, staged.answer));
+        making.permits.push(permit);
+    }
+
+    /// Whether staging has to read what this group holds.
+    fn needs_durable(&self, batch: &Prepared) -> bool {
+        let id = &batch.chain;
+        let overlaps = self.book.changed(id)
+            && self.book.chain(id).is_some_and(|c| c.next != batch.request.first_sequence);
+        let predecessor = batch.opened.as_ref().is_some_and(|o| {
+            o.predecessor_chain_id.as_slice().try_into().is_ok_and(|p| self.book.changed(&p))
+        });
+        overlaps || predecessor
+    }
+
+    fn event(&mut self, event: &Event, reply: Reply<u64>, making: &mut Making) {
+        let position = making.next;
+        let meta = event.encode_to_vec();
+        frame::write(&mut making.group.envelopes, FrameKind::Event, position, 1, &meta, NONE);
+        making.next += 1;
+        making.events.push((reply, position));
+    }
+
+    /// Commits what was made so far and answers; `making` is empty afterwards.
+    fn finish(&mut self, making: &mut Making) {
+        let mut made = std::mem::replace(making, self.begin());
+        let kept = if made.group.envelopes.is_empty() { Ok(()) } else { self.commit(&mut made) };
+        match &kept {
+            Ok(()) => self.book.keep(),
+            Err(e) => {
+                tracing::error!(error = %e, "group not kept");
+                self.book.take_back();
+            }
+        }
+        *making = self.begin();
+        for (reply, answer) in made.batches {
+            // A stream that broke in the meantime will ask again and get the same answer.
+            reply.send(kept.clone().map(|()| answer)).ok();
+        }
+        for (reply, position) in made.events {
+            reply.send(kept.clone().map(|()| position)).ok();
+        }
+    }
+
+    fn commit(&mut self, made: &mut Making) -> Result<(), CommitError> {
+        let mut snapshot = false;
+        if self.since_snapshot >= self.limits.segment_bytes {
+            // First in its segment, so that a start need not read what came before it. The state is that
+            // before the group.
+            let mut with = Vec::new();
+            let meta = self.book.snapshot_before(self.next).encode_to_vec();
+            frame::write(&mut with, FrameKind::Snapshot, self.next, 0, &meta, NONE);
+            with.append(&mut made.group.envelopes);
+            made.group.envelopes = with;
+            snapshot = true;
+        }
+        let committed = self.view.store().commit(&made.group).map_err(|e| {
+            if let StoreError::Broken { .. } = e {
+                self.broken.send_replace(Some(e.to_string()));
+            }
+            error(&e)
+        })?;
+        if snapshot {
+            self.since_snapshot = 0;
+        }
+        self.since_snapshot += (made.group.envelopes.len() + made.group.contents.len()) as u64;
+        self.segment.get_or_insert_with(Instant::now);
+        self.next = made.next;
+        self.view.committed(committed);
+        self.view.advance(self.next);
+        if committed.envelope_bytes + committed.content_bytes >= self.limits.segment_bytes
+            && let Err(e) = self.seal()
+        {
+            // The group is durable all the same; `broken` ends the collector.
+            tracing::error!(error = %e, "segment could not be sealed");
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self) -> Result<(), CommitError> {
+        self.view.store().seal().map_err(|e| {
+            self.broken.send_replace(Some(e.to_string()));
+            error(&e)
+        })?;
+        self.view.sealed();
+        self.segment = None;
+        self.since_snapshot = self.since_snapshot.max(self.limits.segment_bytes);
+        Ok(())
+    }
+
+    fn seal_when_due(&mut self) {
+        if self.segment.is_some_and(|s| s.elapsed() >= self.limits.seal_after)
+            && let Err(e) = self.seal()
+        {
+            tracing::error!(error = %e, "segment could not be sealed");
+        }
+    }
+
+    /// Writes down what recovery could not read.
+    fn report(&mut self, damage: &Damage) -> Result<(), StoreError> {
+        let finding = v1::Finding {
+            kind: v1::FindingKind::LogDamaged.into(),
+            found_wall_nanos: wall_nanos(),
+            detail: format!(
+                "{} bytes of {} segment {} from offset {} could not be read; what was intact behind them is kept \
+                 aside",
+                damage.bytes,
+                damage.part.folder(),
+                damage.segment,
+                damage.offset
+            ),
+            ..v1::Finding::default()
+        };
+        let mut making = self.begin();
+        let event = Event { wall_nanos: wall_nanos(), kind: Some(EventKind::Finding(finding)) };
+        let meta = event.encode_to_vec();
+        frame::write(&mut making.group.envelopes, FrameKind::Event, self.next, 1, &meta, NONE);
+        making.next += 1;
+        self.commit(&mut making)
+            .map_err(|e| StoreError::Broken { place: "the log".to_owned(), detail: e.to_string() })
+    }
+}
+
+fn error(error: &StoreError) -> CommitError {
+    match error {
+        StoreError::Full { .. } => CommitError::Full(error.to_string()),
+        _ => CommitError::Broken(error.to_string()),
+    }
+}
