@@ -131,7 +131,6 @@ fn alpn(data: &[u8]) -> Result<Vec<Vec<u8>>, Malformed> {
 }
 
 #[cfg(test)]
-#[allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "test data is small")]
 pub(super) mod tests {
     /// A ClientHello handshake message with `padding` bytes in an extension before the others.
     pub(crate) fn hello(name: Option<&str>, alpn: &[&[u8]], padding: usize) -> Vec<u8> {

@@ -14,6 +14,8 @@ mod decide;
 mod forgets;
 mod framing;
 mod frontend;
+#[doc(hidden)]
+pub mod fuzzing;
 mod long;
 mod messages;
 mod names;

@@ -115,16 +115,19 @@ pub(super) struct Script {
     forward: u64,
     /// Input bytes without an edit yet.
     pub(super) held: u64,
+    /// All input that was read.
+    pub(super) read: u64,
 }
 
 impl Script {
     pub(super) fn new(direction: Direction) -> Self {
-        Self { direction, forward: 0, held: 0 }
+        Self { direction, forward: 0, held: 0, read: 0 }
     }
 
     /// Input that was read and about which nothing is decided.
     pub(super) fn hold(&mut self, bytes: usize) {
         self.held = self.held.saturating_add(bytes as u64);
+        self.read = self.read.saturating_add(bytes as u64);
     }
 
     /// Everything held goes on.

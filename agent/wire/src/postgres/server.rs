@@ -47,13 +47,16 @@ impl Intake {
                 core.to_client.pass();
                 return bytes.len();
             }
+            let before = core.to_client.read;
             match self.step(core, rest, sink) {
                 Ok(taken) => rest = rest.get(taken..).unwrap_or_default(),
                 Err(reason) => {
                     core.go_opaque(reason, sink);
                     if core.mode != Mode::Opaque {
                         // It passes as it is, until what the client waits for is decided.
-                        core.to_client.hold(rest.len());
+                        let counted = core.to_client.read.saturating_sub(before);
+                        let counted = usize::try_from(counted).unwrap_or(usize::MAX);
+                        core.to_client.hold(rest.len().saturating_sub(counted));
                         core.to_client.pass();
                     }
                     return bytes.len();

@@ -1,1 +1,9 @@
-
+mod bytes;
+mod conversation;
+mod copy;
+mod extended;
+mod limits;
+mod properties;
+mod refusals;
+mod sessions;
+mod simple;

@@ -19,7 +19,7 @@ use crate::{
 const FUNCTION_OID: usize = 4;
 
 enum Kind {
-    Query { redactor: Redactor, text: RedactedCapture },
+    Query { redactor: Box<Redactor>, text: RedactedCapture },
     Call { oid: Vec<u8> },
 }
 
@@ -38,8 +38,10 @@ pub(in crate::postgres) struct LongUnit {
 impl LongUnit {
     pub(in crate::postgres) fn query(core: &mut Core, body: usize) -> Result<Self, OpaqueReason> {
         let limit = core.limits.capture_bytes;
-        let kind =
-            Kind::Query { redactor: Redactor::new(core.standard_strings), text: RedactedCapture::new(limit) };
+        let kind = Kind::Query {
+            redactor: Box::new(Redactor::new(core.standard_strings)),
+            text: RedactedCapture::new(limit),
+        };
         Self::new(core, kind, body, limit)
     }
 
