@@ -1,1 +1,60 @@
-//! Placeholder.
+//! The node agent: `serve` for the workloads of a node, `run` for one command.
+//!
+//! Owns configuration, identity, shipping, and the order in which the parts start and end. Steering,
+//! relaying and recording are crates of their own, which know nothing of one another but what is handed
+//! over here.
+
+mod adapters;
+mod cli;
+pub mod config;
+pub mod identity;
+mod live;
+mod logging;
+pub mod pattern;
+mod run;
+mod serve;
+pub mod ship;
+mod waiting;
+mod worker;
+mod workloads;
+
+use std::{io::Write, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::Parser;
+use verbatim_proxy::seam::Policy;
+
+use cli::{Cli, Subcommands};
+
+/// Between two signed heads of a chain while there are new records.
+const HEAD_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The whole agent, with a policy that decides: what `main` of the product calls with one that observes.
+/// Starts no thread before it has forked what must be forked.
+pub fn main_with(policy: Arc<dyn Policy>) -> ExitCode {
+    let code = match Cli::parse().command {
+        Subcommands::Run(args) => run::run(&args, policy),
+        Subcommands::Serve(args) => serve::serve(&args, policy),
+    };
+    ExitCode::from(code)
+}
+
+/// A line for the person who called us. Not a log: it is part of what a command line says.
+fn say(text: &str) {
+    // Where there is nobody to read it, there is nobody to tell.
+    writeln!(std::io::stderr(), "verbatim-agent: {text}").ok();
+}
+
+/// Threads that relay: as configured, or the machine's cores, 4 at most.
+fn shards(configured: Option<u16>) -> usize {
+    configured.map_or_else(
+        || std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4)),
+        usize::from,
+    )
+}
+
+/// A name that no other run has.
+fn short_id() -> String {
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    // Its end is random, its beginning time.
+    id.get(id.len() - 12..).unwrap_or(&id).to_owned()
+}

@@ -40,6 +40,14 @@ impl PidFd {
         Self::open(std::process::id())
     }
 
+    /// Another handle of the same process.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
     /// # Errors
     /// It has ended, or it is not permitted.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
@@ -47,24 +55,18 @@ impl PidFd {
         Ok(rustix::process::pidfd_send_signal(&self.0, signal)?)
     }
 
-    /// Waits for its end; says whether that came in time. Does not reap it.
+    /// Waits for its end; says whether that came in time (`None`: for ever). Does not reap it.
     ///
     /// # Errors
     /// poll(2) fails.
-    pub fn wait_dead(&self, limit: Duration) -> io::Result<bool> {
-        wait_readable(self.0.as_fd(), Some(limit))
+    pub fn wait_dead(&self, limit: Option<Duration>) -> io::Result<bool> {
+        wait_readable(self.0.as_fd(), limit)
     }
 }
 
 impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
-    }
-}
-
-impl AsRawFd for PidFd {
-    fn as_raw_fd(&self) -> i32 {
-        self.0.as_raw_fd()
     }
 }
 
@@ -84,6 +86,32 @@ pub fn wait_readable(fd: BorrowedFd<'_>, limit: Option<Duration>) -> io::Result<
         }
     }
 }
+
+/// Waits, for ever, until one of two descriptors can be read; the first is looked at first.
+///
+/// # Errors
+/// poll(2) fails.
+pub fn wait_either(first: BorrowedFd<'_>, second: BorrowedFd<'_>) -> io::Result<Either> {
+    let mut fds = [first, second].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    loop {
+        match poll(&mut fds, None) {
+            Ok(_) if !fds[0].revents().is_empty() => return Ok(Either::First),
+            Ok(_) => return Ok(Either::Second),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// See [`wait_either`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the arguments, in their order")]
+pub enum Either {
+    First,
+    Second,
+}
+
+pub use libc::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
 
 /// When a process started, in clock ticks since boot (proc_pid_stat(5), field 22).
 ///
@@ -329,9 +357,22 @@ impl Signals {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
+    /// Waits for the next one.
+    ///
     /// # Errors
+    /// poll(2) or read(2) fails.
+    pub fn wait(&self) -> io::Result<Received> {
+        loop {
+            wait_readable(self.0.as_fd(), None)?;
+            match self.read() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return received,
+            }
+        }
+    }
+
     /// `WouldBlock` while none is pending.
-    pub fn read(&self) -> io::Result<Received> {
+    fn read(&self) -> io::Result<Received> {
         let mut buffer = [0u8; size_of::<libc::signalfd_siginfo>()];
         let length = rustix::io::read(&self.0, &mut buffer)?;
         if length != buffer.len() {
@@ -347,18 +388,6 @@ impl Signals {
 
 /// `si_code` of what the kernel itself sends, a terminal's keys among it (sigaction(2)).
 const SI_KERNEL: i32 = 0x80;
-
-impl AsFd for Signals {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AsRawFd for Signals {
-    fn as_raw_fd(&self) -> i32 {
-        self.0.as_raw_fd()
-    }
-}
 
 /// Columns of the terminal behind a descriptor; `None` where it is none.
 #[must_use]
@@ -384,11 +413,11 @@ mod tests {
     fn a_pidfd_tells_of_death_and_survives_it() {
         let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
         let pidfd = PidFd::open(child.id()).expect("pidfd");
-        assert!(!pidfd.wait_dead(Duration::ZERO).expect("poll"));
-        pidfd.signal(libc::SIGKILL).expect("signal");
-        assert!(pidfd.wait_dead(Duration::from_secs(10)).expect("poll"));
+        assert!(!pidfd.wait_dead(Some(Duration::ZERO)).expect("poll"));
+        pidfd.signal(SIGKILL).expect("signal");
+        assert!(pidfd.wait_dead(Some(Duration::from_secs(10))).expect("poll"));
         child.wait().expect("reap");
-        assert!(pidfd.signal(libc::SIGKILL).is_err());
+        assert!(pidfd.signal(SIGKILL).is_err());
     }
 
     #[test]

@@ -1,0 +1,160 @@
+//! The command line.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::LogFormat,
+    identity::{Pool, ServiceAccount},
+};
+
+/// Records what workloads do on data services: outside of them, before it happens.
+#[derive(Debug, Parser)]
+#[command(name = "verbatim-agent", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Subcommands,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Subcommands {
+    /// Capture one command: run it, and record every TCP connection that it and its children make.
+    Run(Box<RunArgs>),
+    /// Capture the workloads of this node, as the configuration says, until SIGTERM.
+    Serve(ServeArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    /// Keep what is recorded in this folder (made if absent); `verbatim --data DIR records` reads it.
+    /// Without it, everything recorded here is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Record as this Kubernetes service account instead of as the local user.
+    #[arg(
+        long = "as",
+        value_name = "NAMESPACE/SERVICE_ACCOUNT",
+        requires = "project_number",
+        requires = "pool"
+    )]
+    pub(crate) service_account: Option<ServiceAccount>,
+
+    /// Google Cloud project number of the workload identity pool; for --as.
+    #[arg(long, value_name = "NUMBER", requires = "service_account", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) project_number: Option<u64>,
+
+    /// Workload identity pool, e.g. my-project.svc.id.goog; for --as.
+    #[arg(long, value_name = "POOL", requires = "service_account")]
+    pub(crate) pool: Option<Pool>,
+
+    /// Ship to this collector, `unix:/PATH` or `https://HOST:PORT`, instead of starting one.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) collector: Option<String>,
+
+    /// Roots that the collector's certificate must lead to (PEM); for https.
+    #[arg(long, value_name = "FILE", requires = "collector")]
+    pub(crate) collector_ca: Option<PathBuf>,
+
+    /// Client certificate for the collector, with its chain (PEM); for https.
+    #[arg(long, value_name = "FILE", requires = "collector")]
+    pub(crate) collector_certificate: Option<PathBuf>,
+
+    /// Key of the client certificate (PEM); for https.
+    #[arg(long, value_name = "FILE", requires = "collector")]
+    pub(crate) collector_key: Option<PathBuf>,
+
+    /// The collector's program; otherwise `verbatim-collector` beside this one.
+    #[arg(long, value_name = "FILE", conflicts_with = "collector")]
+    pub(crate) collector_bin: Option<PathBuf>,
+
+    /// Write a line per command of the workload to this file instead of standard error; `off` writes none.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) live: Option<PathBuf>,
+
+    /// Wait for the disk before a command goes on: also a loss of power then loses no record.
+    #[arg(long)]
+    pub(crate) sync: bool,
+
+    /// Threads that relay; the machine's cores, 4 at most, where it is absent.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) shards: Option<u16>,
+
+    /// What is logged to standard error: error, warn, info, debug, trace, or a filter by module.
+    #[arg(long, value_name = "LEVEL", default_value = "warn")]
+    pub(crate) log: String,
+
+    /// One line of text or of JSON.
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
+
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// The configuration, YAML.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// Only say whether the configuration can be used.
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// What is logged to standard error; goes before the configuration.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log: Option<String>,
+
+    /// One line of text or of JSON; goes before the configuration.
+    #[arg(long, value_enum)]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run(arguments: &[&str]) -> Result<RunArgs, clap::Error> {
+        let cli = Cli::try_parse_from(["verbatim-agent", "run"].iter().chain(arguments))?;
+        match cli.command {
+            Subcommands::Run(run) => Ok(*run),
+            Subcommands::Serve(_) => unreachable!("`run` was given"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_keeps_its_own_options() {
+        let parsed = run(&["--log", "info", "--", "psql", "--data", "x"]).expect("parse");
+        assert_eq!(parsed.command, ["psql", "--data", "x"]);
+        assert_eq!(parsed.data, None);
+    }
+
+    #[test]
+    fn a_federated_name_needs_project_and_pool() {
+        assert!(run(&["--as", "shop/checkout", "--", "true"]).is_err());
+        assert!(run(&["--as", "shop/checkout", "--project-number", "7", "--", "true"]).is_err());
+        assert!(run(&["--pool", "p.svc.id.goog", "--", "true"]).is_err());
+        let full =
+            ["--as", "shop/checkout", "--project-number", "7", "--pool", "p.svc.id.goog", "--", "true"];
+        assert!(run(&full).is_ok());
+    }
+
+    #[test]
+    fn a_service_account_is_two_names_of_kubernetes() {
+        for bad in ["shop", "shop/", "/checkout", "Shop/checkout", "shop/check_out", "a/b/c", "-a/b"] {
+            let arguments = ["--as", bad, "--project-number", "7", "--pool", "p.svc.id.goog", "--", "true"];
+            let error = run(&arguments).expect_err(bad).to_string();
+            assert!(error.contains("NAMESPACE/SERVICE_ACCOUNT"), "{bad}: {error}");
+        }
+    }
+}

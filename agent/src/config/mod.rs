@@ -1,0 +1,341 @@
+//! The configuration file of `serve`: its shape, and what its values may be.
+//!
+//! Owns the YAML's keys (camelCase, unknown ones denied) and the checks of one file. Knows nothing of what
+//! is done with it.
+
+mod load;
+mod values;
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+pub use load::{ConfigError, load, parse};
+pub use values::{ByteSize, Cidr, Duration, Template, ValueError};
+
+use crate::pattern::Pattern;
+
+/// A whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeAgent {
+    /// Version of this format.
+    pub api_version: ApiVersion,
+    /// What the file configures.
+    pub kind: Kind,
+    /// Name of this node in records; the machine's host name where it is absent.
+    pub node: Option<String>,
+    /// Where the programs are attached.
+    #[serde(default)]
+    pub attach: Attach,
+    /// Where the workloads' network namespaces are found.
+    #[serde(default)]
+    pub namespaces: Namespaces,
+    /// Which connections are steered; the longest prefix decides, the exact port before any port.
+    pub destinations: Vec<Destination>,
+    /// What to do with which workload; the first that matches decides.
+    pub selectors: Vec<Selector>,
+    /// Who a workload is; the first that matches decides.
+    #[serde(default)]
+    pub identities: Vec<IdentityRule>,
+    /// Where records wait for the collector.
+    pub spool: Spool,
+    /// Where records go.
+    pub collector: Collector,
+    /// Threads that relay, 1 to 64; the machine's cores, 4 at most, where it is absent.
+    pub shards: Option<u16>,
+    /// Limits of what is kept of one command or connection.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What is logged.
+    #[serde(default)]
+    pub log: Log,
+    /// After SIGTERM: how long open connections may go on.
+    #[serde(default = "default_drain")]
+    pub drain_deadline: Duration,
+}
+
+fn default_drain() -> Duration {
+    Duration(std::time::Duration::from_secs(30))
+}
+
+/// The one version that there is.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub enum ApiVersion {
+    /// `verbatim.v1`.
+    #[serde(rename = "verbatim.v1")]
+    V1,
+}
+
+/// The one kind that there is.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+pub enum Kind {
+    /// `NodeAgent`.
+    NodeAgent,
+}
+
+/// Where the programs are attached.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Attach {
+    /// A cgroup, relative to where cgroup v2 is mounted: what lives outside is never steered. Absent: all.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// Where the workloads' network namespaces are found.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Namespaces {
+    /// Folder that holds them, as `ip netns` and container runtimes make it.
+    #[serde(default = "default_namespaces")]
+    pub directory: PathBuf,
+    /// Which of them, e.g. `cni-*`.
+    #[serde(default = "default_namespace_pattern")]
+    pub pattern: Pattern,
+    /// Whether workloads in the node's own namespace are steered too.
+    #[serde(default = "default_true")]
+    pub host: bool,
+}
+
+impl Default for Namespaces {
+    fn default() -> Self {
+        Self { directory: default_namespaces(), pattern: default_namespace_pattern(), host: true }
+    }
+}
+
+fn default_namespaces() -> PathBuf {
+    "/run/netns".into()
+}
+
+fn default_namespace_pattern() -> Pattern {
+    Pattern::any()
+}
+
+fn default_true() -> bool {
+    true
+}
+
+/// What becomes of connections to a destination.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// Through the proxy.
+    Steer,
+    /// Not through the proxy.
+    Pass,
+    /// Refused.
+    Deny,
+}
+
+/// Some destinations.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Destination {
+    /// e.g. `10.20.0.0/16`, `fd00::/8`, `192.0.2.7`.
+    pub cidr: Cidr,
+    /// Empty or absent: every port.
+    #[serde(default)]
+    pub ports: Vec<u16>,
+    /// What becomes of them.
+    pub action: Action,
+}
+
+/// What to do with some workloads.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Selector {
+    /// Which; all where it is absent.
+    #[serde(default, rename = "match")]
+    pub matching: Match,
+    /// What.
+    pub set: Setting,
+}
+
+/// All that is given must match.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Match {
+    /// Of the workload's cgroup, relative to where cgroup v2 is mounted.
+    pub cgroup: Option<Pattern>,
+    /// Exact; of the identity.
+    pub namespace: Option<String>,
+    /// Exact; of the identity.
+    pub service_account: Option<String>,
+}
+
+impl Match {
+    /// Whether it matches everything.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        self.cgroup.is_none() && self.namespace.is_none() && self.service_account.is_none()
+    }
+}
+
+/// What a selector sets. There is no default for `failMode`: who installs must say.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Setting {
+    /// Whether its connections are captured.
+    pub capture: Capture,
+    /// What becomes of its connections while the agent does not live.
+    pub fail_mode: FailMode,
+}
+
+/// See [`Setting::capture`].
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Capture {
+    /// Steered to the proxy, where the destination says so too.
+    Steer,
+    /// Left alone.
+    Pass,
+}
+
+/// See [`Setting::fail_mode`].
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum FailMode {
+    /// They pass, unrecorded.
+    Open,
+    /// They are refused.
+    Closed,
+}
+
+/// Who the workloads of some cgroups are. Values may hold captures of the pattern, as `{name}`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IdentityRule {
+    /// Which.
+    pub cgroup: Pattern,
+    /// Google Cloud project number that the workload identity pool belongs to.
+    pub project_number: u64,
+    /// Workload identity pool, e.g. `my-project.svc.id.goog`.
+    pub pool: String,
+    /// Kubernetes namespace.
+    pub namespace: Template,
+    /// Kubernetes service account.
+    pub service_account: Template,
+    /// Pod, where it is known.
+    #[serde(default)]
+    pub pod: Pod,
+    /// Container, where it is known.
+    pub container: Option<Template>,
+}
+
+/// A pod's names.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pod {
+    /// `metadata.name`.
+    pub name: Option<Template>,
+    /// `metadata.uid`; underscores of a systemd slice are read as the dashes that they stand for.
+    pub uid: Option<Template>,
+}
+
+/// Where records wait for the collector.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spool {
+    /// A folder of its own, on a disk that survives a restart.
+    pub directory: PathBuf,
+    /// When a record counts as safe.
+    #[serde(default)]
+    pub sync: Sync,
+    /// Size of a segment file.
+    #[serde(default = "default_segment")]
+    pub segment_size: ByteSize,
+    /// Of all segments together.
+    #[serde(default = "default_limit")]
+    pub limit: ByteSize,
+    /// At the limit.
+    #[serde(default)]
+    pub when_full: WhenFull,
+}
+
+fn default_segment() -> ByteSize {
+    ByteSize(8 * 1024 * 1024)
+}
+
+fn default_limit() -> ByteSize {
+    ByteSize(1024 * 1024 * 1024)
+}
+
+/// See [`Spool::sync`].
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Sync {
+    /// Survives the agent's death, not a loss of power.
+    #[default]
+    Process,
+    /// Survives a loss of power; a command waits for its group's sync.
+    Group,
+}
+
+/// See [`Spool::when_full`].
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenFull {
+    /// Nothing is forwarded until there is room.
+    #[default]
+    Stop,
+    /// Forwarded unrecorded, and a gap record says how many.
+    Shed,
+}
+
+/// Where records go.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Collector {
+    /// `unix:/path`, or `https://host:port` with `tls`.
+    pub address: String,
+    /// Certificates for `https`.
+    pub tls: Option<Tls>,
+}
+
+/// Files of the mutual TLS between node and collector.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tls {
+    /// Roots that the collector's certificate must lead to, PEM.
+    pub ca: PathBuf,
+    /// This node's certificate with its chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Name in the collector's certificate, where it is not the address's host.
+    pub server_name: Option<String>,
+}
+
+/// Limits of what is kept.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// Of one statement, and of all parameters of a command together.
+    pub capture: Option<ByteSize>,
+    /// Connections of one shard; at this many it accepts no more until one ends.
+    pub connections_per_shard: Option<u32>,
+    /// How long a dial to a server may take.
+    pub dial_timeout: Option<Duration>,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Log {
+    /// e.g. `info`, or `warn,verbatim_proxy=debug`.
+    pub level: Option<String>,
+    /// One line of text or of JSON.
+    #[serde(default)]
+    pub format: LogFormat,
+}
+
+/// See [`Log::format`].
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "camelCase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For machines.
+    Json,
+}

@@ -1,0 +1,207 @@
+//! One line of the live view: what a person reads at a glance, harmless to a terminal, never wrapped.
+
+use std::fmt::Write as _;
+
+use verbatim_api::v1;
+use verbatim_proxy::seam::Summary;
+
+/// Time, principal, service, operation, decision (and status, where it is not OK), duration, statement.
+/// Ends with a newline.
+pub(crate) fn format(summary: &Summary, columns: usize) -> String {
+    let mut line = String::with_capacity(columns + 8);
+    let clock = clock(summary.wall_nanos);
+    let (operation, outcome) = (operation(summary.operation), outcome(summary));
+    let duration = duration(summary);
+    let service = summary.service;
+    // Writing to a String cannot fail.
+    write!(line, "{clock} ").ok();
+    escape(short(&summary.principal).as_bytes(), &mut line);
+    write!(line, " {service} {operation} {outcome} {duration}").ok();
+    if let Some(rows) = summary.rows {
+        write!(line, " {rows} {}", if rows == 1 { "row" } else { "rows" }).ok();
+    }
+    line.push_str("  ");
+    // Every byte makes a column at least, but for those that continue a character: 4 a column is enough.
+    let most = columns.saturating_mul(4);
+    escape(summary.statement.get(..most).unwrap_or(&summary.statement), &mut line);
+    if let Some(error) = &summary.error {
+        line.push_str("  ← ");
+        escape(error.as_bytes(), &mut line);
+    }
+    let mut line = cut(&line, columns);
+    line.push('\n');
+    line
+}
+
+/// A federated principal's own part: project and pool are the same in every line.
+fn short(principal: &str) -> &str {
+    principal.split_once("/subject/").map_or(principal, |(_, subject)| subject)
+}
+
+/// UTC: a record's time is compared across machines.
+fn clock(wall_nanos: u64) -> String {
+    let millis = wall_nanos / 1_000_000;
+    let (seconds, millis) = (millis / 1000 % 86_400, millis % 1000);
+    format!("{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+fn operation(operation: v1::Operation) -> &'static str {
+    match operation {
+        v1::Operation::Query => "query",
+        v1::Operation::Execute => "execute",
+        v1::Operation::Fetch => "fetch",
+        v1::Operation::FunctionCall => "function",
+        v1::Operation::Cancel => "cancel",
+        v1::Operation::Connect => "connect",
+        v1::Operation::Unspecified => "-",
+    }
+}
+
+fn outcome(summary: &Summary) -> String {
+    let decision = match summary.decision {
+        v1::Decision::Allowed => "allowed",
+        v1::Decision::Denied => "DENIED",
+        v1::Decision::Held => "held",
+        v1::Decision::Expired => "EXPIRED",
+        v1::Decision::Abandoned => "ABANDONED",
+        v1::Decision::Unspecified => "-",
+    };
+    let status = match summary.status {
+        v1::Status::Error => "/error",
+        v1::Status::NotExecuted => "/not-executed",
+        v1::Status::OutcomeUnknown => "/outcome-unknown",
+        v1::Status::Suspended => "/suspended",
+        // What was not forwarded is said by the decision.
+        v1::Status::NotForwarded | v1::Status::Ok | v1::Status::Pending | v1::Status::Unspecified => "",
+    };
+    format!("{decision}{status}")
+}
+
+fn duration(summary: &Summary) -> String {
+    let micros = summary.duration.as_micros();
+    match micros {
+        0..1_000 => format!("{micros}us"),
+        1_000..1_000_000 => format!("{}.{}ms", micros / 1000, micros / 100 % 10),
+        _ => format!("{}.{:02}s", micros / 1_000_000, micros / 10_000 % 100),
+    }
+}
+
+/// What could move a cursor, hide text or reverse it is written out; runs of white space of SQL become
+/// one space.
+fn escape(bytes: &[u8], line: &mut String) {
+    let mut space = false;
+    for chunk in bytes.utf8_chunks() {
+        for char in chunk.valid().chars() {
+            let white = matches!(char, ' ' | '\n' | '\t' | '\r');
+            if white && space {
+                continue;
+            }
+            space = white;
+            match char {
+                _ if white => line.push(' '),
+                _ if char.is_control() || is_invisible(char) => {
+                    write!(line, "\\u{{{:x}}}", u32::from(char)).ok();
+                }
+                _ => line.push(char),
+            }
+        }
+        for byte in chunk.invalid() {
+            space = false;
+            write!(line, "\\x{byte:02x}").ok();
+        }
+    }
+}
+
+/// Formatting characters of Unicode (category Cf, separators of lines, variation selectors): zero-width
+/// ones, directional overrides, tags.
+fn is_invisible(char: char) -> bool {
+    matches!(u32::from(char),
+        0xAD | 0x34F | 0x600..=0x605 | 0x61C | 0x6DD | 0x70F | 0x115F..=0x1160 | 0x17B4..=0x17B5
+        | 0x180B..=0x180F | 0x200B..=0x200F | 0x2028..=0x202E | 0x2060..=0x206F | 0x3164 | 0xFE00..=0xFE0F
+        | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFFB | 0x1D173..=0x1D17A | 0xE0000..=0xE0FFF)
+}
+
+/// Cuts to so many columns. A character beyond the scripts of one column each counts as two: rather a
+/// line too short than one that wraps.
+fn cut(line: &str, columns: usize) -> String {
+    let width = |char: char| if u32::from(char) >= 0x1100 && !matches!(char, '…' | '←') { 2 } else { 1 };
+    if line.chars().map(width).sum::<usize>() <= columns {
+        return line.to_owned();
+    }
+    let room = columns.saturating_sub(1);
+    let mut used = 0;
+    let kept = line.chars().take_while(|char| {
+        used += width(*char);
+        used <= room
+    });
+    kept.chain(['…']).collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    pub(crate) fn summary() -> Summary {
+        Summary {
+            wall_nanos: 1_764_000_000_123_456_789,
+            principal: "local:host/alice".into(),
+            service: "postgresql",
+            operation: v1::Operation::Query,
+            decision: v1::Decision::Allowed,
+            status: v1::Status::Ok,
+            duration: Duration::from_micros(1234),
+            statement: b"select 1".to_vec(),
+            error: None,
+            rows: Some(1),
+        }
+    }
+
+    #[test]
+    fn a_command_is_one_line_with_everything_in_it() {
+        assert_eq!(
+            format(&summary(), 200),
+            "16:00:00.123Z local:host/alice postgresql query allowed 1.2ms 1 row  select 1\n"
+        );
+    }
+
+    #[test]
+    fn an_error_and_a_refusal_are_seen() {
+        let failed = Summary { status: v1::Status::Error, error: Some("no such\ntable".into()), ..summary() };
+        let line = format(&failed, 200);
+        assert!(line.contains(" allowed/error ") && line.ends_with("  ← no such table\n"), "{line}");
+        let denied =
+            Summary { decision: v1::Decision::Denied, status: v1::Status::NotForwarded, ..summary() };
+        assert!(format(&denied, 200).contains(" DENIED "));
+    }
+
+    #[test]
+    fn nothing_in_a_statement_can_drive_the_terminal() {
+        let statement =
+            "select '\x1b[2J\u{9b}31m\u{202e}' \n\t -- \x07".bytes().chain([0xff, 0xc3]).collect();
+        let line = format(&Summary { statement, ..summary() }, 200);
+        let expected = "  select '\\u{1b}[2J\\u{9b}31m\\u{202e}' -- \\u{7}\\xff\\xc3\n";
+        assert!(line.ends_with(expected), "{line}");
+        let named = format(&Summary { principal: "local:h/\x1bx".into(), ..summary() }, 200);
+        assert!(!named.contains('\x1b'));
+    }
+
+    #[test]
+    fn a_line_never_wraps() {
+        let long = Summary { statement: b"x".repeat(100_000), ..summary() };
+        for columns in [1, 2, 40, 80, 200] {
+            let line = format(&long, columns);
+            assert_eq!(line.trim_end_matches('\n').chars().count(), columns);
+            assert!(line.ends_with("…\n"));
+        }
+        let wide = format(&Summary { statement: "表".repeat(100).into_bytes(), ..summary() }, 100);
+        assert!(wide.chars().filter(|char| *char == '表').count() <= 20, "{wide}");
+    }
+
+    #[test]
+    fn a_federated_principal_is_shown_by_its_subject() {
+        let principal = "principal://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/subject/ns/a/sa/b";
+        assert!(format(&Summary { principal: principal.into(), ..summary() }, 200).contains(" ns/a/sa/b "));
+    }
+}

@@ -1,0 +1,369 @@
+//! `verbatim-agent run -- COMMAND`: captures one command, and leaves the machine as it was.
+//!
+//! Owns the order in which a run's parts are made and taken down: private folders, cgroups, collector,
+//! worker, command. What each does is in its own file.
+
+mod cgroups;
+mod collector;
+mod command;
+mod folders;
+mod supervise;
+mod watcher;
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use verbatim_api::v1::CoverageEvent;
+use verbatim_proxy::{ProxyConfig, seam::Policy};
+use verbatim_spool::{SpoolConfig, SyncMode, WhenFull};
+use verbatim_steer::{Action, CgroupVerdict, DestinationRule, FailMode, SteerConfig};
+use verbatim_sys::{
+    cgroup::{self, Cgroup},
+    privilege::{self, Capability, Person},
+    process::{self, Signals},
+};
+
+use crate::{
+    cli::RunArgs,
+    identity::{Fixed, federated, local},
+    live::{Sink, View},
+    logging,
+    ship::{Target, TlsFiles},
+    worker::{self, Ended, Plan, Seams, Worker},
+};
+use cgroups::Cgroups;
+use collector::Collector;
+use folders::Folders;
+use supervise::Supervisor;
+use watcher::{Traces, Watcher};
+
+/// Exit code where the agent itself failed.
+pub(crate) const FAILED: u8 = 125;
+
+/// How long what is left may take to be shipped.
+const SHIP_LIMIT: Duration = Duration::from_secs(15);
+/// How long children that outlive the command may take to end by themselves.
+const STRAGGLERS_GRACE: Duration = Duration::from_millis(250);
+/// How long the killed may take to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// What the connections of a command that is gone may take to end.
+const DRAIN: Duration = Duration::from_secs(2);
+/// Without a beat for this long, the command's new connections fail.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of all spools together.
+const SPOOL_LIMIT_BYTES: u64 = 1024 * 1024 * 1024;
+/// Of one segment.
+const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What the agent must be able to do.
+const NEEDED: [Capability; 10] = [
+    Capability::Bpf,
+    Capability::NetAdmin,
+    Capability::Perfmon,
+    Capability::SysAdmin,
+    Capability::SysPtrace,
+    Capability::SetUid,
+    Capability::SetGid,
+    Capability::SetPcap,
+    Capability::DacOverride,
+    Capability::Kill,
+];
+
+/// Why nothing was captured.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(
+        "missing privileges ({0}): capturing needs root, so run `sudo verbatim-agent run …`; the command itself \
+         then runs as you"
+    )]
+    Privileges(String),
+    #[error(transparent)]
+    Logging(#[from] logging::LoggingError),
+    #[error("cannot write the live view to {path}: {source}")]
+    Live { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Folder(#[from] folders::FolderError),
+    #[error(transparent)]
+    Cgroup(#[from] cgroups::CgroupError),
+    #[error(transparent)]
+    Collector(#[from] collector::CollectorError),
+    #[error(transparent)]
+    Target(#[from] crate::ship::TargetError),
+    #[error(transparent)]
+    Command(#[from] command::CommandError),
+    #[error(transparent)]
+    Start(#[from] worker::StartError),
+    #[error("cannot {what}: {source}")]
+    System { what: &'static str, source: io::Error },
+}
+
+impl RunError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Command(error) => error.exit_code(),
+            _ => FAILED,
+        }
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
+    move |source| RunError::System { what, source }
+}
+
+/// Runs the command; its exit code, or ours.
+pub(crate) fn run(args: &RunArgs, policy: Arc<dyn Policy>) -> u8 {
+    match prepared(args, policy) {
+        Ok(code) => code,
+        Err(error) => {
+            crate::say(&error.to_string());
+            error.exit_code()
+        }
+    }
+}
+
+/// Everything that has to be made before the first thread, and is taken down after the last.
+fn prepared(args: &RunArgs, policy: Arc<dyn Policy>) -> Result<u8, RunError> {
+    logging::start(&args.log, args.log_format)?;
+    check_privileges()?;
+    let person = command::invoker()?;
+    let mount = cgroup::mount_point().map_err(cgroups::CgroupError::NoMount)?;
+    let sink = Sink::open(args.live.as_deref())
+        .map_err(|source| RunError::Live { path: args.live.clone().unwrap_or_default(), source })?;
+    let destination = Destination::of(args)?;
+    let id = crate::short_id();
+    let folders = Folders::plan(&id, args.data.as_deref())?;
+
+    let signals = Signals::new(&[process::SIGINT, process::SIGTERM, process::SIGHUP, process::SIGQUIT])
+        .map_err(system("take signals"))?;
+    // What it is to remove is named before it is made.
+    let watcher = Watcher::start(Traces {
+        cgroup: cgroups::root_path(&mount, &id),
+        private: folders.private.clone(),
+        keep: (!folders.kept && !destination.is_own()).then(|| folders.data.clone()),
+    })
+    .map_err(system("start the watcher"))?;
+
+    let code =
+        in_folders(args, policy, &Surroundings { person, mount, id, folders, destination }, sink, signals);
+    drop(watcher);
+    code
+}
+
+/// What a run has to go by.
+struct Surroundings {
+    person: Person,
+    mount: PathBuf,
+    id: String,
+    folders: Folders,
+    destination: Destination,
+}
+
+/// Where the records go.
+enum Destination {
+    /// To a collector of our own, by this program.
+    Own(PathBuf),
+    /// To one that runs already.
+    Other(Box<Target>),
+}
+
+impl Destination {
+    fn of(args: &RunArgs) -> Result<Self, RunError> {
+        let Some(address) = &args.collector else {
+            return Ok(Self::Own(collector::program(args.collector_bin.as_deref())?));
+        };
+        let files = [&args.collector_ca, &args.collector_certificate, &args.collector_key];
+        let tls = match files {
+            [Some(ca), Some(certificate), Some(key)] => Some(TlsFiles {
+                ca: ca.clone(),
+                certificate: certificate.clone(),
+                key: key.clone(),
+                server_name: None,
+            }),
+            _ => None,
+        };
+        Ok(Self::Other(Box::new(Target::parse(address, tls.as_ref())?)))
+    }
+
+    fn is_own(&self) -> bool {
+        matches!(self, Self::Own(_))
+    }
+}
+
+fn check_privileges() -> Result<(), RunError> {
+    let missing = privilege::missing(&NEEDED).map_err(system("look at capabilities"))?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|capability| capability.name()).collect();
+    Err(RunError::Privileges(names.join(", ")))
+}
+
+fn in_folders(
+    args: &RunArgs,
+    policy: Arc<dyn Policy>,
+    around: &Surroundings,
+    sink: Sink,
+    signals: Signals,
+) -> Result<u8, RunError> {
+    let made = around.folders.make();
+    let code = made.map_err(RunError::from).and_then(|()| in_cgroups(args, policy, around, sink, signals));
+    // Where the collector has not got everything, the spool is all there is.
+    let keep = code.as_ref().is_ok_and(|(_, shipped)| !shipped);
+    around.folders.remove(keep);
+    code.map(|(code, _)| code)
+}
+
+fn in_cgroups(
+    args: &RunArgs,
+    policy: Arc<dyn Policy>,
+    around: &Surroundings,
+    sink: Sink,
+    signals: Signals,
+) -> Result<(u8, bool), RunError> {
+    match cgroups::sweep(&around.mount) {
+        Ok(0) => {}
+        Ok(swept) => tracing::warn!(swept, "cgroups of runs removed that were killed with their watchers"),
+        Err(error) => tracing::debug!(%error, "cgroups cannot be listed"),
+    }
+    let cgroups = Cgroups::make(&around.mount, &around.id)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime
+        .map_err(system("make a runtime"))
+        .and_then(|runtime| runtime.block_on(captured(args, policy, around, sink, signals, &cgroups)));
+    cgroups.leave();
+    outcome
+}
+
+/// The run itself: the command's exit code, and whether everything was shipped.
+async fn captured(
+    args: &RunArgs,
+    policy: Arc<dyn Policy>,
+    around: &Surroundings,
+    sink: Sink,
+    signals: Signals,
+    cgroups: &Cgroups,
+) -> Result<(u8, bool), RunError> {
+    let mut supervisor = Supervisor::new(signals).map_err(system("wait for signals"))?;
+    let workload = cgroups.workload.path();
+    let (collector, target) = match &around.destination {
+        Destination::Own(program) => {
+            let collector = Collector::start(program, &around.folders, workload)?;
+            (Some(collector), Target::unix(around.folders.ingest()))
+        }
+        Destination::Other(target) => (None, Target::clone(target)),
+    };
+    let view = View::start(sink).map_err(system("start the live view"))?;
+    let seams = Seams {
+        identities: Arc::new(Fixed::new(identity(args, around, &cgroups.workload))),
+        policy,
+        observer: Arc::new(view.watching()),
+    };
+    let worker = Worker::start(plan(args, around, cgroups, target.clone())?, seams)?;
+    let outcome = attached(args, around, cgroups, &worker, &mut supervisor).await;
+
+    let Ended { shipped, stats } = worker.stop(DRAIN, supervisor.limit(SHIP_LIMIT, collector.as_ref())).await;
+    view.finish();
+    drop(collector);
+    let code = outcome?;
+    say_end(around, &target, shipped, &stats);
+    Ok((code, shipped))
+}
+
+/// From attaching to the end of everything that the command has started.
+async fn attached(
+    args: &RunArgs,
+    around: &Surroundings,
+    cgroups: &Cgroups,
+    worker: &Worker,
+    supervisor: &mut Supervisor,
+) -> Result<u8, RunError> {
+    let made = worker.steering().namespaces().add_current("here").map_err(worker::StartError::from)?;
+    worker::listen(worker.shards(), made).await.map_err(worker::StartError::from)?;
+    worker.attach().await?;
+    let child = command::start(&args.command, &around.person, &cgroups.workload)?;
+    let status = supervisor.wait(child, &cgroups.workload).await.map_err(system("wait for the command"));
+    end_stragglers(&cgroups.workload, worker).await?;
+    Ok(command::exit_code(status?))
+}
+
+/// Names and kills what the command has left running.
+async fn end_stragglers(workload: &Cgroup, worker: &Worker) -> Result<(), RunError> {
+    let failed = system("end what the command has left running");
+    if workload.wait_empty(STRAGGLERS_GRACE).map_err(&failed)? {
+        return Ok(());
+    }
+    let left = workload.members().map_err(&failed)?;
+    workload.kill().map_err(&failed)?;
+    if !workload.wait_empty(KILL_LIMIT).map_err(&failed)? {
+        tracing::error!("processes of the command do not end; their cgroup is left behind");
+    }
+    if left.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> =
+        left.iter().map(|member| format!("{} ({})", member.pid, member.comm.escape_debug())).collect();
+    let names = names.join(", ");
+    crate::say(&format!("the command left processes running, which were ended: {names}"));
+    let count = u64::try_from(left.len()).unwrap_or(u64::MAX);
+    worker.cover(CoverageEvent::StragglersKilled, count, names).await;
+    Ok(())
+}
+
+fn identity(args: &RunArgs, around: &Surroundings, workload: &Cgroup) -> verbatim_proxy::seam::Identity {
+    let node = process::host_name();
+    let cgroup = workload.path().strip_prefix(&around.mount).unwrap_or(workload.path());
+    let cgroup = cgroup.to_string_lossy();
+    match (&args.service_account, args.project_number, &args.pool) {
+        (Some(account), Some(number), Some(pool)) => federated(account, number, pool, &node, &cgroup),
+        _ => local(&around.person, &node, &cgroup),
+    }
+}
+
+fn plan(args: &RunArgs, around: &Surroundings, cgroups: &Cgroups, target: Target) -> Result<Plan, RunError> {
+    let id = |cgroup: &Cgroup| cgroup.id().map_err(system("read a cgroup's id"));
+    let shards = crate::shards(args.shards);
+    let steer = SteerConfig {
+        own_cgroups: vec![id(&cgroups.agent)?],
+        heartbeat_timeout: HEARTBEAT_TIMEOUT,
+        shards,
+        ..SteerConfig::new(cgroups.root.path())
+    };
+    let verdict = CgroupVerdict { action: Action::Steer, fail_mode: FailMode::Closed };
+    Ok(Plan {
+        steer,
+        destinations: DestinationRule::steer_everything().to_vec(),
+        cgroups: vec![(id(&cgroups.workload)?, verdict)],
+        proxy: ProxyConfig::default(),
+        spool: SpoolConfig {
+            directory: around.folders.spool(),
+            sync: if args.sync { SyncMode::Group } else { SyncMode::Process },
+            segment_bytes: SEGMENT_BYTES,
+            limit_bytes: SPOOL_LIMIT_BYTES,
+            when_full: WhenFull::Stop,
+            head_interval: crate::HEAD_INTERVAL,
+            node: process::host_name(),
+        },
+        target,
+    })
+}
+
+/// One line on what was recorded and where it is.
+fn say_end(around: &Surroundings, target: &Target, shipped: bool, stats: &verbatim_proxy::Stats) {
+    let spliced: u64 = stats.spliced.iter().map(|(_, count)| count).sum();
+    let mut what = format!("{} commands recorded", stats.commands);
+    if spliced > 0 {
+        what.push_str(&format!(", {spliced} connections recorded that could not be decoded"));
+    }
+    let data = around.folders.data.display();
+    let where_to = match (&around.destination, shipped) {
+        (_, false) => format!(
+            "the collector {target} has not acknowledged all of them: the rest is in {data}/spool; run again \
+             with --data {data} and the same collector to send it"
+        ),
+        (Destination::Other(_), true) => format!("all are with the collector {target}"),
+        (Destination::Own(_), true) if around.folders.kept => {
+            format!("read them with: verbatim --data {data} records")
+        }
+        (Destination::Own(_), true) => "nothing is kept: give --data DIR to keep them".to_owned(),
+    };
+    crate::say(&format!("{what}; {where_to}"));
+}

@@ -1,0 +1,102 @@
+//! The worker's own records: heartbeats with counters, and what steering did and did not cover.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::{
+    sync::mpsc::Receiver,
+    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
+};
+use verbatim_api::v1::{self, CoverageEvent, RecordKind, envelope::Detail};
+use verbatim_proxy::{Shards, Stats};
+use verbatim_spool::Draft;
+use verbatim_steer::Steering;
+
+use super::events::Report;
+
+/// Between two heartbeat records of a chain.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// A full spool may keep a record of ours waiting for this long; then the next one tries.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks at what is still open.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A heartbeat record in each chain, as long as it runs.
+pub(crate) async fn heartbeats(steering: Arc<Steering>, shards: Arc<Shards>) {
+    let mut beats = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        heartbeat(&steering, &shards).await;
+    }
+}
+
+/// One in each chain.
+pub(crate) async fn heartbeat(steering: &Steering, shards: &Shards) {
+    let kernel = steering.counters().unwrap_or_else(|error| {
+        tracing::error!(%error, "the kernel's counters cannot be read");
+        Vec::new()
+    });
+    let counters: Vec<v1::Counter> = kernel
+        .into_iter()
+        .chain(relayed(&shards.stats()))
+        .map(|(name, value)| v1::Counter { name: name.to_owned(), value })
+        .collect();
+    for shard in 0..shards.count() {
+        let heartbeat = v1::Heartbeat { counters: counters.clone() };
+        append(shards, shard, draft(RecordKind::Heartbeat, Detail::Heartbeat(heartbeat), String::new()))
+            .await;
+    }
+}
+
+fn relayed(stats: &Stats) -> [(&'static str, u64); 9] {
+    [
+        ("proxy_accepted", stats.accepted),
+        ("proxy_open", stats.open),
+        ("proxy_dialled", stats.dialled),
+        ("proxy_dial_failed", stats.dial_failed),
+        ("proxy_no_flow", stats.no_flow),
+        ("proxy_commands", stats.commands),
+        ("proxy_denied", stats.denied),
+        ("proxy_held", stats.held),
+        ("proxy_panics", stats.panics),
+    ]
+}
+
+/// Records what the kernel reports until its events end.
+pub(crate) async fn events(mut reports: Receiver<Report>, shards: Arc<Shards>) {
+    while let Some(report) = reports.recv().await {
+        coverage(&shards, CoverageEvent::Missed, report.count, report.note).await;
+    }
+}
+
+/// Writes one coverage record into the first chain.
+pub(crate) async fn coverage(shards: &Shards, event: CoverageEvent, count: u64, note: String) {
+    let coverage = v1::Coverage { event: event.into(), count };
+    append(shards, 0, draft(RecordKind::Coverage, Detail::Coverage(coverage), note)).await;
+}
+
+fn draft(kind: RecordKind, detail: Detail, note: String) -> Draft {
+    let envelope = v1::Envelope { kind: kind.into(), detail: Some(detail), ..v1::Envelope::default() };
+    let content = (!note.is_empty()).then(|| v1::Content { note, ..v1::Content::default() });
+    Draft { envelope, content }
+}
+
+async fn append(shards: &Shards, shard: usize, draft: Draft) {
+    let kind = draft.envelope.kind();
+    match timeout(PATIENCE, shards.append(shard, draft)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::error!(%error, ?kind, "record of the agent's own was not written"),
+        Err(_elapsed) => {
+            tracing::warn!(?kind, shard, "record of the agent's own waits for room in the spool")
+        }
+    }
+}
+
+/// Waits until no connection is open, or the time is over.
+pub(crate) async fn settle(shards: &Shards, limit: Duration) {
+    let end = Instant::now() + limit;
+    while shards.stats().open > 0 && Instant::now() < end {
+        sleep(LOOK).await;
+    }
+}
