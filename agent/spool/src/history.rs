@@ -96,6 +96,8 @@ impl History {
             expected: tail.map(|tail| (tail.next_sequence, tail.hash)),
             deleted: tail.map(|tail| tail.ordinal),
             broken: false,
+            lost: Rest::default(),
+
             heads: read_heads(&heads_path(folder, &id))?,
             chain: Chain {
                 id,
@@ -112,6 +114,10 @@ impl History {
             let path = folder.join(segment::file_name(&id, *ordinal));
             self.read_segment(&mut reading, path, *ordinal, buffer)?;
         }
+        // Some may not even have left a frame behind: the numbers of those after them tell.
+        let missing = reading.lost.next_sequence.saturating_sub(reading.chain.next_sequence);
+        reading.lost.entries = reading.lost.entries.max(missing);
+        self.lost.add(&reading.lost);
         match reading.chain.next_sequence {
             0 => self.drop_empty(&reading.chain),
             _ => {
@@ -158,7 +164,7 @@ impl History {
             return self.put_aside_whole(reading, path, buffer);
         };
         // What follows in the chain goes on from here, or it is put aside by what it expects.
-        self.put_aside_rest(&scanned, &path, buffer.len())?;
+        self.put_aside_rest(reading, &scanned, &path, buffer.len())?;
         reading.take(&scanned, path);
         Ok(())
     }
@@ -171,19 +177,28 @@ impl History {
         bytes: &[u8],
     ) -> Result<(), OpenError> {
         let body = bytes.get(segment::HEADER..).unwrap_or_default();
-        let lost = rest(body);
+        let lost = rest(body, &reading.chain.id);
+        // If others follow, it was one that was written and did not reach the disk.
+        reading.broken = true;
         if lost.bytes == 0 && bytes.iter().take(segment::HEADER).all(|byte| *byte == 0) {
             return fs::remove_file(&path).map_err(io_error("remove", &path));
         }
-        reading.broken = true;
-        self.lost.add(&lost);
+        reading.lost.add(&lost);
+
         self.aside.push(Aside::File(path));
         Ok(())
     }
 
-    fn put_aside_rest(&mut self, scanned: &Scanned, path: &Path, length: usize) -> Result<(), OpenError> {
+    fn put_aside_rest(
+        &mut self,
+        reading: &mut Reading,
+        scanned: &Scanned,
+        path: &Path,
+        length: usize,
+    ) -> Result<(), OpenError> {
         if scanned.rest.bytes > 0 {
-            self.lost.add(&scanned.rest);
+            reading.lost.add(&scanned.rest);
+
             self.aside.push(Aside::Rest {
                 path: path.to_owned(),
                 offset: scanned.end as u64,
@@ -240,6 +255,8 @@ struct Reading {
     deleted: Option<u32>,
     /// Something before does not hold: what follows is put aside.
     broken: bool,
+    /// What is put aside of this chain.
+    lost: Rest,
     heads: BTreeMap<u64, v1::SignedHead>,
     chain: Chain,
 }

@@ -2,7 +2,7 @@
 
 use prost::Message;
 use verbatim_api::{
-    chain::{self, Hash},
+    chain::{self, ChainId, Hash},
     v1,
 };
 
@@ -41,12 +41,16 @@ pub(crate) struct Rest {
     pub(crate) from_wall_nanos: u64,
     /// Wall clock of the latest.
     pub(crate) to_wall_nanos: u64,
+    /// Sequence behind the highest of the chain among them.
+    pub(crate) next_sequence: u64,
 }
 
 impl Rest {
     pub(crate) fn add(&mut self, other: &Self) {
         self.bytes += other.bytes;
         self.entries += other.entries;
+        self.next_sequence = self.next_sequence.max(other.next_sequence);
+
         self.cover(other.from_wall_nanos);
         self.cover(other.to_wall_nanos);
     }
@@ -87,7 +91,8 @@ impl Scanned {
             }
             scanned.end = (scanned.end + frame.size).min(bytes.len());
         }
-        scanned.rest = rest(&bytes[scanned.end..]);
+        scanned.rest = rest(&bytes[scanned.end..], &header.chain);
+
         Some(scanned)
     }
 
@@ -169,7 +174,7 @@ fn opened(envelope: &[u8]) -> Option<v1::ChainOpened> {
 }
 
 /// Counts what is left behind the end of the frames. Frames begin at multiples of four.
-pub(crate) fn rest(bytes: &[u8]) -> Rest {
+pub(crate) fn rest(bytes: &[u8], chain: &ChainId) -> Rest {
     let mut rest = Rest { bytes: significant(bytes), ..Rest::default() };
     if rest.bytes == 0 {
         return rest;
@@ -182,7 +187,10 @@ pub(crate) fn rest(bytes: &[u8]) -> Rest {
                     rest.entries += 1;
                     let glance =
                         frame::split_entry(frame.body).and_then(|(envelope, _)| Glance::parse(envelope));
-                    rest.cover(glance.map_or(0, |glance| glance.wall_nanos));
+                    if let Some(glance) = glance.filter(|glance| glance.chain_id == chain) {
+                        rest.cover(glance.wall_nanos);
+                        rest.next_sequence = rest.next_sequence.max(glance.sequence.saturating_add(1));
+                    }
                 }
                 at += frame.size;
             }

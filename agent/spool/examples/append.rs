@@ -1,0 +1,144 @@
+//! What appending costs: nanoseconds per record, in process mode, with a started and a finished record per
+//! command, while a shipper reads and acknowledges.
+//!
+//! `cargo run --release -p verbatim-spool --example append [RECORDS]`
+
+use std::time::{Duration, Instant};
+
+use verbatim_api::v1;
+use verbatim_spool::{AppendError, Draft, SpoolConfig, SyncMode, WhenFull};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let records: u64 = std::env::args().nth(1).map_or(Ok(1_000_000), |n| n.parse())?;
+    let directory = std::env::temp_dir().join(format!("verbatim-append-{}", std::process::id()));
+    let mut opened = verbatim_spool::open(&config(&directory), 1)?;
+    let mut outbox = opened.outboxes.remove(0);
+    let shipper = std::thread::spawn(move || {
+        let mut shipped = 0;
+        while !outbox.drained() {
+            match outbox.next_batch(1000, 1 << 20) {
+                Ok(Some(batch)) => {
+                    shipped += batch.entries.len();
+                    let last = batch.first_sequence + batch.entries.len() as u64 - 1;
+                    outbox.acknowledge(&batch.chain_id, last);
+                }
+                Ok(None) => std::thread::sleep(Duration::from_millis(1)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        shipped
+    });
+    let spool = opened.spools.remove(0);
+    let (mut appending, mut building, mut waited) = (Duration::ZERO, Duration::ZERO, 0_u64);
+    let mut slowest = Duration::ZERO;
+    let started_at = Instant::now();
+    let mut command = Vec::new();
+    for n in 0..records {
+        let at = Instant::now();
+        let draft = if n % 2 == 0 { started() } else { finished(&command) };
+        building += at.elapsed();
+        let mut again = draft;
+        loop {
+            let kept = again.clone();
+            let at = Instant::now();
+            let result = spool.append(again);
+            let took = at.elapsed();
+            match result {
+                Ok(appended) => {
+                    appending += took;
+                    slowest = slowest.max(took);
+                    command = appended.record_id.to_vec();
+                    break;
+                }
+                Err(AppendError::Full) => {
+                    waited += 1;
+                    again = kept;
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let total = started_at.elapsed();
+    spool.close();
+    let shipped = shipper.join().map_err(|_| "the shipper panicked")?;
+    drop(opened);
+    std::fs::remove_dir_all(&directory)?;
+    let per = |duration: Duration| duration.as_nanos() / u128::from(records);
+    println!(
+        "{records} records: append {} ns each (slowest {slowest:?}), building a draft {} ns",
+        per(appending),
+        per(building)
+    );
+    println!("{} ns each in all; waited for room {waited} times; shipped {shipped}", per(total));
+    Ok(())
+}
+
+fn config(directory: &std::path::Path) -> SpoolConfig {
+    SpoolConfig {
+        directory: directory.to_owned(),
+        sync: SyncMode::Process,
+        segment_bytes: 8 << 20,
+        limit_bytes: 1 << 30,
+        when_full: WhenFull::Stop,
+        head_interval: Duration::from_millis(100),
+        node: "node-1".into(),
+    }
+}
+
+fn started() -> Draft {
+    Draft {
+        envelope: v1::Envelope {
+            kind: v1::RecordKind::Started.into(),
+            flow_id: vec![5; 16],
+            workload: Some(v1::Workload {
+                principal_kind: v1::PrincipalKind::Local.into(),
+                pod_name: "pgbench-0".into(),
+                namespace: "shop".into(),
+                service_account: "orders".into(),
+                node: "node-1".into(),
+                cgroup_id: 4711,
+                ..Default::default()
+            }),
+            protocol: v1::Protocol::Postgresql.into(),
+            operation: v1::Operation::Query.into(),
+            capture: v1::Capture::Decoded.into(),
+            decision: v1::Decision::Allowed.into(),
+            status: v1::Status::Pending.into(),
+            ..Default::default()
+        },
+        content: Some(v1::Content {
+            statement: Some(v1::Statement {
+                text: b"SELECT abalance FROM pgbench_accounts WHERE aid = 4711;".to_vec(),
+                full_length: 55,
+                ..Default::default()
+            }),
+            target: Some(v1::Target {
+                service: "postgresql".into(),
+                address: "10.0.0.5".into(),
+                port: 5432,
+                database: "bench".into(),
+                user: "postgres".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+    }
+}
+
+fn finished(command: &[u8]) -> Draft {
+    Draft {
+        envelope: v1::Envelope {
+            kind: v1::RecordKind::Finished.into(),
+            flow_id: vec![5; 16],
+            command_id: command.to_vec(),
+            status: v1::Status::Ok.into(),
+            rows: Some(1),
+            duration_nanos: 100_000,
+            bytes_sent: 60,
+            bytes_received: 80,
+            ..Default::default()
+        },
+        content: Some(v1::Content { command_tag: "SELECT 1".into(), ..Default::default() }),
+    }
+}
