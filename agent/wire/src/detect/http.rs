@@ -33,7 +33,8 @@ pub(super) fn detect(bytes: &[u8]) -> Detection {
     let (Some(target), Some(version), None) = (words.next(), words.next(), words.next()) else {
         return Detection::Unknown;
     };
-    if !matches!(version, b"HTTP/1.0" | b"HTTP/1.1") || target.is_empty() {
+    let clean = !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
+    if !matches!(version, b"HTTP/1.0" | b"HTTP/1.1") || !clean {
         return Detection::Unknown;
     }
     let connect = bytes.starts_with(b"CONNECT ");

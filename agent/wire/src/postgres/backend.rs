@@ -170,7 +170,7 @@ impl Core {
         self.copy_in = false;
         match self.queue.front_mut() {
             Some(Owed::Query { failed: false, commands, .. }) => {
-                let next = commands.pop_front();
+                let next = commands.next();
                 let last = commands.is_empty();
                 match next {
                     Some(command) => self.complete(command, ending, last, sink),
@@ -235,7 +235,7 @@ impl Core {
                 self.complete(command, ending, true, sink);
             }
             Some(Owed::Query { serial, mut commands, .. }) => {
-                let failed = commands.pop_front();
+                let failed = commands.next();
                 self.queue.push_front(Owed::Query { serial, commands, failed: true });
                 match failed {
                     Some(command) => {
@@ -355,6 +355,8 @@ impl Core {
         self.notices.clear();
         self.copy_in = false;
         if self.queue.is_empty() {
+            // Whatever took names away has done so, or has failed.
+            self.forgetting = 0;
             self.unsynced = self.extended > 0;
         }
         if state == TransactionState::Idle {

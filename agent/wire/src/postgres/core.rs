@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::{
     names::{Names, Serial},
     outcome::Rejected,
-    pipeline::{InFlight, Owed, Script},
+    pipeline::{Commands, InFlight, Owed, Script},
     statements::{Budget, Portal, Statement},
 };
 use crate::{
@@ -57,13 +57,24 @@ pub(super) enum Pending {
     Query {
         serial: Serial,
         simple: bool,
-        commands: VecDeque<InFlight>,
+        commands: Commands,
     },
     Execute {
         command: InFlight,
         portal: Option<std::sync::Arc<Portal>>,
     },
     Cancel(InFlight),
+}
+
+impl Pending {
+    /// How many of its commands take names away.
+    pub(super) fn forgetting(&self) -> usize {
+        match self {
+            Self::Query { commands, .. } => commands.iter().filter(|c| c.forgets.is_some()).count(),
+            Self::Execute { command, .. } => usize::from(command.forgets.is_some()),
+            Self::Cancel(_) => 0,
+        }
+    }
 }
 
 /// A unit about which nothing is decided yet, or only by its prefix.
@@ -95,6 +106,10 @@ pub(super) struct Core {
     commands: u64,
     pub(super) serial: Serial,
 
+    /// The last Sync of the client.
+    pub(super) last_sync: Serial,
+    /// Commands in flight that take names away when they succeed.
+    pub(super) forgetting: usize,
     /// Bytes of extended messages since the last Execute.
     pub(super) extended: u64,
     /// The client sent extended messages after which no ReadyForQuery has come.
@@ -139,6 +154,8 @@ impl Core {
             units: 0,
             commands: 0,
             serial: 0,
+            last_sync: 0,
+            forgetting: 0,
             extended: 0,
             unsynced: false,
             copy_in: false,

@@ -34,6 +34,7 @@ impl Core {
 
     /// The server will get it: what does it owe?
     fn forwarded(&mut self, pending: Pending) {
+        self.forgetting = self.forgetting.saturating_add(pending.forgetting());
         match pending {
             Pending::Query { serial, simple, commands } => {
                 self.drop_unnamed(serial, simple);

@@ -1,6 +1,6 @@
 //! What the client's messages do to the session.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     core::{Core, Mode, Pending},
@@ -8,8 +8,8 @@ use super::{
     long::{LongBound, LongStatement},
     messages::frontend::{self as messages, Target},
     names::Serial,
-    outcome::{bare_command, execute_command},
-    pipeline::{Encryption, InFlight, Owed},
+    outcome::{bare_command, execute_command, push_alternatives},
+    pipeline::{Commands, Encryption, InFlight, Owed},
     redact, split,
     startup::Packet,
     statements::{self, Arguments, Portal, Statement},
@@ -145,13 +145,15 @@ impl Core {
         };
         let parts = split::split(text, self.standard_strings, limit);
         let cut_off = parts.len() == limit && limit > 1;
+        let single = parts.len() == 1;
         let mut announced = Vec::with_capacity(parts.len());
-        let mut commands = VecDeque::with_capacity(parts.len());
+        let mut commands = Commands::default();
         // The first statement has what is no statement's: the message's frame.
         let mut sent = length.saturating_sub(text.len() as u64);
         for (index, part) in parts.into_iter().enumerate() {
             let statement = text.get(part.clone()).unwrap_or_default();
-            let mut command = self.in_flight(sent.saturating_add(statement.len() as u64));
+            let own = if single { length } else { sent.saturating_add(statement.len() as u64) };
+            let mut command = self.in_flight(own);
             sent = 0;
             command.forgets = forgets(statement);
             let mut shown = bare_command(command.id, Operation::Query);
@@ -159,7 +161,7 @@ impl Core {
             shown.redactions = within(redactions, part.start as u64, shown.statement.bytes.len() as u64);
             shown.statement_index = u32::try_from(index).unwrap_or(u32::MAX);
             announced.push(shown);
-            commands.push_back(command);
+            commands.push(command);
         }
         if let Some(last) = announced.last_mut().filter(|_| cut_off) {
             last.partly = Some(OpaqueReason::Limit);
@@ -188,7 +190,7 @@ impl Core {
         shown.parameters = statements::untyped(&arguments.list);
         shown.partly = arguments.partly;
         self.extended = 0;
-        let commands = [command].into();
+        let commands = Commands::one(command);
         self.start(vec![shown], Pending::Query { serial, simple: false, commands }, sink);
         Ok(())
     }
@@ -219,8 +221,14 @@ impl Core {
         length: u64,
     ) -> Result<(), OpaqueReason> {
         let serial = self.extended(length);
-        let bound = self.statements.latest(statement).cloned();
-        let partly = bound.is_none().then(|| unknown(self.statements.overflowed()));
+        let (bound, alternatives) = self.statements.candidates(statement, self.last_sync);
+        let bound = (bound.cloned(), alternatives.into_iter().cloned().collect::<Vec<_>>());
+        let doubtful = !bound.1.is_empty() || (self.forgetting > 0 && !statement.is_empty());
+        let partly = match &bound.0 {
+            None => Some(unknown(self.statements.overflowed())),
+            Some(_) if doubtful => Some(OpaqueReason::Desynchronised),
+            Some(_) => None,
+        };
         let portal = Arc::new(Portal::new(portal.to_vec(), statement.to_vec(), bound, arguments, partly));
         self.portals.propose(&portal.name, serial, Some(Arc::clone(&portal)));
         self.push(Owed::Bind { serial, portal })
@@ -241,7 +249,8 @@ impl Core {
         self.extended(length);
         let sent = ::core::mem::take(&mut self.extended);
         let command = self.in_flight(sent);
-        let portal = self.portals.latest(name).cloned();
+        let (portal, others) = self.portals.candidates(name, self.last_sync);
+        let (portal, others) = (portal.cloned(), others.into_iter().cloned().collect::<Vec<_>>());
         let mut command_forgets = None;
         let mut shown = match &portal {
             Some(portal) => {
@@ -259,6 +268,11 @@ impl Core {
                 shown
             }
         };
+        for other in others {
+            shown.partly = shown.partly.or(Some(OpaqueReason::Desynchronised));
+            push_alternatives(&mut shown, other.statement.as_slice());
+            push_alternatives(&mut shown, &other.alternatives);
+        }
         if max_rows > 0 {
             shown.attributes.push(("max_rows", max_rows.to_string().into_bytes()));
         }
@@ -300,6 +314,7 @@ impl Core {
             return Ok(());
         }
         let serial = self.next_serial();
+        self.last_sync = serial;
         self.unsynced = true;
         self.push(Owed::Sync { serial })
     }

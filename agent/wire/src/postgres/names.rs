@@ -2,7 +2,8 @@
 //!
 //! A client uses a name right after the message that defines it, the answer still being under way. So a
 //! name has versions: the last one is what the client means; the server's answer confirms a version,
-//! which forgets the ones before, or retracts it.
+//! which forgets the ones before, or retracts it. A version behind which the client sent a Sync may fail
+//! without failing what comes after the Sync: until the answer comes the name may mean the ones before.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -80,6 +81,21 @@ impl<T> Names<T> {
             return self.unnamed.latest();
         }
         self.named.get(significant(name))?.latest()
+    }
+
+    /// What the name may mean to the server in a message after `last_sync`, the likeliest first.
+    pub(super) fn candidates(&self, name: &[u8], last_sync: Serial) -> (Option<&Arc<T>>, Vec<&Arc<T>>) {
+        let slot = if name.is_empty() { Some(&self.unnamed) } else { self.named.get(significant(name)) };
+        let Some(slot) = slot else {
+            return (None, Vec::new());
+        };
+        let settled =
+            slot.versions.len() < 2 || slot.versions.back().is_none_or(|(serial, _)| *serial > last_sync);
+        if settled {
+            return (slot.latest(), Vec::new());
+        }
+        let mut versions = slot.versions.iter().rev().filter_map(|(_, value)| value.as_ref());
+        (versions.next(), versions.collect())
     }
 
     /// The client defines a name, or takes it away.
@@ -176,6 +192,22 @@ mod tests {
         names.confirm(b"s", 3);
         assert_eq!(latest(&names, b"s"), None);
         assert!(names.named.is_empty());
+    }
+
+    #[test]
+    fn a_name_that_is_not_settled_behind_a_sync_has_every_meaning_that_it_may_have() {
+        let mut names = Names::new(10);
+        names.propose(b"s", 1, Some(Arc::new(1)));
+        names.confirm(b"s", 1);
+        names.propose(b"s", 3, Some(Arc::new(3)));
+        let candidates = |names: &Names<u32>, sync| {
+            let (first, others) = names.candidates(b"s", sync);
+            (first.map(|value| **value), others.len())
+        };
+        assert_eq!(candidates(&names, 2), (Some(3), 0));
+        assert_eq!(candidates(&names, 4), (Some(3), 1));
+        names.confirm(b"s", 3);
+        assert_eq!(candidates(&names, 4), (Some(3), 0));
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Core {
     pub(super) fn end_pending(&mut self, pending: &Pending, status: Status, sink: &mut dyn Sink) {
         match pending {
             Pending::Query { commands, .. } => {
-                for command in commands {
+                for command in commands.iter() {
                     self.end(command, status, None, sink);
                 }
             }
@@ -273,7 +273,15 @@ pub(super) fn execute_command(id: CommandId, operation: Operation, portal: &Port
     command.portal_name.clone_from(&portal.name);
     command.parameters = portal.parameters();
     command.partly = portal.partly;
+    push_alternatives(&mut command, &portal.alternatives);
     command
+}
+
+/// Texts that a name may have meant instead, when the client did not wait for the server to settle it.
+pub(super) fn push_alternatives(command: &mut Command, statements: &[Arc<Statement>]) {
+    for statement in statements {
+        command.attributes.push(("alternative_statement", statement.text.bytes.clone()));
+    }
 }
 
 fn statement_command(id: CommandId, statement: Option<&Statement>) -> Command {

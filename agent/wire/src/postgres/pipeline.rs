@@ -19,6 +19,49 @@ pub(super) struct InFlight {
     pub(super) forgets: Option<Box<Forgets>>,
 }
 
+/// The commands of one message, in order; nearly always one, which costs no allocation.
+#[derive(Debug, Default)]
+pub(super) struct Commands {
+    first: Option<InFlight>,
+    rest: VecDeque<InFlight>,
+}
+
+impl Commands {
+    pub(super) fn one(command: InFlight) -> Self {
+        Self { first: Some(command), rest: VecDeque::new() }
+    }
+
+    pub(super) fn push(&mut self, command: InFlight) {
+        if self.is_empty() {
+            self.first = Some(command);
+        } else {
+            self.rest.push_back(command);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(super) fn first_mut(&mut self) -> Option<&mut InFlight> {
+        self.first.as_mut()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &InFlight> {
+        self.first.iter().chain(&self.rest)
+    }
+}
+
+impl Iterator for Commands {
+    type Item = InFlight;
+
+    fn next(&mut self) -> Option<InFlight> {
+        let next = self.first.take();
+        self.first = self.rest.pop_front();
+        next
+    }
+}
+
 /// Names that a statement's success takes away.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Forgets {
@@ -68,7 +111,7 @@ pub(super) enum Owed {
     /// A simple query, or a FunctionCall.
     Query {
         serial: Serial,
-        commands: VecDeque<InFlight>,
+        commands: Commands,
         failed: bool,
     },
     /// Our substitute for a refused command.
@@ -89,7 +132,7 @@ impl Owed {
     pub(super) fn running(&mut self) -> Option<&mut InFlight> {
         match self {
             Self::Execute { command, .. } => Some(command),
-            Self::Query { commands, .. } => commands.front_mut(),
+            Self::Query { commands, .. } => commands.first_mut(),
             _ => None,
         }
     }

@@ -118,6 +118,8 @@ pub(super) struct Portal {
     pub(super) name: Vec<u8>,
     pub(super) statement_name: Vec<u8>,
     pub(super) statement: Option<Arc<Statement>>,
+    /// What the statement's name may have meant instead.
+    pub(super) alternatives: Vec<Arc<Statement>>,
     pub(super) arguments: Vec<Argument>,
     pub(super) partly: Option<OpaqueReason>,
     /// A further Execute goes on where the last one stopped.
@@ -129,7 +131,7 @@ impl Portal {
     pub(super) fn new(
         name: Vec<u8>,
         statement_name: Vec<u8>,
-        statement: Option<Arc<Statement>>,
+        (statement, alternatives): (Option<Arc<Statement>>, Vec<Arc<Statement>>),
         arguments: Arguments,
         partly: Option<OpaqueReason>,
     ) -> Self {
@@ -139,6 +141,7 @@ impl Portal {
             name,
             statement_name,
             statement,
+            alternatives,
             arguments: arguments.list,
             partly,
             executed: AtomicBool::new(false),

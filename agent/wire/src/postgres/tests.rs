@@ -5,5 +5,6 @@ mod extended;
 mod limits;
 mod properties;
 mod refusals;
+mod server;
 mod sessions;
 mod simple;

@@ -1,14 +1,12 @@
 //! A Query or FunctionCall that is longer than what is captured: decided by its prefix, then read on,
 //! its last byte held until the whole was recorded.
 
-use std::collections::VecDeque;
-
 use crate::{
     postgres::{
         core::{Core, Pending, Stage, Waiting},
         names::Serial,
         outcome::bare_command,
-        pipeline::InFlight,
+        pipeline::{Commands, InFlight},
         redact::{RedactedCapture, Redactor},
     },
     reader::Malformed,
@@ -116,7 +114,7 @@ impl LongUnit {
         core.extended = 0;
         let command = InFlight { id: self.id, serial: self.serial, sent: self.length, forgets: None };
         let simple = matches!(self.kind, Kind::Query { .. });
-        let pending = Pending::Query { serial: self.serial, simple, commands: VecDeque::from([command]) };
+        let pending = Pending::Query { serial: self.serial, simple, commands: Commands::one(command) };
         core.waiting = Some(Waiting { unit, stage: Stage::Prefix, pending });
         core.flush(sink);
         sink.event(Event::Prefix { unit, commands });

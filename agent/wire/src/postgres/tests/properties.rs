@@ -58,7 +58,7 @@ fn encode(options: u8, utterances: &[(bool, Vec<u8>)], piece: usize) -> Vec<u8> 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) })]
 
     /// No byte is lost or made up, edits are in order, and every command ends once: with any limits, any
     /// decisions, and whatever the other side says. With everything allowed the output is the input.
