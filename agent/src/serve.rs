@@ -154,8 +154,14 @@ async fn serving(
         let made = namespaces.add_current("node").map_err(StartError::from)?;
         sender.send(Change::Appeared(made)).await.ok();
     }
-    let watcher = watch_namespaces(config, namespaces.clone(), sender).map_err(system("watch namespaces"))?;
-    let listening = tokio::spawn(follow(changes, Arc::clone(worker.shards()), namespaces));
+    let listening = tokio::spawn(follow(changes, Arc::clone(worker.shards()), namespaces.clone()));
+    let found = config.namespaces.clone();
+    // Its first look waits for `follow` to take what it found, and so must not be made on this thread.
+    let watcher = tokio::task::spawn_blocking(move || watch_namespaces(&found, namespaces, sender))
+        .await
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(system("watch namespaces"))?;
     worker.attach().await?;
     tracing::info!(attach = %place.attach.path().display(), "steering");
     // For whoever started us.
@@ -296,11 +302,11 @@ enum Change {
 
 /// Makes listeners in namespaces as they appear, before a workload's first command.
 fn watch_namespaces(
-    config: &NodeAgent,
+    config: &config::Namespaces,
     namespaces: Namespaces,
     changes: mpsc::Sender<Change>,
 ) -> io::Result<NamespaceWatcher> {
-    let pattern = config.namespaces.pattern.clone();
+    let pattern = config.pattern.clone();
     let mut cookies: HashMap<String, u64> = HashMap::new();
     let changed = move |change| match change {
         NamespaceChange::Appeared { name, namespace } => match namespaces.add(&name, namespace) {
@@ -326,7 +332,7 @@ fn watch_namespaces(
         }
     };
     NamespaceWatcher::start(
-        &config.namespaces.directory,
+        &config.directory,
         move |name| pattern.matches(name).is_some(),
         changed,
     )
