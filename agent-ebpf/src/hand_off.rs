@@ -5,9 +5,7 @@
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::{
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops,
-    },
+    bindings::{BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops},
     helpers::generated::bpf_get_netns_cookie,
     macros::sock_ops,
     programs::SockOpsContext,
@@ -156,7 +154,9 @@ fn is_listener(netns: u64, port: u16) -> bool {
     {
         return true;
     }
-    CFG.get(0).is_some_and(|config| config.has_host_listener() && config.host_netns == netns && config.host_port == port)
+    CFG.get(0).is_some_and(|config| {
+        config.has_host_listener() && config.host_netns == netns && config.host_port == port
+    })
 }
 
 #[inline(always)]

@@ -70,71 +70,132 @@ struct Way {
     route: Route,
 }
 
+/// What was found to be right, and what is counted and reported about it.
+struct Judgement {
+    ruling: Ruling,
+    counter: Counter,
+    event: Option<EventKind>,
+}
+
+enum Ruling {
+    Pass,
+    Deny,
+    /// No listener: ECONNREFUSED, which clients know how to retry.
+    Refuse,
+    /// Send it this way; the time is now.
+    Steer(Way, u64),
+}
+
+impl Judgement {
+    #[inline(always)]
+    fn quiet(ruling: Ruling, counter: Counter) -> Self {
+        Self { ruling, counter, event: None }
+    }
+
+    #[inline(always)]
+    fn loud(ruling: Ruling, counter: Counter, kind: EventKind) -> Self {
+        Self { ruling, counter, event: Some(kind) }
+    }
+}
+
 /// Decides, and sees to it that a socket which is not steered keeps no flow of an earlier connect():
 /// connect(AF_UNSPEC), which ends the earlier one, is seen by no program.
 #[inline(always)]
 pub fn decide(ctx: &SockAddrContext, attempt: &Attempt) -> Decision {
-    match judge(ctx, attempt) {
-        Some(decision) => decision,
-        None => {
+    let caller = Caller {
+        // SAFETY: helper without arguments.
+        cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+        // SAFETY: the helper takes this kind of context.
+        netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
+    };
+    let Judgement { mut ruling, mut counter, event: mut kind } = judge(attempt, &caller);
+    if let Ruling::Steer(way, now) = &ruling
+        && !keep_flow(ctx, attempt, &caller, way, *now)
+    {
+        ruling = Ruling::Deny;
+        counter = Counter::NoMemory;
+        kind = Some(EventKind::NoMemory);
+    }
+    count(counter);
+    // The one place that reports: each would be verified along every path to it.
+    if let Some(kind) = kind {
+        let subject = Subject {
+            netns: caller.netns,
+            cgroup_id: caller.cgroup_id,
+            address: attempt.destination,
+            port: attempt.port,
+        };
+        event(ctx, kind, &subject);
+    }
+    match ruling {
+        Ruling::Steer(Way { route: Route::Unrouted, .. }, _) => Decision::Pass,
+        Ruling::Steer(way, _) => Decision::Send { to: way.to, port: way.port },
+        Ruling::Pass => {
             forget(&SKC, attempt.sk);
             Decision::Pass
+        }
+        Ruling::Deny => {
+            forget(&SKC, attempt.sk);
+            Decision::Deny
+        }
+        Ruling::Refuse => {
+            forget(&SKC, attempt.sk);
+            let to = if attempt.is_v4() { Address::LOCALHOST_V4 } else { Address::LOCALHOST_V6 };
+            Decision::Send { to, port: CLOSED_PORT }
         }
     }
 }
 
-/// `None`: passes.
+/// The rules, in order: ourselves, the destination, the workload, the proxy's life, the way there.
 #[inline(always)]
-fn judge(ctx: &SockAddrContext, attempt: &Attempt) -> Option<Decision> {
-    let config = CFG.get(0)?;
-    // SAFETY: helper without arguments.
-    let cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    if lookup::is_own(cgroup_id) {
-        return pass(Counter::Own);
+fn judge(attempt: &Attempt, caller: &Caller) -> Judgement {
+    let Some(config) = CFG.get(0) else {
+        return Judgement::quiet(Ruling::Pass, Counter::UnmatchedDestination);
+    };
+    if lookup::is_own(caller.cgroup_id) {
+        return Judgement::quiet(Ruling::Pass, Counter::Own);
     }
     let Some(rule) = lookup::destination(TCP, attempt.destination, attempt.port) else {
-        return pass(Counter::UnmatchedDestination);
+        return Judgement::quiet(Ruling::Pass, Counter::UnmatchedDestination);
     };
     if rule == Action::Pass as u8 {
-        return pass(Counter::PassedDestination);
+        return Judgement::quiet(Ruling::Pass, Counter::PassedDestination);
     }
-    let verdict = lookup::verdict(config, cgroup_id);
+    let verdict = lookup::verdict(config, caller.cgroup_id);
     if verdict.action == Action::Pass as u8 {
-        return pass(Counter::PassedCgroup);
+        return Judgement::quiet(Ruling::Pass, Counter::PassedCgroup);
     }
-    // SAFETY: the helper takes this kind of context.
-    let caller = Caller { cgroup_id, netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) } };
     if rule == Action::Deny as u8 || verdict.action == Action::Deny as u8 {
-        return deny(ctx, attempt, &caller, Counter::Denied, EventKind::Denied);
+        return Judgement::loud(Ruling::Deny, Counter::Denied, EventKind::Denied);
     }
     let Some(now) = lookup::alive_at(config) else {
-        if verdict.fails_closed() {
-            return deny(ctx, attempt, &caller, Counter::StaleDenied, EventKind::StaleDenied);
-        }
-        event(ctx, EventKind::StalePassed, &subject(attempt, &caller));
-        return pass(Counter::StalePassed);
+        return if verdict.fails_closed() {
+            Judgement::loud(Ruling::Deny, Counter::StaleDenied, EventKind::StaleDenied)
+        } else {
+            Judgement::loud(Ruling::Pass, Counter::StalePassed, EventKind::StalePassed)
+        };
     };
     // SAFETY: values of TGT are replaced whole, never changed in place.
     let Some(target) = (unsafe { TGT.get(caller.netns) }) else {
-        return refuse(ctx, attempt, &caller);
+        return Judgement::loud(Ruling::Refuse, Counter::Missed, EventKind::Miss);
     };
     if attempt.port == target.port && attempt.destination.connects_to_loopback() {
-        return pass(Counter::SelfAimed);
+        return Judgement::quiet(Ruling::Pass, Counter::SelfAimed);
     }
-    let way = if attempt.device > LOOPBACK_DEVICE {
-        // Such a socket does not reach loopback.
-        if !config.has_host_listener() {
-            if verdict.fails_closed() {
-                return deny(ctx, attempt, &caller, Counter::DeviceDenied, EventKind::BoundToDevice);
-            }
-            event(ctx, EventKind::BoundToDevice, &subject(attempt, &caller));
-            return pass(Counter::DevicePassed);
-        }
-        way_to_host(config, attempt)
+    if attempt.device <= LOOPBACK_DEVICE {
+        let way = way_in_pod(target, attempt, caller);
+        let counter = if way.route == Route::Unrouted { Counter::Unrouted } else { Counter::SteeredInPod };
+        return Judgement::quiet(Ruling::Steer(way, now), counter);
+    }
+    // A socket that is bound to another device does not reach loopback.
+    if config.has_host_listener() {
+        return Judgement::quiet(Ruling::Steer(way_to_host(config, attempt), now), Counter::SteeredHost);
+    }
+    if verdict.fails_closed() {
+        Judgement::loud(Ruling::Deny, Counter::DeviceDenied, EventKind::BoundToDevice)
     } else {
-        way_in_pod(target, attempt, &caller)
-    };
-    steer(ctx, attempt, &caller, &way, now)
+        Judgement::loud(Ruling::Pass, Counter::DevicePassed, EventKind::BoundToDevice)
+    }
 }
 
 #[inline(always)]
@@ -167,17 +228,11 @@ fn way_in_pod(target: &Target, attempt: &Attempt, caller: &Caller) -> Way {
     }
 }
 
-/// Keeps the flow with the client's socket and sends the connect() on its way.
+/// Keeps the flow with the client's socket. `false`: no memory.
 #[inline(always)]
-fn steer(
-    ctx: &SockAddrContext,
-    attempt: &Attempt,
-    caller: &Caller,
-    way: &Way,
-    now: u64,
-) -> Option<Decision> {
+fn keep_flow(ctx: &SockAddrContext, attempt: &Attempt, caller: &Caller, way: &Way, now: u64) -> bool {
     let Some(flow) = flow_or_new(&SKC, attempt.sk, core::ptr::null_mut()) else {
-        return deny(ctx, attempt, caller, Counter::NoMemory, EventKind::NoMemory);
+        return false;
     };
     // Filled in place: the stack is too small for a flow.
     flow.destination = attempt.destination;
@@ -203,58 +258,5 @@ fn steer(
     flow.family = attempt.family;
     flow.protocol = TCP;
     flow.route = way.route as u8;
-    Some(match way.route {
-        Route::Unrouted => {
-            count(Counter::Unrouted);
-            Decision::Pass
-        }
-        Route::InPod => {
-            count(Counter::SteeredInPod);
-            Decision::Send { to: way.to, port: way.port }
-        }
-        Route::Host => {
-            count(Counter::SteeredHost);
-            Decision::Send { to: way.to, port: way.port }
-        }
-    })
-}
-
-#[inline(always)]
-fn pass(counter: Counter) -> Option<Decision> {
-    count(counter);
-    None
-}
-
-#[inline(always)]
-fn deny(
-    ctx: &SockAddrContext,
-    attempt: &Attempt,
-    caller: &Caller,
-    counter: Counter,
-    kind: EventKind,
-) -> Option<Decision> {
-    count(counter);
-    event(ctx, kind, &subject(attempt, caller));
-    forget(&SKC, attempt.sk);
-    Some(Decision::Deny)
-}
-
-/// No listener stands in the caller's namespace. ECONNREFUSED is what clients know how to retry.
-#[inline(always)]
-fn refuse(ctx: &SockAddrContext, attempt: &Attempt, caller: &Caller) -> Option<Decision> {
-    count(Counter::Missed);
-    event(ctx, EventKind::Miss, &subject(attempt, caller));
-    forget(&SKC, attempt.sk);
-    let to = if attempt.is_v4() { Address::LOCALHOST_V4 } else { Address::LOCALHOST_V6 };
-    Some(Decision::Send { to, port: CLOSED_PORT })
-}
-
-#[inline(always)]
-fn subject(attempt: &Attempt, caller: &Caller) -> Subject {
-    Subject {
-        netns: caller.netns,
-        cgroup_id: caller.cgroup_id,
-        address: attempt.destination,
-        port: attempt.port,
-    }
+    true
 }

@@ -44,23 +44,6 @@ impl EventKind {
             _ => return None,
         })
     }
-
-    /// One line for logs.
-    #[inline(always)]
-    #[must_use]
-    pub const fn describe(self) -> &'static str {
-        match self {
-            Self::Miss => "connect refused, no listener in its namespace",
-            Self::Denied => "connect denied by rule",
-            Self::StaleDenied => "connect denied, proxy is dead",
-            Self::StalePassed => "connect passed uncaptured, proxy is dead",
-            Self::BoundToDevice => "connect bound to a device cannot be steered",
-            Self::UnroutedConnected => "connect passed uncaptured, ipv6 route unknown",
-            Self::BindDenied => "bind to the listener's port denied",
-            Self::NoMemory => "connect denied, no memory for its flow",
-            Self::NoFlow => "connection without a flow reached the listener",
-        }
-    }
 }
 
 /// An element of `EVENTS`.
@@ -103,5 +86,5 @@ impl RateWindow {
     /// Length of a window, nanoseconds.
     pub const NANOS: u64 = 1_000_000_000;
     /// Events that one CPU may send in a window.
-    pub const EVENTS: u32 = 100;
+    pub const EVENTS: u32 = 10;
 }

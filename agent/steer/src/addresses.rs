@@ -49,6 +49,12 @@ impl Addresses {
         Ok(Self { v4, v6, has_v6_route: has_global_route(&routes) })
     }
 
+    /// Whether there is none yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
+
     /// Writes them into what the kernel is told.
     pub(crate) fn fill(&self, target: &mut Target) {
         target.shown_v4 = self.v4.map_or(Address::UNSPECIFIED, Into::into);

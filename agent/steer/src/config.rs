@@ -60,7 +60,7 @@ impl SteerConfig {
             attach_root: attach_root.into(),
             pin_directory: None,
             own_cgroups: Vec::new(),
-            heartbeat_timeout: Duration::from_secs(1),
+            heartbeat_timeout: Duration::from_secs(2),
             default_verdict: CgroupVerdict { action: Action::Pass, fail_mode: FailMode::Open },
             host_listener: None,
             shards: 1,

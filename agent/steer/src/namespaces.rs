@@ -56,6 +56,13 @@ struct Known {
     namespace: Option<OwnedFd>,
     port: u16,
     has_v6_listener: bool,
+    addresses: Mutex<Addresses>,
+}
+
+impl Known {
+    fn addresses(&self) -> Addresses {
+        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Namespaces {
@@ -116,8 +123,34 @@ impl Namespaces {
             None => Addresses::here(),
         }
         .map_err(|error| SteerError::io(step, error))?;
-        self.tell(cookie, &known, &addresses)?;
+        *known.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
+        self.tell(cookie, &known)?;
         Ok(addresses)
+    }
+
+    /// Reads again the addresses of the namespaces that had none at the last look, and says how many
+    /// still have none. Cheap when all have one: to be called now and then.
+    ///
+    /// An IPv6 route that comes later shows as [`crate::EventKind::UnroutedConnected`]; then
+    /// [`Self::refresh`] that namespace.
+    ///
+    /// # Errors
+    /// A namespace cannot be entered, or the kernel could not be told.
+    pub fn refresh_incomplete(&self) -> Result<usize, SteerError> {
+        let incomplete: Vec<u64> = self
+            .inner
+            .known
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .filter(|(_, known)| known.addresses().is_empty())
+            .map(|(cookie, _)| *cookie)
+            .collect();
+        let mut left = 0;
+        for cookie in incomplete {
+            left += usize::from(self.refresh(cookie)?.is_empty());
+        }
+        Ok(left)
     }
 
     /// Takes a namespace off the list and lets go of it. Its workloads' connects are refused from
@@ -157,6 +190,9 @@ impl Namespaces {
     /// A non-blocking, unconnected TCP socket for the destination's family, made in a namespace on
     /// the list, so that what it dials goes the workload's way and under the workload's address.
     ///
+    /// The calling thread enters the namespace for a moment, so it must be in the process's own; it
+    /// does not when the namespace is that.
+    ///
     /// # Errors
     /// The namespace is not on the list (`NotFound`), or the system calls': no descriptors left.
     pub fn dial_socket(&self, cookie: u64, destination: SocketAddr) -> io::Result<OwnedFd> {
@@ -192,6 +228,7 @@ impl Namespaces {
             namespace,
             port: made.port,
             has_v6_listener: made.shards.iter().all(|shard| shard.v6.is_some()),
+            addresses: Mutex::new(made.addresses),
         });
         // Before the kernel sends anything there, dialling must work.
         self.inner
@@ -199,18 +236,18 @@ impl Namespaces {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(made.cookie, Arc::clone(&known));
-        self.tell(made.cookie, &known, &made.addresses)?;
+        self.tell(made.cookie, &known)?;
         Ok(made)
     }
 
-    fn tell(&self, cookie: u64, known: &Known, addresses: &Addresses) -> Result<(), SteerError> {
+    fn tell(&self, cookie: u64, known: &Known) -> Result<(), SteerError> {
         let mut target = Target {
             listen_v4: Address::LOCALHOST_V4,
             listen_v6: if known.has_v6_listener { Address::LOCALHOST_V6 } else { Address::UNSPECIFIED },
             port: known.port,
             ..Target::default()
         };
-        addresses.fill(&mut target);
+        known.addresses().fill(&mut target);
         self.targets()
             .insert(cookie, target, 0)
             .map_err(|error| SteerError::kernel(format!("steering namespace {}", known.name), error))

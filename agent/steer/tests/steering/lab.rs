@@ -122,7 +122,15 @@ fn remove(path: &Path) {
             Err(_) => thread::sleep(Duration::from_millis(10)),
         }
     }
+    LEFT_BEHIND.store(true, Ordering::Relaxed);
     eprintln!("cgroup {} is left behind", path.display());
+}
+
+static LEFT_BEHIND: AtomicBool = AtomicBool::new(false);
+
+/// Whether a cgroup could not be removed: that fails the run.
+pub(crate) fn left_something_behind() -> bool {
+    LEFT_BEHIND.load(Ordering::Relaxed)
 }
 
 fn join(cgroup: &Path) {
@@ -237,12 +245,23 @@ impl Pair {
     pub(crate) fn new() -> Self {
         let pair = Self { client: Netns::new(), server: Netns::new() };
         ip(&[
-            "link", "add", "eth0", "netns", &pair.client.name, "type", "veth", "peer", "name", "eth0", "netns",
+            "link",
+            "add",
+            "eth0",
+            "netns",
+            &pair.client.name,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
             &pair.server.name,
         ]);
-        for (netns, v4, v6) in
-            [(&pair.client, Self::CLIENT_V4, Self::CLIENT_V6), (&pair.server, Self::SERVER_V4, Self::SERVER_V6)]
-        {
+        for (netns, v4, v6) in [
+            (&pair.client, Self::CLIENT_V4, Self::CLIENT_V6),
+            (&pair.server, Self::SERVER_V4, Self::SERVER_V6),
+        ] {
             netns.ip(&["address", "add", &format!("{v4}/24"), "dev", "eth0"]);
             netns.ip(&["address", "add", &format!("{v6}/64"), "dev", "eth0", "nodad"]);
             netns.ip(&["link", "set", "eth0", "up"]);
@@ -366,8 +385,8 @@ impl Lab {
     }
 
     /// Drops the steering; its cgroups stay, in the order in which they may be dropped.
-    pub(crate) fn into_cgroups(self) -> (Cgroup, [Cgroup; 2]) {
-        (self.steered, [self.other, self.test])
+    pub(crate) fn into_cgroups(self) -> [Cgroup; 3] {
+        [self.steered, self.other, self.test]
     }
 
     /// A counter's value.
@@ -379,5 +398,9 @@ impl Lab {
 
 /// Fails a test with both sides of what should be equal.
 pub(crate) fn equal<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Outcome {
-    if found == expected { Ok(()) } else { Err(format!("{what}: found {found:?}, expected {expected:?}").into()) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("{what}: found {found:?}, expected {expected:?}").into())
+    }
 }

@@ -3,6 +3,8 @@
 //! Needs root and BPF. Where they are missing every test counts as ignored; `REQUIRE_BPF=1` makes
 //! that a failure. The same binary is the workload: see `workload.rs`.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test harness speaks to its reader")]
+
 mod cases;
 mod lab;
 mod proxy;
@@ -28,9 +30,9 @@ fn main() -> ExitCode {
     let base = (hindrance.is_none() && !arguments.list).then(lab::Base::enter);
     let trials = cases::all()
         .into_iter()
-        .map(|(name, case, measures)| {
+        .map(|(name, case, left_out)| {
             let hindrance = hindrance.clone();
-            let ignored = (hindrance.is_some() && !required) || measures;
+            let ignored = (hindrance.is_some() && !required) || left_out;
             Trial::test(name, move || match hindrance {
                 Some(hindrance) => Err(hindrance.into()),
                 None => case(name),
@@ -40,5 +42,5 @@ fn main() -> ExitCode {
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(base);
-    conclusion.exit_code()
+    if lab::left_something_behind() { ExitCode::FAILURE } else { conclusion.exit_code() }
 }

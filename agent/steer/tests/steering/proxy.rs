@@ -30,7 +30,8 @@ impl Proxy {
             .map(|shard| {
                 let (stop, flows) = (Arc::clone(&stop), flows.clone());
                 thread::spawn(move || {
-                    let listeners: Vec<_> = [Some(&shard.v4), shard.v6.as_ref()].into_iter().flatten().collect();
+                    let listeners: Vec<_> =
+                        [Some(&shard.v4), shard.v6.as_ref()].into_iter().flatten().collect();
                     accept_all(&listeners, &stop, |mut stream, _| {
                         let line = flows.flow(stream.as_fd()).map_or("noflow".to_owned(), |flow| line(&flow));
                         drop(writeln!(stream, "{line}"));

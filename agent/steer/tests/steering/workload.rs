@@ -12,6 +12,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    net::SendFlags,
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,6 +22,8 @@ use crate::proxy::fields;
 
 const CGROUP: &str = "VERBATIM_STEER_WORKLOAD_CGROUP";
 const NETNS: &str = "VERBATIM_STEER_WORKLOAD_NETNS";
+/// `include/linux/socket.h`: connects by sending.
+const MSG_FASTOPEN: u32 = 0x2000_0000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running workload. Dies with its handle.
@@ -73,7 +76,8 @@ pub(crate) fn is_one() -> bool {
 /// A workload's life.
 pub(crate) fn live() -> ExitCode {
     let cgroup = std::env::var_os(CGROUP).expect("checked before");
-    fs::write(Path::new(&cgroup).join("cgroup.procs"), std::process::id().to_string()).expect("join the cgroup");
+    fs::write(Path::new(&cgroup).join("cgroup.procs"), std::process::id().to_string())
+        .expect("join the cgroup");
     if let Some(path) = std::env::var_os(NETNS) {
         let netns = File::open(path).expect("open the namespace");
         move_into_link_name_space(std::os::fd::AsFd::as_fd(&netns), Some(LinkNameSpaceType::Network))
@@ -114,9 +118,9 @@ fn mapped(to: SocketAddr) -> SocketAddr {
 /// A socket as the order wants it: `bind`, `device`, `protocol`.
 fn make(order: &str, to: SocketAddr) -> io::Result<Socket> {
     let fields = fields(order);
-    let protocol = fields.get("protocol").map_or(Protocol::TCP, |number| {
-        Protocol::from(number.parse::<i32>().expect("number"))
-    });
+    let protocol = fields
+        .get("protocol")
+        .map_or(Protocol::TCP, |number| Protocol::from(number.parse::<i32>().expect("number")));
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(protocol))?;
     if let Some(device) = fields.get("device") {
         socket.bind_device(Some(device.as_bytes()))?;
@@ -134,6 +138,8 @@ fn connect(order: &str) -> io::Result<String> {
     let socket = make(order, to)?;
     if fields(order).contains_key("nonblocking") {
         connect_nonblocking(&socket, to)?;
+    } else if fields(order).contains_key("fastopen") {
+        rustix::net::sendto(&socket, b"", SendFlags::from_bits_retain(MSG_FASTOPEN), &to)?;
     } else {
         socket.connect(&to.into())?;
     }

@@ -52,7 +52,9 @@ fn own_addresses_that_were_chosen_are_shown_as_they_are(name: &str) -> Outcome {
     let (lab, pair) = (Lab::new(name), Pair::new());
     let (_proxy, ..) = lab.proxy(&pair.client);
     let mut workload = lab.workload(&pair.client);
-    for (bind, shown) in [("127.0.0.1:0", "127.0.0.1"), ("10.77.0.1:0", "10.77.0.1"), ("0.0.0.0:0", "10.77.0.1")] {
+    for (bind, shown) in
+        [("127.0.0.1:0", "127.0.0.1"), ("10.77.0.1:0", "10.77.0.1"), ("0.0.0.0:0", "10.77.0.1")]
+    {
         let answer = workload.ask(&format!("connect destination=10.1.2.3:5432 bind={bind}"));
         equal(&format!("bound to {bind}: {answer}"), &ip(fields(&answer)["local"])?, &shown.to_owned())?;
     }
@@ -65,10 +67,7 @@ fn a_socket_that_is_used_twice_forgets_its_first_connection(name: &str) -> Outco
     let server = Server::on(&pair.server, Pair::SERVER_V4);
     let pass = verbatim_steer::DestinationRule {
         action: verbatim_steer::Action::Pass,
-        ..verbatim_steer::DestinationRule::steer(
-            std::net::IpAddr::from([10, 77, 0, 2]),
-            Some(server.port),
-        )
+        ..verbatim_steer::DestinationRule::steer(std::net::IpAddr::from([10, 77, 0, 2]), Some(server.port))
     };
     let rules = [&verbatim_steer::DestinationRule::steer_everything()[..], &[pass]].concat();
     lab.steering.set_destinations(&rules)?;
@@ -91,11 +90,14 @@ fn a_socket_that_is_used_twice_forgets_its_first_connection(name: &str) -> Outco
 fn pod_address_that_comes_later_is_shown_after_a_refresh(name: &str) -> Outcome {
     let (lab, pair) = (Lab::new(name), Pair::new());
     pair.client.ip(&["address", "flush", "dev", "eth0"]);
+    pair.client.ip(&["-6", "address", "flush", "dev", "eth0", "scope", "global"]);
     let (_proxy, cookie, _) = lab.proxy(&pair.client);
     let mut workload = lab.workload(&pair.client);
     let answer = workload.ask("connect destination=10.1.2.3:5432");
     equal("before it has one", &ip(fields(&answer)["local"])?, &"127.0.0.1".to_owned())?;
+    equal("still without", &lab.namespaces().refresh_incomplete()?, &1)?;
     pair.client.ip(&["address", "add", "10.77.0.9/24", "dev", "eth0"]);
+    equal("without", &lab.namespaces().refresh_incomplete()?, &0)?;
     let addresses = lab.namespaces().refresh(cookie)?;
     equal("refreshed", &addresses.v4, &Some([10, 77, 0, 9].into()))?;
     let answer = workload.ask("connect destination=10.1.2.3:5432");

@@ -36,9 +36,9 @@ fn nothing_is_steered_before_attaching_and_after_dropping(name: &str) -> Outcome
     // Readers may live longer; they must not keep the programs attached.
     let (_flows, _namespaces) = (lab.steering.flows(), lab.namespaces());
     equal("handed off", &lab.count("handed_off"), &1)?;
-    let (steered, other) = lab.into_cgroups();
+    let cgroups = lab.into_cgroups();
     is("dropped", " server ")?;
-    drop((proxy, steered, other));
+    drop((proxy, cgroups));
     Ok(())
 }
 
@@ -73,7 +73,7 @@ fn pinned_programs_outlive_their_agent_and_a_successor_takes_over(name: &str) ->
     let answer = workload.ask(&order);
     equal(&answer, &answer.contains(" flow "), &true)?;
     drop(proxy);
-    let (steered, _other) = first.into_cgroups();
+    let cgroups = first.into_cgroups();
     equal("its listener is gone, its programs are not", &workload.ask(&order).as_str(), &"err=111")?;
 
     let mut config = SteerConfig::new(base());
@@ -87,7 +87,7 @@ fn pinned_programs_outlive_their_agent_and_a_successor_takes_over(name: &str) ->
     let _proxy = crate::proxy::Proxy::start(second.flows(), listeners.shards);
     second.attach()?;
     let answer = workload.ask(&order);
-    equal(&answer, &answer.contains(&format!(" cgroup={} ", steered.id())), &true)?;
+    equal(&answer, &answer.contains(&format!(" cgroup={} ", cgroups[0].id())), &true)?;
     second.detach()?;
     let answer = workload.ask(&order);
     equal(&answer, &answer.contains(" server "), &true)?;

@@ -111,7 +111,7 @@ fn without_a_listener_connects_are_refused_and_reported(name: &str) -> Outcome {
         let event = next(&events, EventKind::Miss)?;
         equal("namespace", &event.netns, &pair.client.cookie())?;
         equal("workload", &(event.cgroup_id, event.pid), &(Some(lab.steered.id()), Some(workload.pid())))?;
-        equal("destination", &order.contains(&format!("destination={} ", event.address).trim_end()), &true)?;
+        equal("destination", &order.contains(format!("destination={} ", event.address).trim_end()), &true)?;
     }
     equal("counted", &lab.count("missed"), &(orders.len() as u64))?;
     // A listener that goes leaves the same behind.
@@ -142,7 +142,11 @@ fn without_an_ipv6_route_the_connect_fails_by_itself(name: &str) -> Outcome {
     let mut workload = lab.workload(&netns);
     equal("ipv6", &workload.ask("connect destination=[2001:db8::1]:443").as_str(), &ENETUNREACH)?;
     equal("counted", &(lab.count("unrouted"), lab.count("unrouted_connected")), &(1, 0))?;
-    for order in ["connect destination=10.1.2.3:443", "connect destination=10.1.2.3:443 mapped=1", "connect destination=[::1]:443"] {
+    for order in [
+        "connect destination=10.1.2.3:443",
+        "connect destination=10.1.2.3:443 mapped=1",
+        "connect destination=[::1]:443",
+    ] {
         let answer = workload.ask(order);
         equal(&answer, &answer.contains(" flow "), &true)?;
     }
@@ -209,7 +213,7 @@ fn what_the_programs_log_reaches_tracing(name: &str) -> Outcome {
     let mut workload = lab.workload(&netns);
     equal("refused", &workload.ask("connect destination=10.1.2.3:5432").as_str(), &ECONNREFUSED)?;
     let expected = format!(
-        "connect refused, no listener in its namespace: namespace {} cgroup {} port 5432",
+        "connect refused: no listener in namespace {}, cgroup {}, port 5432",
         netns.cookie(),
         lab.steered.id()
     );

@@ -1,12 +1,18 @@
 //! What the proxy learns about a connection is what its connect() was.
 
-use std::{fmt::Write, thread};
+use std::{
+    fmt::Write,
+    net::{Ipv4Addr, TcpListener},
+    thread,
+};
+
+use verbatim_steer::{HostListener, ShardListeners};
 
 use crate::{
     Outcome,
     cases::Case,
     lab::{Lab, Pair, base, equal, id},
-    proxy::fields,
+    proxy::{Proxy, fields},
 };
 
 pub(crate) const CASES: &[Case] = &[
@@ -21,6 +27,11 @@ pub(crate) const CASES: &[Case] = &[
         false,
     ),
     ("a_connection_aimed_at_the_listener_has_no_flow", a_connection_aimed_at_the_listener_has_no_flow, false),
+    (
+        "a_client_bound_to_a_device_goes_to_the_host_listener",
+        a_client_bound_to_a_device_goes_to_the_host_listener,
+        false,
+    ),
     ("measure_connect", measure_connect, true),
 ];
 
@@ -39,6 +50,7 @@ fn flow_names_destination_caller_and_namespace_of_every_kind_of_connect(name: &s
         ("destination=10.1.2.3:5432 bind=10.77.0.1:0", "10.1.2.3:5432", "2"),
         ("destination=10.1.2.3:5432 mapped=1 bind=10.77.0.1:0", "10.1.2.3:5432", "10"),
         ("destination=10.1.2.3:5432 device=lo", "10.1.2.3:5432", "2"),
+        ("destination=10.1.2.3:5432 fastopen=1", "10.1.2.3:5432", "2"),
         ("destination=127.0.0.1:5432", "127.0.0.1:5432", "2"),
         ("destination=127.0.0.9:5432", "127.0.0.9:5432", "2"),
         ("destination=0.0.0.0:5432", "0.0.0.0:5432", "2"),
@@ -125,18 +137,56 @@ fn a_connection_aimed_at_the_listener_has_no_flow(name: &str) -> Outcome {
     equal("event's namespace", &event.netns, &pair.client.cookie())
 }
 
-/// Prints medians of connect(): through steering, and over loopback and a cable without it.
-fn measure_connect(name: &str) -> Outcome {
+/// Multipath sockets connect by a TCP socket of their own, which is steered like any other.
+pub(crate) fn multipath_tcp_is_steered(name: &str) -> Outcome {
     let (lab, pair) = (Lab::new(name), Pair::new());
     let (_proxy, ..) = lab.proxy(&pair.client);
-    let local = crate::lab::Server::on(&pair.client, "127.0.0.1");
+    let mut workload = lab.workload(&pair.client);
+    let answer = workload.ask("connect destination=10.1.2.3:5432 protocol=262");
+    let found = fields(&answer);
+    equal(&answer, &found.get("destination").copied(), &Some("10.1.2.3:5432"))?;
+    equal(&answer, &found.get("pid").copied(), &Some(workload.pid().to_string().as_str()))
+}
+
+/// Bound to a device, a client cannot reach loopback; where there is a host listener it goes there.
+fn a_client_bound_to_a_device_goes_to_the_host_listener(name: &str) -> Outcome {
+    let pair = Pair::new();
+    let address: Ipv4Addr = Pair::SERVER_V4.parse()?;
+    let listener = pair.server.within(|| TcpListener::bind((address, 0)))?;
+    let (port, netns) = (listener.local_addr()?.port(), pair.server.cookie());
+    let lab = Lab::configured(name, |config| {
+        config.host_listener = Some(HostListener { v4: address, v6: None, port, netns });
+    });
+    lab.steering.attach()?;
+    let (_proxy, ..) = lab.proxy(&pair.client);
+    let _host = Proxy::start(lab.steering.flows(), vec![ShardListeners { v4: listener, v6: None }]);
+    let mut workload = lab.workload(&pair.client);
+    let answer = workload.ask("connect destination=10.1.2.3:5432 device=eth0");
+    let found = fields(&answer);
+    for (key, value) in [
+        ("destination", "10.1.2.3:5432".to_owned()),
+        ("peer", "10.1.2.3:5432".to_owned()),
+        ("route", "2".to_owned()),
+        ("client_netns", pair.client.cookie().to_string()),
+        ("listener_netns", netns.to_string()),
+    ] {
+        equal(&format!("{key} in {answer}"), &found.get(key).copied(), &Some(value.as_str()))?;
+    }
+    equal("local", &found.get("local").is_some_and(|local| local.starts_with("10.77.0.1:")), &true)
+}
+
+/// Prints medians of connect(): through steering; straight to the same listener, which leaves out
+/// nothing but the programs' work; and to a server over a cable.
+fn measure_connect(name: &str) -> Outcome {
+    let (lab, pair) = (Lab::new(name), Pair::new());
+    let (_proxy, _, port) = lab.proxy(&pair.client);
     let remote = crate::lab::Server::on(&pair.server, Pair::SERVER_V4);
     let (mut steered, mut unsteered) = (lab.workload(&pair.client), lab.unsteered(&pair.client));
     for round in 1..=5 {
         let a = steered.ask("latency count=3000 destination=10.1.2.3:5432");
-        let b = unsteered.ask(&format!("latency count=3000 destination=127.0.0.1:{}", local.port));
+        let b = unsteered.ask(&format!("latency count=3000 destination=127.0.0.1:{port}"));
         let c = unsteered.ask(&format!("latency count=3000 destination={}:{}", Pair::SERVER_V4, remote.port));
-        eprintln!("round {round}, ns: steered {a} | loopback, not steered {b} | veth, not steered {c}");
+        eprintln!("round {round}, ns: steered {a} | to the listener by itself {b} | veth {c}");
     }
     Ok(())
 }

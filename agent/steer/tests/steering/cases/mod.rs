@@ -9,12 +9,16 @@ mod rules;
 
 use crate::Outcome;
 
-/// Name, what it does, and whether it only measures.
+/// Name, what it does, and whether it is left out unless asked for: it only measures, or the kernel
+/// lacks what it is about.
 pub(crate) type Case = (&'static str, fn(&str) -> Outcome, bool);
 
 /// All of them.
 pub(crate) fn all() -> Vec<Case> {
+    let multipath = std::path::Path::new("/proc/sys/net/mptcp/enabled").exists();
+    let kernel: &[Case] = &[("multipath_tcp_is_steered", hand_off::multipath_tcp_is_steered, !multipath)];
     [
+        kernel,
         addresses::CASES,
         attachment::CASES,
         failing::CASES,
