@@ -49,7 +49,8 @@ fn one(place: &Place, name: &str, duration: Duration) -> Result<()> {
     fuzz.current_dir(place.root.join("agent/wire"))
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_TARGET_DIR", place.target.join("fuzz"))
-        .args(["run", name])
+        // The decoders have no unsafe code for a sanitizer to watch; without one they run twice as fast.
+        .args(["run", "--sanitizer", "none", name])
         .arg(&found);
     if committed.is_dir() {
         fuzz.arg(&committed);

@@ -43,6 +43,9 @@ pub(crate) const NODE: Need = Need {
     met: || place::program("node").is_some() && place::program("npm").is_some(),
 };
 
+pub(crate) const CXX: Need =
+    Need { packages: &["g++"], purpose: "building libFuzzer", met: || place::program("c++").is_some() };
+
 /// Those of the needs that this machine does not meet.
 pub(super) fn lacking(needs: &[Need]) -> Vec<Need> {
     needs.iter().filter(|need| !(need.met)()).copied().collect()

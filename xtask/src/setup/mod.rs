@@ -74,6 +74,9 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
     if purpose == Bench {
         packages.push(apt::PGBOUNCER);
     }
+    if purpose == Fuzz {
+        packages.push(apt::CXX);
+    }
     // The package lists first: which compiler this distribution offers can only be told from them.
     let lacking = apt::lacking(&packages);
     let wants_toolchain = toolchain && EbpfToolchain::find().is_none();
