@@ -97,10 +97,17 @@ impl SteerError {
         }
     }
 
+    /// The message without the step: what is wrong and what to do.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        let text = self.to_string();
+        text.strip_prefix(&format!("{}: ", self.step())).map(str::to_owned).unwrap_or(text)
+    }
+
     pub(crate) fn io(step: impl Into<Cow<'static, str>>, source: io::Error) -> Self {
         let step = step.into();
         match source.raw_os_error() {
-            Some(libc_eperm) if libc_eperm == EPERM => Self::NotPermitted { step, cause: source.to_string() },
+            Some(EPERM) => Self::NotPermitted { step, cause: source.to_string() },
             Some(code) if UNSUPPORTED.contains(&code) => {
                 Self::Unsupported { step, cause: source.to_string() }
             }
@@ -157,4 +164,27 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
 fn last_lines(log: &str) -> String {
     let lines: Vec<&str> = log.trim_end().lines().collect();
     lines[lines.len().saturating_sub(4)..].join(" / ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_privileges_are_told_from_missing_features() {
+        let error = SteerError::io("entering namespace x", io::Error::from_raw_os_error(EPERM));
+        assert!(matches!(error, SteerError::NotPermitted { .. }), "{error}");
+        let error = SteerError::io("making a listener", io::Error::from_raw_os_error(92));
+        assert!(matches!(error, SteerError::Unsupported { .. }), "{error}");
+        let error = SteerError::io("making a listener", io::Error::from_raw_os_error(24));
+        assert!(matches!(error, SteerError::Io { .. }), "{error}");
+    }
+
+    #[test]
+    fn step_and_cause_make_up_the_message() {
+        let error = SteerError::kernel("loading connect4", io::Error::from_raw_os_error(EPERM));
+        assert_eq!(error.step(), "loading connect4");
+        assert!(error.cause().starts_with("Operation not permitted"), "{}", error.cause());
+        assert_eq!(error.to_string(), format!("{}: {}", error.step(), error.cause()));
+    }
 }

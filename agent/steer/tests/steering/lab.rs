@@ -33,7 +33,7 @@ const BASE_PREFIX: &str = "verbatim-steer-";
 /// Why the tests cannot run here: `<error> at <step>`.
 pub(crate) fn hindrance() -> Option<String> {
     if let Err(error) = Steering::probe() {
-        return Some(format!("{error} at {}", error.step()));
+        return Some(format!("{} at {}", error.cause(), error.step()));
     }
     if cgroup2().is_none() {
         return Some("no cgroup v2 hierarchy is mounted at finding cgroups".to_owned());

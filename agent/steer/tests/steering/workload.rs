@@ -272,7 +272,7 @@ fn probe() -> io::Result<String> {
     rustix::thread::set_thread_res_uid(nobody, nobody, nobody)?;
     Ok(match verbatim_steer::Steering::probe() {
         Ok(()) => "permitted".to_owned(),
-        Err(error) => format!("{error} at {}", error.step()),
+        Err(error) => format!("{} at {}", error.cause(), error.step()),
     })
 }
 
