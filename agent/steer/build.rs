@@ -14,12 +14,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-env-changed=CARGO_TARGET_DIR");
     println!("cargo::rerun-if-changed=build.rs");
     let embedded = PathBuf::from(env::var("OUT_DIR")?).join(NAME);
-    match find()? {
-        Some(object) => {
-            fs::copy(object, &embedded)?;
-        }
-        None => fs::write(&embedded, [])?,
-    }
+    let programs = match find()? {
+        Some(object) => fs::read(&object).map_err(|error| format!("{}: {error}", object.display()))?,
+        None => Vec::new(),
+    };
+    fs::write(&embedded, programs)?;
     Ok(())
 }
 
