@@ -75,7 +75,9 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         // Nothing that fails here can be helped: it is ended harder with each step.
-        drop(Command::new("kill").args(["-s", self.signal, &self.child.id().to_string()]).status());
+        // The shell's own kill, for a bare machine has no other.
+        let kill = ["-c", "kill -s \"$0\" \"$1\"", self.signal, &self.child.id().to_string()];
+        drop(Command::new("sh").args(kill).status());
         let begun = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) {
             if begun.elapsed() > PATIENCE {

@@ -43,6 +43,9 @@ pub(crate) const NODE: Need = Need {
     met: || place::program("node").is_some() && place::program("npm").is_some(),
 };
 
+pub(crate) const KILL: Need =
+    Need { packages: &["procps"], purpose: "`kill`", met: || place::program("kill").is_some() };
+
 pub(crate) const CXX: Need =
     Need { packages: &["g++"], purpose: "building libFuzzer", met: || place::program("c++").is_some() };
 

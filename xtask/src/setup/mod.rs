@@ -69,7 +69,7 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
         packages.extend([apt::POSTGRES, apt::IPROUTE, apt::VENV]);
     }
     if purpose == Test {
-        packages.push(apt::NODE);
+        packages.extend([apt::NODE, apt::KILL]);
     }
     if purpose == Bench {
         packages.push(apt::PGBOUNCER);
