@@ -1,7 +1,7 @@
 //! `test`: every test there is, in the order from quick to slow, and one closing line over all of them.
 //!
 //! cargo runs as the developer. Test programs that need the kernel's help run as root: the lab's, and those
-//! of the crates that load eBPF programs or make namespaces.
+//! of the crates that load eBPF programs, make namespaces or mount.
 
 use std::{
     fs,
@@ -35,13 +35,13 @@ pub(crate) struct Options {
 }
 
 /// Packages whose tests need root: what they test is refused to anybody else.
-const AS_ROOT: [&str; 3] = ["verbatim-sys", "verbatim-steer", "verbatim-tests"];
+const AS_ROOT: [&str; 4] = ["verbatim-collector", "verbatim-steer", "verbatim-sys", "verbatim-tests"];
 
 /// The lab: its lines are shown as they come, because each is a scenario that takes seconds.
 const LAB: &str = "lab";
 
 /// What the tests may be asked to insist on, passed on to those that run through sudo.
-const PASSED_ON: [&str; 2] = ["REQUIRE_BPF", "REQUIRE_LAB"];
+const PASSED_ON: [&str; 3] = ["REQUIRE_BPF", "REQUIRE_LAB", "REQUIRE_ROOT"];
 
 pub(crate) fn run(place: &Place, options: &Options) -> Result<ExitCode> {
     let begun = Instant::now();

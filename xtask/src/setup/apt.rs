@@ -43,8 +43,11 @@ pub(crate) const NODE: Need = Need {
     met: || place::program("node").is_some() && place::program("npm").is_some(),
 };
 
-pub(crate) const KILL: Need =
-    Need { packages: &["procps"], purpose: "`kill`", met: || place::program("kill").is_some() };
+pub(crate) const TOOLS: Need = Need {
+    packages: &["procps", "openssl", "e2fsprogs"],
+    purpose: "kill, sysctl, certificates and a disk whose power can be cut",
+    met: || ["kill", "sysctl", "openssl", "mkfs.ext4"].iter().all(|name| place::program(name).is_some()),
+};
 
 pub(crate) const CXX: Need =
     Need { packages: &["g++"], purpose: "building libFuzzer", met: || place::program("c++").is_some() };

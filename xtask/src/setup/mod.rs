@@ -69,7 +69,7 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
         packages.extend([apt::POSTGRES, apt::IPROUTE, apt::VENV]);
     }
     if purpose == Test {
-        packages.extend([apt::NODE, apt::KILL]);
+        packages.extend([apt::NODE, apt::TOOLS]);
     }
     if purpose == Bench {
         packages.push(apt::PGBOUNCER);
