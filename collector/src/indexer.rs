@@ -140,6 +140,7 @@ impl Indexer {
 
     fn start_again(&self, why: &str) {
         tracing::warn!(why, "index is made again from the log");
+        self.position.send_replace(0);
         if let Err(e) = self.index.reset() {
             tracing::error!(error = %e, "index cannot be made again");
         }

@@ -82,14 +82,13 @@ impl AuditService {
     }
 
     async fn wait_for(&self, position: u64) -> Result<(), Status> {
-        let wanted = if position == u64::MAX { self.parts.view.next_position() } else { position };
         let mut indexed = self.parts.indexed.clone();
-        let reached = tokio::time::timeout(PATIENCE, indexed.wait_for(|p| *p >= wanted)).await;
+        let reached = tokio::time::timeout(PATIENCE, indexed.wait_for(|p| *p >= position)).await;
         match reached {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Status::unavailable("the collector is shutting down")),
             Err(_) => Err(Status::deadline_exceeded(format!(
-                "the index has read up to position {}, not yet up to {wanted}: ask again",
+                "the index has read up to position {}, not yet up to {position}: ask again",
                 *self.parts.indexed.borrow()
             ))),
         }
@@ -132,30 +131,37 @@ impl Audit for AuditService {
         let (mut query, bound) = question(request.filter, request.oldest_first)?;
         query.after = cursor::decode(&request.cursor, &bound).map_err(invalid)?.map(i64::from_be_bytes);
         query.limit = rows + 1;
-        if request.at_least_position > 0 {
-            self.wait_for(request.at_least_position).await?;
-        }
-        let indexed_position = *self.parts.indexed.borrow();
+        let wanted = match request.at_least_position {
+            u64::MAX => self.parts.view.next_position(),
+            wanted => wanted,
+        };
+        let query = Arc::new(query);
+        let (found, indexed_position) = loop {
+            self.wait_for(wanted).await?;
+            let query = Arc::clone(&query);
+            let answer = self.blocking(move |parts| parts.index.search(&query).map_err(internal)).await?;
+            // Between waiting and reading the index may have been lost and begun anew.
+            if answer.1 >= wanted {
+                break answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
         let answer = self.blocking(move |parts| {
-            let found = parts.index.search(&query).map_err(internal)?;
-            let mut page = v1::SearchResponse { indexed_position, ..v1::SearchResponse::default() };
+            let log_position = parts.view.next_position();
+            let mut page =
+                v1::SearchResponse { indexed_position, log_position, ..v1::SearchResponse::default() };
             let mut bytes = 0;
-            let mut last = None;
-            for row in &found {
-                if page.commands.len() == rows || (bytes > PAGE_BYTES && last.is_some()) {
-                    page.next_cursor =
-                        last.map(|key: i64| cursor::encode(&key.to_be_bytes(), &bound)).unwrap_or_default();
-                    break;
-                }
-                let command = view::command(&parts.view, row).map_err(internal)?;
-                let size = command.encoded_len();
-                if bytes + size > PAGE_BYTES
-                    && let Some(key) = last
+            let mut last: Option<i64> = None;
+            for row in found {
+                let command = view::command(&parts.view, &row).map_err(internal)?;
+                bytes += command.encoded_len();
+                // At least one, however large it is.
+                if let Some(key) = last
+                    && (page.commands.len() == rows || bytes > PAGE_BYTES)
                 {
-                    page.next_cursor = cursor::encode(&i64::to_be_bytes(key), &bound);
+                    page.next_cursor = cursor::encode(&key.to_be_bytes(), &bound);
                     break;
                 }
-                bytes += size;
                 last = Some(row.key);
                 page.commands.push(command);
             }

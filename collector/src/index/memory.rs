@@ -177,10 +177,10 @@ impl Index for MemoryIndex {
         Ok(found)
     }
 
-    fn search(&self, query: &Query) -> Result<Vec<CommandRow>, IndexError> {
+    fn search(&self, query: &Query) -> Result<(Vec<CommandRow>, u64), IndexError> {
         let tables = self.tables();
         let rows = page(&tables.commands, query).filter(|r| tables.matches(r, query));
-        Ok(rows.take(query.limit).cloned().collect())
+        Ok((rows.take(query.limit).cloned().collect(), tables.position))
     }
 
     fn command(&self, id: &Id, query: &Query) -> Result<Option<CommandRow>, IndexError> {

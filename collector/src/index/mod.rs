@@ -125,8 +125,8 @@ pub trait Index: Send + Sync + std::fmt::Debug + 'static {
     /// All records known under an id, as a command and as a connection, in the log's order.
     fn locations(&self, id: &Id) -> Result<Vec<Location>, IndexError>;
 
-    /// Commands by time.
-    fn search(&self, query: &Query) -> Result<Vec<CommandRow>, IndexError>;
+    /// Commands by time, and the position of that very state of the index.
+    fn search(&self, query: &Query) -> Result<(Vec<CommandRow>, u64), IndexError>;
 
     /// The row of a command, if it matches.
     fn command(&self, id: &Id, query: &Query) -> Result<Option<CommandRow>, IndexError>;

@@ -51,6 +51,7 @@ pub(super) fn accept(
     refused: Vec<PathBuf>,
     places: Arc<Semaphore>,
 ) -> impl Stream<Item = io::Result<Counted<UnixStream>>> {
+    let refused: Vec<PathBuf> = refused.iter().map(|r| within_hierarchy(r)).collect();
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(async move {
         loop {
@@ -102,10 +103,42 @@ fn may_enter(peer: &UCred, refused: &[PathBuf]) -> Result<(), String> {
 /// Whether `/proc/PID/cgroup` names the cgroup or one below it, in the unified hierarchy.
 fn is_in(proc_cgroup: &str, refused: &Path) -> bool {
     let own = proc_cgroup.lines().find_map(|l| l.strip_prefix("0::"));
-    // As a path in the hierarchy, or as the folder where that is mounted.
-    let refused = refused.strip_prefix("/sys/fs/cgroup").unwrap_or(refused);
-    let refused = Path::new("/").join(refused.strip_prefix("/").unwrap_or(refused));
     own.is_some_and(|own| Path::new(own.trim_end_matches(" (deleted)")).starts_with(refused))
+}
+
+/// A refused cgroup as `/proc/PID/cgroup` names it, whether it was given so or as a folder where the unified
+/// hierarchy is mounted.
+fn within_hierarchy(refused: &Path) -> PathBuf {
+    let mounts = match fs::read_to_string("/proc/self/mountinfo") {
+        Ok(mountinfo) => unified_mounts(&mountinfo),
+        Err(e) => {
+            tracing::warn!(error = %e, "mounts unknown: refused cgroups are taken as paths in the hierarchy");
+            Vec::new()
+        }
+    };
+    let within = strip_mount(refused, &mounts);
+    let known = |mount: &PathBuf| mount.join(within.strip_prefix("/").unwrap_or(&within)).is_dir();
+    if !mounts.iter().any(known) {
+        tracing::warn!(cgroup = %refused.display(), "refused cgroup does not exist (yet)");
+    }
+    within
+}
+
+/// Where the unified hierarchy is mounted.
+fn unified_mounts(mountinfo: &str) -> Vec<PathBuf> {
+    let mount = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let is_unified = after.split(' ').next() == Some("cgroup2");
+        is_unified.then(|| before.split(' ').nth(4).map(PathBuf::from)).flatten()
+    };
+    mountinfo.lines().filter_map(mount).collect()
+}
+
+fn strip_mount(refused: &Path, mounts: &[PathBuf]) -> PathBuf {
+    let inside =
+        mounts.iter().filter_map(|m| refused.strip_prefix(m).ok()).min_by_key(|p| p.as_os_str().len());
+    let inside = inside.unwrap_or(refused);
+    Path::new("/").join(inside.strip_prefix("/").unwrap_or(inside))
 }
 
 #[cfg(test)]
@@ -116,12 +149,24 @@ mod tests {
     fn refused_cgroup_covers_what_is_below_it_and_nothing_beside_it() {
         for (proc_cgroup, refused, inside) in [
             ("0::/verbatim/run-1\n", "/verbatim/run-1", true),
-            ("0::/verbatim/run-1/deeper\n", "/sys/fs/cgroup/verbatim/run-1", true),
-            ("0::/verbatim/run-1 (deleted)\n", "verbatim/run-1", true),
+            ("0::/verbatim/run-1/deeper\n", "/verbatim/run-1", true),
+            ("0::/verbatim/run-1 (deleted)\n", "/verbatim/run-1", true),
             ("0::/verbatim/run-10\n", "/verbatim/run-1", false),
             ("12:cpu:/verbatim/run-1\n0::/user.slice\n", "/verbatim/run-1", false),
         ] {
             assert_eq!(is_in(proc_cgroup, Path::new(refused)), inside, "{proc_cgroup} {refused}");
+        }
+    }
+
+    #[test]
+    fn refused_cgroup_may_be_given_as_a_folder_wherever_the_hierarchy_is_mounted() {
+        let hybrid = "30 24 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                      31 30 0:26 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                      32 30 0:27 / /sys/fs/cgroup/unified rw,relatime shared:5 - cgroup2 cgroup2 rw\n";
+        let mounts = unified_mounts(hybrid);
+        assert_eq!(mounts, [PathBuf::from("/sys/fs/cgroup/unified")]);
+        for given in ["/sys/fs/cgroup/unified/verbatim/run-1", "/verbatim/run-1", "verbatim/run-1"] {
+            assert_eq!(strip_mount(Path::new(given), &mounts), Path::new("/verbatim/run-1"), "{given}");
         }
     }
 }

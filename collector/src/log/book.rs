@@ -3,7 +3,11 @@
 //! Made from the log at start (the newest snapshot, then what follows it). Holds no record; where it needs
 //! an older one it asks the log.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use verbatim_api::chain::{ChainId, Hash, link};
@@ -61,7 +65,12 @@ pub struct Book {
     chains: HashMap<ChainId, Chain>,
     /// States before the group that is being made, to go back to when it cannot be kept.
     before: HashMap<ChainId, Option<Chain>>,
+    /// Where reading a chain's older entries left off: a node that repeats itself does so in order.
+    readers: RefCell<HashMap<ChainId, Follower>>,
 }
+
+/// Chains whose older entries are read at the same time, about 2 MiB each.
+const READERS: usize = 16;
 
 impl Book {
     pub(super) fn chain(&self, id: &ChainId) -> Option<&Chain> {
@@ -127,11 +136,11 @@ impl Book {
             };
             Some((id, chain))
         };
-        Self { chains: snapshot.chains.iter().filter_map(chain).collect(), before: HashMap::new() }
+        Self { chains: snapshot.chains.iter().filter_map(chain).collect(), ..Self::default() }
     }
 
     /// The log's end and the book, read back from the log.
-    pub fn read(view: &std::sync::Arc<LogView>) -> Result<(Self, u64), StoreError> {
+    pub fn read(view: &Arc<LogView>) -> Result<(Self, u64), StoreError> {
         let segments = view.segments();
         let newest = segments.iter().rev().find_map(|info| {
             let found = snapshot_of(view, info.first_position);
@@ -143,7 +152,7 @@ impl Book {
         };
         // Everything in the store was made durable, or survived: the last frame tells where it ends.
         view.advance(u64::MAX);
-        let mut follower = Follower::new(std::sync::Arc::clone(view), from);
+        let mut follower = Follower::new(Arc::clone(view), from);
         let mut end = from;
         while let Some(step) = follower.step()? {
             if let Step::Batch { header, records } = &step
@@ -190,7 +199,7 @@ impl Book {
         id: &ChainId,
         first: u64,
         last: u64,
-        view: &std::sync::Arc<LogView>,
+        view: &Arc<LogView>,
     ) -> Result<Vec<Stretch>, StoreError> {
         let Some(chain) = self.chains.get(id) else { return Ok(Vec::new()) };
         let overlaps = |s: &Stretch| s.first <= last && s.end() > first;
@@ -199,7 +208,7 @@ impl Book {
             return Ok(chain.stretches.iter().filter(|s| overlaps(s)).copied().collect());
         }
         // Seldom: a node went far back. The whole log is looked through.
-        let mut follower = Follower::new(std::sync::Arc::clone(view), view.oldest_position());
+        let mut follower = Follower::new(Arc::clone(view), view.oldest_position());
         let mut found = Vec::new();
         while let Some(step) = follower.step()? {
             if let Step::Batch { header, records } = step
@@ -222,7 +231,7 @@ impl Book {
         &self,
         id: &ChainId,
         sequence: u64,
-        view: &std::sync::Arc<LogView>,
+        view: &Arc<LogView>,
     ) -> Result<Option<Hash>, StoreError> {
         if let Some(chain) = self.chains.get(id)
             && chain.next == sequence.wrapping_add(1)
@@ -231,7 +240,7 @@ impl Book {
         }
         for stretch in self.stretches(id, sequence, sequence, view)? {
             let Some(mut hash) = stretch.previous else { continue };
-            let envelopes = envelopes(view, &stretch, stretch.first, sequence)?;
+            let envelopes = self.envelopes(id, view, &stretch, stretch.first, sequence)?;
             if envelopes.len() as u64 != sequence - stretch.first + 1 {
                 continue;
             }
@@ -241,6 +250,39 @@ impl Book {
             return Ok(Some(hash));
         }
         Ok(None)
+    }
+
+    /// Envelopes [first, last] of a stretch of a chain, with their sequences.
+    pub(super) fn envelopes(
+        &self,
+        id: &ChainId,
+        view: &Arc<LogView>,
+        stretch: &Stretch,
+        first: u64,
+        last: u64,
+    ) -> Result<Vec<(u64, Bytes)>, StoreError> {
+        let mut readers = self.readers.borrow_mut();
+        if readers.len() >= READERS && !readers.contains_key(id) {
+            readers.clear();
+        }
+        let mut reader = match readers.remove(id) {
+            Some(reader) if reader.position() <= stretch.position => reader,
+            _ => Follower::new(Arc::clone(view), stretch.position),
+        };
+        let mut found = Vec::new();
+        while reader.position() <= stretch.position
+            && let Some(step) = reader.step()?
+        {
+            if let Step::Batch { records, .. } = step
+                && records.first().is_some_and(|r| r.location.position == stretch.position)
+            {
+                let sequences = stretch.first..stretch.end();
+                let wanted = sequences.zip(records).filter(|(s, _)| (first..=last).contains(s));
+                found = wanted.map(|(s, r)| (s, r.envelope)).collect();
+            }
+        }
+        readers.insert(*id, reader);
+        Ok(found)
     }
 }
 
@@ -293,26 +335,6 @@ impl Chain {
         };
         self.missing = self.missing.drain(..).flat_map(cut).flatten().collect();
     }
-}
-
-/// Envelopes [first, last] of a stretch with their sequences.
-pub(super) fn envelopes(
-    view: &std::sync::Arc<LogView>,
-    stretch: &Stretch,
-    first: u64,
-    last: u64,
-) -> Result<Vec<(u64, Bytes)>, StoreError> {
-    let mut follower = Follower::new(std::sync::Arc::clone(view), stretch.position);
-    let Some(Step::Batch { records, .. }) = follower.step()? else { return Ok(Vec::new()) };
-    if records.first().map(|r| r.location.position) != Some(stretch.position) {
-        return Ok(Vec::new());
-    }
-    let sequences = stretch.first..stretch.end();
-    Ok(sequences
-        .zip(records)
-        .filter(|(s, _)| (first..=last).contains(s))
-        .map(|(s, r)| (s, r.envelope))
-        .collect())
 }
 
 /// The snapshot that a segment begins with, where it does.

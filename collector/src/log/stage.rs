@@ -13,7 +13,7 @@ use verbatim_api::{
 };
 
 use super::{
-    book::{Book, Stretch, envelopes},
+    book::{Book, Stretch},
     header::{BatchHeader, KeyBasis},
     prepare::Prepared,
     view::LogView,
@@ -143,7 +143,7 @@ impl Book {
         let first = prepared.request.first_sequence;
         let mut here: HashMap<u64, Vec<Bytes>> = HashMap::new();
         for stretch in self.stretches(&prepared.chain, first, last, view)? {
-            for (sequence, envelope) in envelopes(view, &stretch, first, last)? {
+            for (sequence, envelope) in self.envelopes(&prepared.chain, view, &stretch, first, last)? {
                 here.entry(sequence).or_default().push(envelope);
             }
         }

@@ -1541,6 +1541,9 @@ pub struct SearchResponse {
     /// The log position up to which the index had read.
     #[prost(uint64, tag = "3")]
     pub indexed_position: u64,
+    /// The log's end; where it is larger, the index is still reading and later answers may hold more.
+    #[prost(uint64, tag = "4")]
+    pub log_position: u64,
 }
 /// A command as a person sees it: started, decided and finished joined.
 #[derive(Clone, PartialEq, ::prost::Message)]

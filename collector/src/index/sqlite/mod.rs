@@ -10,7 +10,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
@@ -22,6 +22,8 @@ use crate::log::Location;
 
 /// Connections kept for questions; more are opened while they are needed.
 const READERS: usize = 4;
+/// How long a question waits for a file that somebody deleted to be made again.
+const GONE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a scrub waits for questions under way to end.
 const SCRUB_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,12 +35,12 @@ pub struct SqliteIndex {
     /// `None` where it is only read.
     writer: Mutex<Option<Writer>>,
     readers: Mutex<Readers>,
+    /// Questions hold it shared; whoever makes the file again holds it alone.
+    gate: RwLock<()>,
 }
 
 #[derive(Debug, Default)]
 struct Readers {
-    /// Connections of an older file are not taken back.
-    generation: u64,
     idle: Vec<Connection>,
     /// Inode of the file that the connections have open.
     inode: u64,
@@ -56,6 +58,7 @@ impl SqliteIndex {
             immutable: false,
             writer: Mutex::new(None),
             readers: Mutex::default(),
+            gate: RwLock::default(),
         };
         let opened = match schema::open_writer(path) {
             Ok(Some(connection)) if query::position(&connection).is_ok() => Some(connection),
@@ -86,6 +89,7 @@ impl SqliteIndex {
             immutable: true,
             writer: Mutex::new(None),
             readers: Mutex::default(),
+            gate: RwLock::default(),
         };
         let connection = schema::open_reader(path, true).map_err(|e| index.error(&e))?;
         let version: i64 =
@@ -113,17 +117,24 @@ impl SqliteIndex {
     }
 
     fn read<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, IndexError> {
-        let (generation, idle) = {
-            let mut readers = locked(&self.readers);
-            (readers.generation, readers.idle.pop())
+        let until = Instant::now() + GONE_PATIENCE;
+        let connection = loop {
+            let shared = self.gate.read().unwrap_or_else(PoisonError::into_inner);
+            let idle = locked(&self.readers).idle.pop();
+            match idle.map_or_else(|| schema::open_reader(&self.path, self.immutable), Ok) {
+                Ok(connection) => break (connection, shared),
+                // Somebody deleted it; the indexer will notice and make it again.
+                Err(_gone) if !self.immutable && !self.path.exists() && Instant::now() < until => {
+                    drop(shared);
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(e) => return Err(self.error(&e)),
+            }
         };
-        let connection = match idle {
-            Some(connection) => connection,
-            None => schema::open_reader(&self.path, self.immutable).map_err(|e| self.error(&e))?,
-        };
+        let (connection, _shared) = connection;
         let answer = ask(&connection).map_err(|e| self.error(&e));
         let mut readers = locked(&self.readers);
-        if readers.generation == generation && readers.idle.len() < READERS {
+        if readers.idle.len() < READERS {
             readers.idle.push(connection);
         }
         answer
@@ -172,11 +183,8 @@ impl Index for SqliteIndex {
     fn reset(&self) -> Result<(), IndexError> {
         let mut writer = locked(&self.writer);
         *writer = None;
-        {
-            let mut readers = locked(&self.readers);
-            readers.generation += 1;
-            readers.idle.clear();
-        }
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        locked(&self.readers).idle.clear();
         for suffix in ["", "-wal", "-shm", "-journal"] {
             let mut name = self.path.clone().into_os_string();
             name.push(suffix);
@@ -207,8 +215,11 @@ impl Index for SqliteIndex {
         self.read(|c| query::locations(c, id))
     }
 
-    fn search(&self, q: &Query) -> Result<Vec<CommandRow>, IndexError> {
-        self.read(|c| query::search(c, q))
+    fn search(&self, q: &Query) -> Result<(Vec<CommandRow>, u64), IndexError> {
+        self.read(|c| {
+            let snapshot = c.unchecked_transaction()?;
+            Ok((query::search(&snapshot, q)?, query::position(&snapshot)?))
+        })
     }
 
     fn command(&self, id: &Id, q: &Query) -> Result<Option<CommandRow>, IndexError> {

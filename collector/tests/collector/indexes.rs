@@ -1,0 +1,338 @@
+//! One suite for every index; the one in memory, which looks at every row, is the measure for the other.
+
+use verbatim_api::v1::{self, Capture, Decision, Operation, Status};
+use verbatim_collector::{
+    index::{
+        Batch, Change, CommandRow, Id, Index, MemoryIndex, Names, Part, Query, Role, SessionPart,
+        SqliteIndex, Words,
+    },
+    log::Location,
+};
+
+trait Made {
+    fn made() -> (Box<dyn Index>, Option<tempfile::TempDir>);
+}
+
+struct Memory;
+struct Sqlite;
+
+impl Made for Memory {
+    fn made() -> (Box<dyn Index>, Option<tempfile::TempDir>) {
+        (Box::new(MemoryIndex::default()), None)
+    }
+}
+
+impl Made for Sqlite {
+    fn made() -> (Box<dyn Index>, Option<tempfile::TempDir>) {
+        let folder = tempfile::tempdir().expect("folder");
+        let index = SqliteIndex::open(&folder.path().join("index.sqlite")).expect("opens");
+        (Box::new(index), Some(folder))
+    }
+}
+
+fn id(n: u64) -> Id {
+    let mut id = [0; 16];
+    id[8..].copy_from_slice(&n.to_be_bytes());
+    id
+}
+
+fn at(position: u64) -> Location {
+    Location {
+        position,
+        segment: 0,
+        offset: position * 100,
+        length: 80,
+        content_offset: 24,
+        content_length: 3,
+    }
+}
+
+fn started(n: u64, position: u64, wall: u64, text: &str) -> Part {
+    Part {
+        id: id(n),
+        role: Role::Started,
+        location: at(position),
+        flow: id(1000 + n % 3).to_vec(),
+        names: Names {
+            principal: format!("p{}", n % 4),
+            service: "postgresql".to_owned(),
+            ..Names::default()
+        },
+        operation: Operation::Query.into(),
+        capture: Capture::Decoded.into(),
+        decision: Decision::Allowed.into(),
+        status: Status::Pending.into(),
+        wall,
+        duration: 0,
+        text: Some(text.to_owned()),
+        content_gone: false,
+    }
+}
+
+fn finished(n: u64, position: u64, wall: u64, status: Status) -> Part {
+    Part {
+        role: Role::Finished,
+        status: status.into(),
+        duration: 5,
+        text: None,
+        decision: 0,
+        ..started(n, position, wall, "")
+    }
+}
+
+fn command(part: Part) -> Change {
+    Change::Command(Box::new(part))
+}
+
+fn apply(index: &dyn Index, changes: Vec<Change>, next_position: u64) {
+    index.apply(&Batch { changes, next_position, ..Batch::default() }).expect("applies");
+}
+
+fn all() -> Query {
+    Query { limit: 1000, ..Query::default() }
+}
+
+fn found(index: &dyn Index, query: &Query) -> Vec<CommandRow> {
+    index.search(query).expect("search").0
+}
+
+fn start_and_end_are_one_row_whether_they_come_together_or_apart<M: Made>() {
+    let mut rows = Vec::new();
+    for together in [true, false] {
+        let (index, _folder) = M::made();
+        let parts = [command(started(1, 1, 10, "select")), command(finished(1, 2, 10, Status::Error))];
+        if together {
+            apply(&*index, parts.to_vec(), 3);
+        } else {
+            let [start, end] = parts;
+            apply(&*index, vec![start], 2);
+            assert_eq!(found(&*index, &all())[0].status, i32::from(Status::Pending));
+            apply(&*index, vec![end], 3);
+        }
+        assert_eq!(index.position().expect("position"), 3);
+        let row = found(&*index, &all());
+        assert_eq!(
+            (row.len(), row[0].status, row[0].duration, row[0].position),
+            (1, Status::Error.into(), 5, 2)
+        );
+        assert_eq!(index.locations(&id(1)).expect("locations"), [at(1), at(2)]);
+        rows.push(row);
+    }
+    assert_eq!(rows[0], rows[1]);
+}
+
+fn end_without_a_start_and_a_second_start_are_not_lost<M: Made>() {
+    let (index, _folder) = M::made();
+    apply(&*index, vec![command(finished(1, 1, 10, Status::OutcomeUnknown))], 2);
+    assert_eq!(found(&*index, &all())[0].status, i32::from(Status::OutcomeUnknown));
+    // A fork brought the same id twice: the first stands, the other is kept beside it.
+    apply(&*index, vec![command(started(2, 2, 20, "first")), command(started(2, 3, 20, "second"))], 4);
+    assert_eq!(index.locations(&id(2)).expect("locations"), [at(2), at(3)]);
+    let second = Query { words: Words::parse("second").expect("words"), ..all() };
+    assert_eq!(found(&*index, &second), []);
+}
+
+fn rows_of_one_instant_keep_their_order_of_arrival<M: Made>() {
+    let (index, _folder) = M::made();
+    apply(&*index, (1..=5).map(|n| command(started(n, n, 10, "x"))).collect(), 6);
+    apply(&*index, vec![command(started(6, 6, 10, "x"))], 7);
+    let ids: Vec<_> = found(&*index, &Query { oldest_first: true, ..all() }).iter().map(|r| r.id).collect();
+    assert_eq!(ids, (1..=6).map(id).collect::<Vec<_>>());
+    let page = Query { limit: 2, ..all() };
+    let first = found(&*index, &page);
+    let next = found(&*index, &Query { after: Some(first[1].key), ..page });
+    assert_eq!([first[0].id, first[1].id, next[0].id, next[1].id], [6, 5, 4, 3].map(id));
+}
+
+fn impossible_clocks_are_taken<M: Made>() {
+    let (index, _folder) = M::made();
+    let walls = [0, u64::MAX, u64::MAX, 1, i64::MAX as u64];
+    let parts = walls.iter().zip(1..).map(|(wall, n)| command(started(n, n, *wall, "x")));
+    apply(&*index, parts.collect(), 6);
+    assert_eq!(found(&*index, &all()).len(), walls.len());
+}
+
+fn removed_rows_are_gone_with_everything_that_was_theirs<M: Made>() {
+    let (index, _folder) = M::made();
+    let session = Change::Session(Box::new(SessionPart {
+        flow: id(1001),
+        end: false,
+        location: at(9),
+        names: Names::default(),
+        wall: 5,
+        protocol: 1,
+        capture: 1,
+        bytes_sent: 0,
+        bytes_received: 0,
+    }));
+    let changes = vec![
+        session,
+        command(started(1, 1, 10, "secret")),
+        command(started(2, 2, 20, "public")),
+        Change::Extra(id(1), at(3)),
+    ];
+    apply(&*index, changes, 4);
+    assert_eq!(index.sessions(&all()).expect("sessions")[0].commands, 1);
+    let remove = Batch { remove: vec![id(1), id(1001), id(77)], next_position: 5, ..Batch::default() };
+    index.apply(&remove).expect("applies");
+    index.scrub().expect("scrubs");
+    assert_eq!(found(&*index, &all()).iter().map(|r| r.id).collect::<Vec<_>>(), [id(2)]);
+    assert_eq!(index.locations(&id(1)).expect("locations"), []);
+    assert_eq!(index.sessions(&all()).expect("sessions"), []);
+    let secret = Query { words: Words::parse("secret").expect("words"), ..all() };
+    assert_eq!(found(&*index, &secret), []);
+    index.reset().expect("resets");
+    assert_eq!((index.position().expect("position"), found(&*index, &all()).len()), (0, 0));
+}
+
+fn findings_are_paged_in_the_logs_order<M: Made>() {
+    let (index, _folder) = M::made();
+    let finding = |position: u64, detail: &str| Change::Finding {
+        position,
+        finding: v1::Finding { detail: detail.to_owned(), ..v1::Finding::default() },
+    };
+    apply(&*index, vec![finding(4, "a"), finding(4, "b"), finding(7, "c")], 8);
+    let first = index.findings((0, 0), 2).expect("findings");
+    assert_eq!(first.iter().map(|(_, f)| f.detail.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    let rest = index.findings(first[1].0, 2).expect("findings");
+    assert_eq!(rest.iter().map(|(_, f)| f.detail.as_str()).collect::<Vec<_>>(), ["c"]);
+    index.apply(&Batch { forget_findings_below: 5, next_position: 9, ..Batch::default() }).expect("applies");
+    assert_eq!(index.findings((0, 0), 9).expect("findings").len(), 1);
+}
+
+macro_rules! suite {
+    ($($name:ident),+ $(,)?) => {
+        mod memory {
+            $(#[test] fn $name() { super::$name::<super::Memory>(); })+
+        }
+        mod sqlite {
+            $(#[test] fn $name() { super::$name::<super::Sqlite>(); })+
+        }
+    };
+}
+
+suite!(
+    start_and_end_are_one_row_whether_they_come_together_or_apart,
+    end_without_a_start_and_a_second_start_are_not_lost,
+    rows_of_one_instant_keep_their_order_of_arrival,
+    impossible_clocks_are_taken,
+    removed_rows_are_gone_with_everything_that_was_theirs,
+    findings_are_paged_in_the_logs_order,
+);
+
+mod agreement {
+    use proptest::{collection::vec, prelude::*, sample::select};
+
+    use super::*;
+
+    const WORDS: [&str; 5] = ["select", "drop", "accounts", "public.accounts", "ünïcode"];
+
+    fn any_change() -> impl Strategy<Value = (u64, u8, u64, usize, i32, i32)> {
+        (0_u64..40, 0_u8..5, 1_u64..60, 0..WORDS.len(), 1_i32..7, 1_i32..5)
+    }
+
+    fn change(
+        position: u64,
+        (n, kind, wall, word, status, decision): (u64, u8, u64, usize, i32, i32),
+    ) -> Change {
+        let names = Names {
+            principal: format!("p{}", n % 4),
+            namespace: format!("ns{}", n % 3),
+            pod_name: format!("pod{}", n % 5),
+            pod_uid: format!("uid{}", n % 5),
+            service: if n.is_multiple_of(2) { "postgresql".to_owned() } else { String::new() },
+            ..Names::default()
+        };
+        let text = format!("{} from {}", WORDS[word], WORDS[(word + n as usize) % WORDS.len()]);
+        match kind {
+            0 | 1 => command(Part { decision, names, ..started(n, position, wall, &text) }),
+            2 => command(Part { status, names, ..finished(n, position, wall, Status::Ok) }),
+            3 => Change::Extra(id(n), at(position)),
+            _ => Change::Session(Box::new(SessionPart {
+                flow: id(1000 + n % 3),
+                end: wall % 2 == 0,
+                location: at(position),
+                names,
+                wall,
+                protocol: decision,
+                capture: decision.min(3),
+                bytes_sent: n,
+                bytes_received: wall,
+            })),
+        }
+    }
+
+    fn any_filter() -> impl Strategy<Value = v1::Filter> {
+        let maybe = |texts: &'static [&'static str]| prop_oneof![3 => Just(String::new()), 1 => select(texts).prop_map(str::to_owned)];
+        (
+            (maybe(&["p0", "p1", "nobody"]), maybe(&["ns0", "ns2"]), maybe(&["pod1", "uid2"])),
+            (maybe(&["postgresql"]), maybe(&["drop", "accounts select", "public.accounts", "ünïcode"])),
+            (vec(1_i32..7, 0..2), vec(1_i32..5, 0..2), 0_u64..50, 0_u64..70, 0_u64..5),
+        )
+            .prop_map(
+                |((principal, namespace, pod), (service, text), (statuses, decisions, from, to, flow))| {
+                    v1::Filter {
+                        principal,
+                        namespace,
+                        pod,
+                        service,
+                        text,
+                        statuses,
+                        decisions,
+                        from_wall_nanos: if from > 30 { 0 } else { from },
+                        to_wall_nanos: if to > 40 { 0 } else { to },
+                        flow_id: if flow < 3 { Vec::new() } else { id(1000 + flow - 3).to_vec() },
+                        ..v1::Filter::default()
+                    }
+                },
+            )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn both_indexes_answer_every_question_alike(
+            changes in vec(vec(any_change(), 0..30), 1..6),
+            removals in vec(0_u64..40, 0..4),
+            filters in vec(any_filter(), 1..12),
+            oldest_first: bool,
+            limit in 1_usize..20,
+        ) {
+            let (memory, _) = Memory::made();
+            let (sqlite, _folder) = Sqlite::made();
+            let mut position = 1;
+            for stretch in changes {
+                let stretch: Vec<_> = stretch.into_iter().map(|c| { position += 1; change(position, c) }).collect();
+                for index in [&memory, &sqlite] {
+                    apply(&**index, stretch.clone(), position + 1);
+                }
+            }
+            let remove = Batch { remove: removals.into_iter().map(id).collect(), next_position: position + 1, ..Batch::default() };
+            for index in [&memory, &sqlite] {
+                index.apply(&remove).expect("applies");
+            }
+            for filter in filters {
+                let words = Words::parse(&filter.text).expect("words");
+                let mut query = Query { filter, words, oldest_first, limit, after: None };
+                loop {
+                    let (expected, got) = (found(&*memory, &query), found(&*sqlite, &query));
+                    prop_assert_eq!(&expected, &got, "{:?}", &query);
+                    for row in &expected {
+                        let one = sqlite.command(&row.id, &query).expect("command");
+                        prop_assert_eq!(one.as_ref(), Some(row));
+                    }
+                    match expected.last() {
+                        Some(row) if expected.len() == limit => query.after = Some(row.key),
+                        _ => break,
+                    }
+                }
+                query.after = None;
+                prop_assert_eq!(memory.sessions(&query).expect("sessions"), sqlite.sessions(&query).expect("sessions"), "{:?}", &query);
+            }
+            for n in 0..40 {
+                prop_assert_eq!(memory.locations(&id(n)).expect("locations"), sqlite.locations(&id(n)).expect("locations"));
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Who may connect, and what happens to those who send something else.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    path::Path,
+    process::Command,
+    time::Duration,
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use verbatim_api::v1::{self, audit_client::AuditClient, ingest_client::IngestClient};
+use verbatim_collector::{
+    Collector,
+    config::{Address, Tls},
+};
+
+use crate::support::{Place, append, files_with, node::Node, search};
+
+/// A certificate authority of a test's own.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key")).expect("authority"))
+    }
+
+    /// Certificate and key, PEM.
+    fn issue(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().expect("key");
+        let params = CertificateParams::new(vec![name.to_owned()]).expect("name");
+        (params.signed_by(&key, &self.0).expect("signed").pem(), key.serialize_pem())
+    }
+}
+
+struct Network {
+    place: Place,
+    collector: Collector,
+    server: Authority,
+    nodes: Authority,
+    auditors: Authority,
+}
+
+fn address(address: &Address) -> SocketAddr {
+    match address {
+        Address::Tcp(address) => *address,
+        Address::Unix(path) => panic!("{}", path.display()),
+    }
+}
+
+impl Network {
+    async fn new(allowed_names: &[&str]) -> Self {
+        let place = Place::new();
+        let (server, nodes, auditors) = (Authority::new(), Authority::new(), Authority::new());
+        let write = |name: &str, text: &str| {
+            let path = place.path().join(name);
+            std::fs::write(&path, text).expect("file");
+            path
+        };
+        let (certificate, key) = server.issue("collector.test");
+        let tls = |authority: &Authority, name: &str| {
+            Some(Tls {
+                certificate: write("certificate.pem", &certificate),
+                key: write("key.pem", &key),
+                client_ca: write(name, &authority.0.pem()),
+            })
+        };
+        let mut config = place.config();
+        config.ingest.listen = "tcp:127.0.0.1:0".parse().expect("address");
+        config.ingest.tls = tls(&nodes, "nodes.pem");
+        config.ingest.allowed_names = allowed_names.iter().map(|n| (*n).to_owned()).collect();
+        config.audit.listen = "tcp:127.0.0.1:0".parse().expect("address");
+        config.audit.tls = tls(&auditors, "auditors.pem");
+        let collector = verbatim_collector::start(&config).await.expect("starts");
+        Self { place, collector, server, nodes, auditors }
+    }
+
+    async fn connect(&self, to: &Address, identity: Option<(String, String)>) -> Result<Channel, String> {
+        let mut tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(self.server.0.pem()))
+            .domain_name("collector.test");
+        if let Some((certificate, key)) = identity {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        let endpoint = Endpoint::from_shared(format!("https://{}", address(to))).expect("endpoint");
+        endpoint.tls_config(tls).expect("tls").connect().await.map_err(|e| e.to_string())
+    }
+
+    async fn ingest(&self, identity: Option<(String, String)>) -> Result<(), String> {
+        let channel = self.connect(&self.collector.ingest, identity).await?;
+        append(&mut IngestClient::new(channel), vec![Node::new().batch()])
+            .await
+            .map(drop)
+            .map_err(|e| e.to_string())
+    }
+
+    async fn audit(&self, identity: Option<(String, String)>) -> Result<usize, String> {
+        let channel = self.connect(&self.collector.audit, identity).await?;
+        let request = v1::SearchRequest::default();
+        let found = AuditClient::new(channel).search(request).await.map_err(|e| e.to_string())?;
+        Ok(found.into_inner().commands.len())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn node_may_write_and_not_read_and_an_auditor_the_reverse() {
+    let network = Network::new(&[]).await;
+    let node = || Some(network.nodes.issue("node-7.cluster.test"));
+    let auditor = || Some(network.auditors.issue("ada.test"));
+    network.ingest(node()).await.expect("a node writes");
+    network.audit(auditor()).await.expect("an auditor reads");
+    network.audit(node()).await.expect_err("a node does not read");
+    network.ingest(auditor()).await.expect_err("an auditor does not write");
+    network.ingest(None).await.expect_err("nobody comes without a certificate");
+    network.audit(None).await.expect_err("nobody comes without a certificate");
+    network.ingest(Some(Authority::new().issue("node-7.cluster.test"))).await.expect_err("a stranger's");
+    let Network { place, collector, .. } = network;
+    collector.shut_down().await.expect("ends");
+    let known = files_with(&place.data().join("log"), "certificate node-7.cluster.test from 127.0.0.1:");
+    assert_eq!(known.len(), 1, "by whom is in the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificate_that_is_not_among_the_allowed_names_is_refused_by_name() {
+    let network = Network::new(&["node-1.test", "node-2.test"]).await;
+    network.ingest(Some(network.nodes.issue("node-2.test"))).await.expect("allowed");
+    let refused = network.ingest(Some(network.nodes.issue("node-3.test"))).await.expect_err("not allowed");
+    assert!(refused.contains("node-3.test") && refused.contains("allowedNames"), "{refused}");
+    network.collector.shut_down().await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plaintext_garbage_and_silence_on_the_tls_port_disturb_nobody() {
+    let network = Network::new(&[]).await;
+    let to = address(&network.collector.ingest);
+    let plaintext = Endpoint::from_shared(format!("http://{to}")).expect("endpoint").connect().await;
+    if let Ok(channel) = plaintext {
+        append(&mut IngestClient::new(channel), vec![Node::new().batch()])
+            .await
+            .expect_err("plaintext is refused");
+    }
+    let mut silent = Vec::new();
+    for garbage in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0; 4096], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b""]
+    {
+        let mut stream = std::net::TcpStream::connect(to).expect("connects");
+        // The other side may have closed already.
+        stream.write_all(garbage).ok();
+        silent.push(stream);
+    }
+    network.ingest(Some(network.nodes.issue("node-1.test"))).await.expect("others are served");
+    drop(silent);
+    network.collector.shut_down().await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn message_above_the_limit_is_refused_and_the_next_one_taken() {
+    let place = Place::new();
+    let mut config = place.config();
+    config.ingest.max_message = "64KiB".parse().expect("size");
+    let collector = verbatim_collector::start(&config).await.expect("starts");
+    let mut client = place.ingest_client().await;
+    let mut node = Node::new();
+    node.command(b"", &"x".repeat(70_000));
+    let refused = append(&mut client, vec![node.batch()]).await.expect_err("refused");
+    assert_eq!(refused.code(), tonic::Code::OutOfRange);
+    assert!(refused.message().contains("65536"), "{}", refused.message());
+    append(&mut client, vec![Node::new().batch()]).await.expect("taken");
+    collector.shut_down().await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_on_the_unix_socket_disturbs_nobody() {
+    let place = Place::new();
+    let collector = place.start().await;
+    for garbage in
+        [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff\xff\xff\xff\xff"[..], &[0xaa; 100_000], b"x"]
+    {
+        let mut stream = std::os::unix::net::UnixStream::connect(place.ingest()).expect("connects");
+        stream.write_all(garbage).ok();
+        stream.shutdown(std::net::Shutdown::Write).ok();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("timeout");
+        // Whatever it answers, it ends.
+        stream.read_to_end(&mut Vec::new()).ok();
+    }
+    append(&mut place.ingest_client().await, vec![Node::new().batch()]).await.expect("others are served");
+    collector.shut_down().await.expect("ends");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn socket_is_for_its_owner_alone_and_one_of_a_dead_process_is_replaced() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    let mut process = place.spawn();
+    for socket in [place.ingest(), place.audit()] {
+        assert_eq!(std::fs::metadata(&socket).expect("socket").permissions().mode() & 0o777, 0o600);
+    }
+    process.kill();
+    assert!(place.ingest().exists(), "a killed process leaves it behind");
+    let _again = place.spawn();
+    append(&mut place.ingest_client().await, vec![Node::new().batch()]).await.expect("served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_user_is_refused_even_where_the_file_lets_it_in() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let place = Place::new();
+    let collector = place.start().await;
+    for path in [place.path().to_owned(), place.audit()] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("permissions");
+    }
+    // Connects and reads until the other side closes: exit 0 is "closed without a byte".
+    let ask = "import socket,sys\ns=socket.socket(socket.AF_UNIX)\ns.connect(sys.argv[1])\nsys.exit(1 if s.recv(1) else 0)";
+    let ask_as = |user: Option<&str>| {
+        let mut command = match user {
+            Some(user) => {
+                let mut command = Command::new("setpriv");
+                command.args(["--reuid", user, "--clear-groups", "timeout", "20", "python3"]);
+                command
+            }
+            None => {
+                let mut command = Command::new("timeout");
+                command.args(["20", "python3"]);
+                command
+            }
+        };
+        command.args(["-c", ask]).arg(place.audit()).output().map(|o| o.status.code())
+    };
+    match ask_as(Some("65534")) {
+        Ok(Some(code)) if code != 127 && is_root() => assert_eq!(code, 0, "closed without a byte"),
+        other => {
+            eprintln!("SKIP other user: {other:?} at setpriv");
+            assert!(std::env::var_os("REQUIRE_ROOT").is_none(), "REQUIRE_ROOT is set");
+        }
+    }
+    // Ourselves it greets with its HTTP/2 settings.
+    assert_eq!(ask_as(None).expect("runs"), Some(1));
+    collector.shut_down().await.expect("ends");
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|m| m.uid() == 0)
+}
+
+/// Where the unified hierarchy is mounted.
+fn unified() -> std::path::PathBuf {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+    let mount = mounts.lines().map(|l| l.split(' ').collect::<Vec<_>>()).find(|m| m[2] == "cgroup2");
+    mount.map_or_else(|| Path::new("/sys/fs/cgroup").to_owned(), |m| m[1].into())
+}
+
+/// A cgroup that goes away with the test.
+struct Cgroup(std::path::PathBuf);
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        std::fs::remove_dir(&self.0).ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn process_of_a_refused_cgroup_is_refused_whoever_it_is() {
+    let name = format!("verbatim-collector-test-{}", std::process::id());
+    let cgroup = Cgroup(unified().join(name));
+    if let Err(e) = std::fs::create_dir(&cgroup.0) {
+        eprintln!("SKIP refused cgroup: {e} at mkdir {}", cgroup.0.display());
+        assert!(std::env::var_os("REQUIRE_ROOT").is_none(), "REQUIRE_ROOT is set");
+        return;
+    }
+    let place = Place::new();
+    let refused = cgroup.0.display().to_string();
+    let _process = place.spawn_with(&["--refuse-cgroup", &refused]);
+    let ask = "import os,socket,sys\nif len(sys.argv)>2: open(sys.argv[2]+'/cgroup.procs','w').write(str(os.getpid()))\n\
+               s=socket.socket(socket.AF_UNIX)\ns.settimeout(20)\ns.connect(sys.argv[1])\nsys.exit(1 if s.recv(1) else 0)";
+    for socket in [place.ingest(), place.audit()] {
+        let from = |cgroup: Option<&str>| {
+            let mut command = Command::new("python3");
+            command.args(["-c", ask]).arg(&socket).args(cgroup);
+            command.status().expect("runs").code()
+        };
+        assert_eq!(from(Some(&refused)), Some(0), "closed without a byte");
+        assert_eq!(from(None), Some(1), "served");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_reflection_answer_on_both_listeners() {
+    use tonic_health::pb::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    };
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let place = Place::new();
+    let collector = place.start().await;
+    for (socket, service, other) in [
+        (place.ingest(), "verbatim.v1.Ingest", "verbatim.v1.Audit"),
+        (place.audit(), "verbatim.v1.Audit", "verbatim.v1.Ingest"),
+    ] {
+        let channel = crate::support::connect(&socket).await;
+        let mut health = HealthClient::new(channel.clone());
+        let check = |service: &str| HealthCheckRequest { service: service.to_owned() };
+        let status = health.check(check(service)).await.expect("healthy").into_inner().status();
+        assert_eq!(status, ServingStatus::Serving);
+        assert!(health.check(check(other)).await.is_err(), "{other} is not served there");
+        let ask = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::FileContainingSymbol(service.to_owned())),
+        };
+        let mut answers = ServerReflectionClient::new(channel)
+            .server_reflection_info(tokio_stream::iter([ask]))
+            .await
+            .expect("reflects")
+            .into_inner();
+        let answer = answers.message().await.expect("message").and_then(|m| m.message_response);
+        assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
+    }
+    let mut audit = AuditClient::new(crate::support::connect(&place.ingest()).await);
+    let refused = audit.search(v1::SearchRequest::default()).await.expect_err("a node reads nothing");
+    assert_eq!(refused.code(), tonic::Code::Unimplemented);
+    assert_eq!(search(&mut place.audit_client().await, v1::Filter::default()).await, []);
+    collector.shut_down().await.expect("ends");
+}
