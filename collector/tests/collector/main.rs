@@ -1,4 +1,4 @@
-//! The collector as a whole: over its sockets, over its files, and through kills, power losses and full disks.
+//! The collector as a whole: over its sockets, over its files, and through kills. What needs root stands in `tests/privileged`.
 
 mod audit;
 mod deletion;
@@ -8,7 +8,6 @@ mod indexes;
 mod ingest;
 mod network;
 mod offline;
-mod powerloss;
 mod rebuild;
 mod retention;
 mod stores;
