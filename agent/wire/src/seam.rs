@@ -260,7 +260,7 @@ pub enum Event {
     ///
     /// One kind of unit holds nothing: what the server rejected before it became a command (a PostgreSQL
     /// Parse that fails). Its command has the attribute `rejected`, its [`Event::Finished`] follows in
-    /// the same call, and a decision about it changes nothing.
+    /// the same call, and a decision about it changes nothing. It never comes while another unit waits.
     Started {
         /// The unit.
         unit: UnitId,

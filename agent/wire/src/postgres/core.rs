@@ -128,6 +128,8 @@ pub(super) struct Core {
     /// The server skips to the next Sync.
     pub(super) skipping: bool,
     pub(super) rejected: Option<Rejected>,
+    /// Commands after the fact that wait until no unit does.
+    pub(super) late: Vec<(Command, Outcome)>,
     pub(super) transaction: Option<TransactionState>,
     pub(super) standard_strings: bool,
     /// No part of a server's message is waiting for its rest.
@@ -166,6 +168,7 @@ impl Core {
             closing: None,
             skipping: false,
             rejected: None,
+            late: Vec::new(),
             transaction: None,
             standard_strings: true,
             server_at_boundary: true,

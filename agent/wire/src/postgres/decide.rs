@@ -27,6 +27,7 @@ impl Core {
             }
             (Decision::Refuse(refusal), _) => self.abort(&waiting, refusal, sink),
         }
+        self.flush_late(sink);
         if let Mode::Doomed(reason) = self.mode {
             self.go_opaque(reason, sink);
         }

@@ -139,6 +139,7 @@ impl Core {
     pub(super) fn finish_all(&mut self, sink: &mut dyn Sink) {
         self.flush_closing(None, sink);
         self.settle_rejected(None, sink);
+        self.flush_late(sink);
         self.skipping = false;
         for owed in ::core::mem::take(&mut self.queue) {
             match owed {
@@ -233,17 +234,29 @@ impl Core {
         let Some(rejected) = self.rejected.take() else {
             return;
         };
-        let unit = self.next_unit();
         let id = self.next_command();
         let mut command = match &rejected.portal {
             Some(portal) => execute_command(id, Operation::Execute, portal),
             None => statement_command(id, rejected.statement.as_deref()),
         };
         command.attributes.push(("rejected", rejected.what.as_bytes().to_vec()));
-        self.in_flight = self.in_flight.saturating_add(1);
-        sink.event(Event::Started { unit, commands: vec![command] });
         let outcome = rejected_outcome(rejected.error, 0, rejected.received, transaction);
-        self.emit_finished(id, outcome, sink);
+        self.late.push((command, outcome));
+        self.flush_late(sink);
+    }
+
+    /// Announces what was rejected, unless a unit waits: there is never more than one at a time.
+    pub(super) fn flush_late(&mut self, sink: &mut dyn Sink) {
+        if self.waiting.is_some() {
+            return;
+        }
+        for (command, outcome) in ::core::mem::take(&mut self.late) {
+            let unit = self.next_unit();
+            let id = command.id;
+            self.in_flight = self.in_flight.saturating_add(1);
+            sink.event(Event::Started { unit, commands: vec![command] });
+            self.emit_finished(id, outcome, sink);
+        }
     }
 }
 

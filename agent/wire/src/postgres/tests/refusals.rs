@@ -215,3 +215,17 @@ fn a_held_query_that_is_allowed_after_the_server_lost_us_goes_on_undecoded() {
     assert_eq!(relay.events.last(), Some(&Event::Opaque(OpaqueReason::Desynchronised)));
     assert!(relay.output(Direction::ToServer).ends_with(&query("a")));
 }
+
+#[test]
+fn what_was_rejected_while_a_unit_waits_is_announced_after_its_decision() {
+    let mut relay = session();
+    relay.feed(Direction::ToServer, &[parse("s", "selec", &[]), sync(), query("held")].concat());
+    relay.feed(Direction::ToClient, &[error("42601", "syntax"), ready(b'I')].concat());
+    let started = |relay: &Model<PostgresDecoder>| {
+        relay.events.iter().filter(|event| matches!(event, Event::Started { .. })).count()
+    };
+    assert_eq!(started(&relay), 1);
+    relay.release(&Decision::Allow);
+    assert_eq!(started(&relay), 2);
+    relay.end();
+}
