@@ -76,7 +76,7 @@ impl Demo<'_> {
     fn capture_report(&self) -> Result<()> {
         say::heading("A nightly report, captured: psql, as it is");
         say::line(
-            "Each line that begins with a time is Verbatim's, written before the command reached the database.",
+            "A line that begins with a time is Verbatim's. Its record was safe before the command went on.",
         );
         let mut psql = Command::new(self.postgres.program("psql"));
         psql.arg("-X").arg(self.address("report")).args([
