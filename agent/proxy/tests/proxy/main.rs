@@ -1,6 +1,11 @@
 //! The proxy over real loopback sockets, with doubles of everything around it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+
 mod commands;
 mod decisions;
 mod ends;
+mod postgresql;
+mod scripts;
 mod support;

@@ -112,7 +112,7 @@ impl LineDecoder {
         self.opaque = true;
     }
 
-    fn from_client(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> usize {
+    fn client_sent(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> usize {
         for (at, &byte) in bytes.iter().enumerate() {
             self.line.push(byte);
             self.length += 1;
@@ -155,7 +155,7 @@ impl LineDecoder {
         bytes.len()
     }
 
-    fn from_server(&mut self, mut bytes: &[u8], sink: &mut dyn Sink) -> usize {
+    fn server_sent(&mut self, mut bytes: &[u8], sink: &mut dyn Sink) -> usize {
         let all = bytes.len();
         while let Some((&byte, rest)) = bytes.split_first() {
             self.in_data |= self.answer.is_empty() && byte == b'+';
@@ -196,8 +196,8 @@ impl Decoder for LineDecoder {
         match direction {
             _ if self.opaque => bytes.len(),
             Direction::ToServer if self.waiting.is_some() => 0,
-            Direction::ToServer => self.from_client(bytes, sink),
-            Direction::ToClient => self.from_server(bytes, sink),
+            Direction::ToServer => self.client_sent(bytes, sink),
+            Direction::ToClient => self.server_sent(bytes, sink),
         }
     }
 

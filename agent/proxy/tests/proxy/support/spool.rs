@@ -114,6 +114,11 @@ impl MemorySpool {
         closings.pop()
     }
 
+    fn is_durable(&self, position: u64) -> bool {
+        let state = self.state.lock().unwrap();
+        !state.group || state.durable >= position
+    }
+
     fn has_room(&self) -> bool {
         let state = self.state.lock().unwrap();
         state.mood != Mood::Full && state.room_for != Some(0)
@@ -156,11 +161,9 @@ impl Records for MemorySpool {
     async fn durable(&self, position: u64) {
         loop {
             let changed = self.changed.notified();
-            let state = self.state.lock().unwrap();
-            if !state.group || state.durable >= position {
+            if self.is_durable(position) {
                 return;
             }
-            drop(state);
             changed.await;
         }
     }

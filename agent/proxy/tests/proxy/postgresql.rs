@@ -1,0 +1,232 @@
+//! The real decoder: between bytes that play a server, and between psql and PostgreSQL where that is
+//! installed.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::Arc,
+};
+
+use verbatim_api::v1;
+use verbatim_proxy::{Builtin, ProxyConfig};
+
+use crate::support::{
+    Options, Peer, World, eventually,
+    spool::{MemorySpool, each_start_has_one_end},
+};
+
+fn world() -> World {
+    let config = ProxyConfig::default();
+    let protocols = Arc::new(Builtin { limits: config.limits });
+    World::start(Options { config, protocols, shards: 2, ..Options::default() })
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap();
+    [&[kind], &length.to_be_bytes()[..], body].concat()
+}
+
+fn start_up(peer: &mut Peer, server: &mut Peer) {
+    let parameters = b"user\0ada\0database\0shop\0\0";
+    let length = u32::try_from(parameters.len() + 8).unwrap();
+    let packet = [&length.to_be_bytes()[..], &196_608_u32.to_be_bytes(), parameters].concat();
+    peer.stream.write_all(&packet).unwrap();
+    let mut arrived = vec![0; packet.len()];
+    server.read_exactly(&mut arrived);
+    assert_eq!(arrived, packet);
+    let welcome = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
+    server.stream.write_all(&welcome).unwrap();
+    let mut arrived = vec![0; welcome.len()];
+    peer.read_exactly(&mut arrived);
+    assert_eq!(arrived, welcome);
+}
+
+#[test]
+fn a_server_that_answers_before_it_was_asked_is_carried_and_recorded_as_not_decoded() {
+    let world = world();
+    let (mut client, mut server) = world.connect();
+    start_up(&mut client, &mut server);
+    let answer = [message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat();
+    server.stream.write_all(&answer).unwrap();
+    let mut arrived = vec![0; answer.len()];
+    client.read_exactly(&mut arrived);
+    assert_eq!(arrived, answer);
+    drop((client, server));
+    let closing = eventually("the closing record", || world.spool().closing());
+    assert_eq!(closing.envelope.opaque_reason(), v1::OpaqueReason::Desynchronised);
+}
+
+#[test]
+fn garbage_after_the_start_up_is_carried_and_recorded_as_not_decoded() {
+    let world = world();
+    let (mut client, mut server) = world.connect();
+    start_up(&mut client, &mut server);
+    let garbage: Vec<u8> = (0..100_000_u32).map(|n| (n * 7 % 256) as u8).collect();
+    client.stream.write_all(&garbage).unwrap();
+    let mut arrived = vec![0; garbage.len()];
+    server.read_exactly(&mut arrived);
+    assert_eq!(arrived, garbage);
+    drop((client, server));
+    let closing = eventually("the closing record", || world.spool().closing());
+    assert_eq!(closing.envelope.opaque_reason(), v1::OpaqueReason::Malformed);
+}
+
+#[test]
+fn a_statement_of_many_megabytes_passes_and_is_recorded_cut_with_its_length_and_digest() {
+    let world = world();
+    let (mut client, mut server) = world.connect();
+    start_up(&mut client, &mut server);
+    let mut text = b"select '".to_vec();
+    text.resize(20_000_000, b'x');
+    text.extend_from_slice(b"'\0");
+    let query = message(b'Q', &text);
+    let mut reader = server.stream.try_clone().unwrap();
+    let length = query.len();
+    let reading = std::thread::spawn(move || {
+        let mut arrived = vec![0; length];
+        reader.read_exact(&mut arrived).unwrap();
+        arrived
+    });
+    client.stream.write_all(&query).unwrap();
+    assert!(reading.join().unwrap() == query);
+    let started = &world.spool().of_kind(v1::RecordKind::Started)[0];
+    assert_eq!(started.envelope.capture(), v1::Capture::Partly);
+    let statement = started.content.as_ref().unwrap().statement.as_ref().unwrap();
+    assert_eq!((statement.full_length, statement.full_sha256.len()), (text.len() as u64 - 1, 32));
+    assert!(statement.text.len() <= 256 * 1024 && text.starts_with(&statement.text));
+}
+
+/// A PostgreSQL server of this test's own.
+struct Database {
+    directory: tempfile::TempDir,
+    binaries: PathBuf,
+    port: u16,
+}
+
+impl Database {
+    /// `None`, with a line that says so, where PostgreSQL is not installed or cannot be started.
+    fn start() -> Option<Self> {
+        let installed = fs::read_dir("/usr/lib/postgresql").ok().and_then(|versions| {
+            versions
+                .flatten()
+                .map(|version| version.path().join("bin"))
+                .find(|bin| bin.join("initdb").exists())
+        });
+        let may_switch_user =
+            fs::read_to_string("/proc/self/status").is_ok_and(|s| s.contains("\nUid:\t0\t"));
+        let (Some(binaries), true) = (installed, may_switch_user) else {
+            println!("SKIP postgresql: not installed, or not root");
+            return None;
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let database = Self { directory, binaries, port };
+        run(Command::new("chown").arg("postgres").arg(database.path()));
+        database.run("initdb", &["--auth=trust", "--username=postgres", "--no-sync"]);
+        let options =
+            format!("-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off");
+        database.run("pg_ctl", &["-w", "-l", "/dev/null", "-o", &options, "start"]);
+        Some(database)
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(self.binaries.join(program)).arg("-D").arg(self.path());
+        command.args(arguments).current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
+        command
+    }
+
+    fn run(&self, program: &str, arguments: &[&str]) {
+        run(&mut self.command(program, arguments));
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Err(error) = self.command("pg_ctl", &["-m", "immediate", "stop"]).status() {
+            println!("PostgreSQL may still run: {error}");
+        }
+    }
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+}
+
+fn psql_command(proxy: SocketAddr, arguments: &[&str]) -> Command {
+    let mut command = Command::new("psql");
+    command.args(["-X", "-A", "-t", "-h", "127.0.0.1", "-p", &proxy.port().to_string(), "-U", "postgres"]);
+    command.env("PGSSLMODE", "disable").env("PGGSSENCMODE", "disable").args(arguments);
+    command
+}
+
+fn psql(proxy: SocketAddr, arguments: &[&str]) -> Output {
+    psql_command(proxy, arguments).output().unwrap()
+}
+
+fn out(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+/// Kind, status or decision and statement, in the order of both shards.
+fn story(spools: &[MemorySpool]) -> Vec<String> {
+    spools.iter().flat_map(MemorySpool::story).collect()
+}
+
+#[test]
+fn psql_works_on_a_real_database_and_every_statement_is_recorded() {
+    let Some(database) = Database::start() else { return };
+    let world = world();
+    *world.flows.0.lock().unwrap() = Some(SocketAddr::from(([127, 0, 0, 1], database.port)));
+    let proxy = world.proxies[0];
+
+    let (rows, errors) = out(&psql(proxy, &["-c", "select 1+1; select 'two'", "-c", "select nothing"]));
+    assert_eq!(rows, "2\ntwo\n");
+    assert!(errors.contains("column \"nothing\" does not exist"), "{errors}");
+
+    // Denied within a transaction: it fails as by the server's own error.
+    let script = ["-c", "begin", "-c", "deny this", "-c", "select 3", "-c", "rollback", "-c", "select 4"];
+    let (rows, errors) = out(&psql(proxy, &script));
+    assert_eq!(rows, "BEGIN\nROLLBACK\n4\n");
+    assert!(errors.contains("deny it is") && errors.contains("current transaction is aborted"), "{errors}");
+
+    // Held, and cancelled by Ctrl-C; then held and released.
+    let mut interrupted = psql_command(proxy, &["-c", "set statement_timeout = 0", "-c", "hold on"]);
+    let interrupted = interrupted.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the hold", || world.policy.holds.lock().unwrap().first().map(drop));
+    run(Command::new("kill").args(["-INT", &interrupted.id().to_string()]));
+    let (_, errors) = out(&interrupted.wait_with_output().unwrap());
+    assert!(errors.contains("canceling statement due to user request"), "{errors}");
+    world.policy.holds.lock().unwrap().clear();
+    let held = std::thread::spawn(move || psql(proxy, &["-c", "hold; select 5"]));
+    world.answer_hold(true);
+    let (_, errors) = out(&held.join().unwrap());
+    assert!(errors.contains("syntax error at or near \"hold\""), "the server has seen it: {errors}");
+
+    world.drain();
+    let story = story(&world.spools);
+    for expected in [
+        "started allowed select 1+1;",
+        "started denied deny this",
+        "started held hold on",
+        "decided abandoned",
+        "started held hold;",
+        "decided allowed",
+        "started allowed select 4",
+    ] {
+        assert!(story.iter().any(|line| line.trim_end() == expected), "{expected}: {story:#?}");
+    }
+    world.spools.iter().for_each(each_start_has_one_end);
+    let started = world.spools[0].of_kind(v1::RecordKind::Started);
+    let target = started[0].content.as_ref().unwrap().target.as_ref().unwrap();
+    assert_eq!((target.database.as_str(), target.user.as_str()), ("postgres", "postgres"));
+}
