@@ -148,7 +148,7 @@ impl Folder<'_> {
             boot_id: self.instance.boot_id.clone(),
             instance_id: self.instance.instance_id.to_vec(),
             shard: self.shard,
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            agent_version: self.common.surroundings.agent_version.clone(),
             recovered: predecessor.is_some_and(|chain| !chain.closed),
         }
     }

@@ -23,6 +23,8 @@ pub struct Surroundings {
     pub head_wall_nanos: Arc<dyn Fn() -> u64 + Send + Sync>,
     /// Id of this boot, 16 bytes; `None`: the kernel's.
     pub boot_id: Option<[u8; 16]>,
+    /// Version that chains say they were written by.
+    pub agent_version: String,
     /// Seed of the node's key; `None`: a new key.
     pub key_seed: Option<[u8; 32]>,
     /// Syncs a file's data, or a folder.
@@ -37,6 +39,7 @@ impl Default for Surroundings {
             ambient: Arc::new(|| Box::new(Machine::new())),
             head_wall_nanos: Arc::new(verbatim_sys::clock::wall_nanos),
             boot_id: None,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             key_seed: None,
             sync: Arc::new(File::sync_data),
             before_allocating: Arc::new(|| Ok(())),
