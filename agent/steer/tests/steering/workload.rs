@@ -13,7 +13,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::SendFlags,
-    thread::{LinkNameSpaceType, move_into_link_name_space},
+    thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use verbatim_sys::{netns, socket};
@@ -276,8 +276,16 @@ fn probe() -> io::Result<String> {
     })
 }
 
+/// Keeps this thread, and those that it starts from now on, on one CPU.
+pub(crate) fn stay_on(cpu: usize) -> io::Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu);
+    Ok(sched_setaffinity(None, &cpus)?)
+}
+
 /// Median and 90th percentile of connect(), in nanoseconds.
 fn latency(order: &str) -> io::Result<String> {
+    stay_on(0)?;
     let to = destination(order);
     let count: usize = fields(order)["count"].parse().expect("number");
     let mut nanos = Vec::with_capacity(count);

@@ -13,6 +13,7 @@ use crate::{
     cases::Case,
     lab::{Lab, Pair, base, equal, id},
     proxy::{Proxy, fields},
+    workload,
 };
 
 pub(crate) const CASES: &[Case] = &[
@@ -176,9 +177,11 @@ fn a_client_bound_to_a_device_goes_to_the_host_listener(name: &str) -> Outcome {
 }
 
 /// Prints medians of connect(): through steering; straight to the same listener, which leaves out
-/// nothing but the programs' work; and to a server over a cable.
+/// nothing but the programs' work; and to a server over a cable. Clients have one CPU and servers
+/// another, else a server that wakes up takes the CPU in the middle of what is measured.
 fn measure_connect(name: &str) -> Outcome {
     let (lab, pair) = (Lab::new(name), Pair::new());
+    workload::stay_on(1)?;
     let (_proxy, _, port) = lab.proxy(&pair.client);
     let remote = crate::lab::Server::on(&pair.server, Pair::SERVER_V4);
     let (mut steered, mut unsteered) = (lab.workload(&pair.client), lab.unsteered(&pair.client));
