@@ -52,8 +52,12 @@ impl Registry {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key, connection);
     }
 
-    pub(crate) fn forget(&self, key: &CancelKey) {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    /// Forgets a key, unless another connection was given the same one since.
+    pub(crate) fn forget(&self, key: &CancelKey, connection: Address) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.get(key) == Some(&connection) {
+            keys.remove(key);
+        }
     }
 
     fn find(&self, key: &CancelKey) -> Option<Address> {

@@ -1,6 +1,13 @@
 //! One connection from accept to its last record: the steps, in order.
 
-use std::{net::SocketAddr, os::fd::AsFd, rc::Rc, sync::Arc};
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    os::fd::AsFd,
+    rc::Rc,
+    sync::Arc,
+    task::{Poll, ready},
+};
 
 use tokio::net::TcpStream;
 use verbatim_api::v1;
@@ -8,12 +15,13 @@ use verbatim_spool::AppendError;
 
 use crate::{
     Records,
+    buffer::Buffer,
     cancel::Address,
     control::Control,
     dial::dial,
     guard::{CatchPanic, catch},
     journal::{Journal, Stall},
-    legs::{End, Legs, prepare},
+    legs::{End, Legs, Side, poll_write, prepare},
     protocols::Detected,
     record::{Facts, no_flow},
     relay::{Relay, Relayed},
@@ -103,7 +111,14 @@ async fn carry<R: Records>(
             let relay = Relay::new(shard, control, connection, decoder, first);
             match Box::pin(relay.run(legs, journal)).await {
                 Relayed::Ended(end) => return end,
-                Relayed::Opaque(inputs) => inputs,
+                Relayed::Opaque(mut inputs) => {
+                    if journal.agreed_on_tls()
+                        && let Err(end) = name(shard, legs, journal, control, &mut inputs).await
+                    {
+                        return end;
+                    }
+                    inputs
+                }
             }
         }
         Detected::Pass { protocol, reason, service, host } => {
@@ -116,6 +131,44 @@ async fn carry<R: Records>(
         Detected::NeedMore => return End::Stuck("the protocol cannot be told"),
     };
     splicing::run(shard, legs, inputs, control, &mut journal.bytes).await
+}
+
+/// TLS was agreed on within another protocol: takes the name from the ClientHello that follows.
+async fn name<R: Records>(
+    shard: &Shard<R>,
+    legs: &mut Legs,
+    journal: &mut Journal<R>,
+    control: &Control,
+    inputs: &mut [Input; 2],
+) -> Result<(), End> {
+    let [from_client, to_client] = inputs;
+    // The client waits for the server's consent before it says hello.
+    journal.bytes[1] += flush(&mut legs.client, &mut to_client.buffer, control).await?;
+    let mut first = First { buffer: std::mem::take(&mut from_client.buffer), ended: from_client.ended };
+    let detected = sniff(legs, &mut first, &shard.pool, &*shard.protocols, control).await;
+    *from_client = Input { buffer: first.buffer, ended: first.ended };
+    if let Detected::Pass { host: Some(host), .. } = detected? {
+        journal.facts.target.host = host;
+    }
+    Ok(())
+}
+
+/// Writes what was read already. How much that was.
+async fn flush(to: &mut TcpStream, buffer: &mut Buffer, control: &Control) -> Result<u64, End> {
+    let all = buffer.all().len() as u64;
+    poll_fn(|cx| {
+        while !buffer.is_empty() {
+            if control.poll_killed(cx).is_ready() {
+                return Poll::Ready(Err(End::Killed));
+            }
+            let Ok(n) = ready!(poll_write(to, buffer.all(), cx)) else {
+                return Poll::Ready(Err(End::Reset(Side::Client)));
+            };
+            buffer.dispose(n);
+        }
+        Poll::Ready(Ok(all))
+    })
+    .await
 }
 
 async fn undecoded<R: Records>(
@@ -142,7 +195,7 @@ async fn refuse<R: Records>(shard: &Shard<R>, accepted: Accepted, control: &Cont
         if control.killed() {
             return add(&shard.counters.unwritten, 1);
         }
-        let killed = std::future::poll_fn(|cx| control.poll_killed(cx));
+        let killed = poll_fn(|cx| control.poll_killed(cx));
         tokio::select! { () = shard.spool.room() => {} () = killed => {} }
     }
 }

@@ -140,6 +140,11 @@ impl<R: Records> Journal<R> {
         Ok(())
     }
 
+    /// Whether the connection passes undecoded because it is encrypted from here on.
+    pub(crate) fn agreed_on_tls(&self) -> bool {
+        self.undecoded == Some(v1::OpaqueReason::Tls)
+    }
+
     fn capture_with(&self, reason: Option<v1::OpaqueReason>) -> v1::Capture {
         match reason {
             None => v1::Capture::Decoded,

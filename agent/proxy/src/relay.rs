@@ -49,7 +49,6 @@ pub(crate) enum Relayed {
 pub(crate) struct Relay<'a, R> {
     shard: &'a Shard<R>,
     control: &'a Control,
-    connection: Address,
     decoder: Box<dyn Decoder>,
     ways: [Way; 2],
     scripts: [Script; 2],
@@ -73,13 +72,14 @@ pub(crate) struct Relay<'a, R> {
 /// The keys under which this connection is registered; forgotten when it ends, however it ends.
 struct Keys {
     registry: Arc<Registry>,
+    connection: Address,
     keys: Vec<CancelKey>,
 }
 
 impl Drop for Keys {
     fn drop(&mut self) {
         for key in &self.keys {
-            self.registry.forget(key);
+            self.registry.forget(key, self.connection);
         }
     }
 }
@@ -116,7 +116,6 @@ impl<'a, R: Records> Relay<'a, R> {
         Self {
             shard,
             control,
-            connection,
             decoder,
             ways: [Way::begin(first.buffer, first.ended), Way::default()],
             scripts: Default::default(),
@@ -127,7 +126,7 @@ impl<'a, R: Records> Relay<'a, R> {
             room: None,
             cancel_request: None,
             last_refused: None,
-            keys: Keys { registry: Arc::clone(&shard.registry), keys: Vec::new() },
+            keys: Keys { registry: Arc::clone(&shard.registry), connection, keys: Vec::new() },
             lingering: None,
         }
     }

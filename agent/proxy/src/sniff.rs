@@ -27,7 +27,8 @@ pub(crate) struct First {
     pub(crate) ended: Option<Ended>,
 }
 
-/// Reads until the protocol is known, or the server speaks, or either ends.
+/// Reads until the protocol is known, or the server speaks, or either ends. Bytes that are there already
+/// count.
 pub(crate) async fn sniff(
     legs: &mut Legs,
     first: &mut First,
@@ -35,6 +36,12 @@ pub(crate) async fn sniff(
     protocols: &dyn Protocols,
     control: &Control,
 ) -> Result<Detected, End> {
+    if !first.buffer.is_empty() {
+        match protocols.detect(first.buffer.all()) {
+            Detected::NeedMore => {}
+            detected => return Ok(detected),
+        }
+    }
     poll_fn(|cx| {
         if control.poll_killed(cx).is_ready() {
             return Poll::Ready(Err(End::Killed));

@@ -142,7 +142,7 @@ impl<R: Records> Relay<'_, R> {
         match fact {
             SessionFact::CancelKey { process_id, secret } => {
                 let key = CancelKey::new(&journal.facts.flow, process_id, secret);
-                self.keys.registry.register(key.clone(), self.connection);
+                self.keys.registry.register(key.clone(), self.keys.connection);
                 self.keys.keys.push(key);
             }
             SessionFact::CancelRequest { process_id, secret } => {

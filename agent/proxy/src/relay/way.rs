@@ -187,6 +187,11 @@ impl<R: Records> Relay<'_, R> {
         if way.blocked || way.ended.is_some() {
             return Ok(false);
         }
+        if way.buffer.is_empty() && !way.stale && from.poll_read_ready(cx).is_pending() {
+            // An idle connection holds no buffer.
+            way.buffer.release(&self.shard.pool);
+            return Ok(false);
+        }
         let Some(space) = way.buffer.space(&self.shard.pool) else {
             if !waits {
                 return Err(End::Stuck("the decoder holds more than the capture limit"));

@@ -99,6 +99,55 @@ fn a_statement_of_many_megabytes_passes_and_is_recorded_cut_with_its_length_and_
     assert!(statement.text.len() <= 256 * 1024 && text.starts_with(&statement.text));
 }
 
+/// A ClientHello with a server name (RFC 8446 section 4.1.2, RFC 6066 section 3), in one record.
+fn client_hello(name: &str) -> Vec<u8> {
+    let long = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+    let names = long(&[&[0][..], &long(name.as_bytes())].concat());
+    let extensions = long(&[&[0, 0][..], &long(&names)].concat());
+    let body = [&[3, 3][..], &[7; 32], &[0], &long(&[0x13, 0x01]), &[1, 0], &extensions].concat();
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    let handshake = [&[1][..], &length[1..], &body].concat();
+    [&[22, 3, 1][..], &long(&handshake)].concat()
+}
+
+#[test]
+fn a_connection_that_asks_for_tls_is_spliced_and_recorded_with_the_name_it_says_then() {
+    for optimistic in [false, true] {
+        let world = world();
+        let (mut client, mut server) = world.connect();
+        let hello = client_hello("db.example");
+        let request = [0, 0, 0, 8, 4, 210, 22, 47];
+        client.stream.write_all(&request).unwrap();
+        if optimistic {
+            client.stream.write_all(&hello).unwrap();
+        }
+        let mut arrived = [0; 8];
+        server.read_exactly(&mut arrived);
+        assert_eq!(arrived, request);
+        server.send("S");
+        let mut consent = [0];
+        client.read_exactly(&mut consent);
+        if !optimistic {
+            client.stream.write_all(&hello).unwrap();
+        }
+        let mut arrived = vec![0; hello.len()];
+        server.read_exactly(&mut arrived);
+        assert_eq!(arrived, hello);
+        server.send("hello yourself");
+        let mut arrived = [0; 14];
+        client.read_exactly(&mut arrived);
+        drop((client, server));
+        let closing = eventually("the closing record", || world.spool().closing());
+        assert_eq!(closing.envelope.opaque_reason(), v1::OpaqueReason::Tls);
+        assert_eq!(closing.envelope.capture(), v1::Capture::SeenNotDecoded);
+        assert_eq!(closing.envelope.bytes_received, 15);
+        assert_eq!(closing.envelope.bytes_sent, 8 + hello.len() as u64);
+        // A client that did not wait for the consent has gone past before anybody asked for its name.
+        let expected = if optimistic { "" } else { "db.example" };
+        assert_eq!(closing.content.unwrap().target.unwrap().host, expected);
+    }
+}
+
 /// A PostgreSQL server of this test's own.
 struct Database {
     directory: tempfile::TempDir,
