@@ -1,7 +1,9 @@
 //! What appending costs: nanoseconds per record, in process mode, with a started and a finished record per
-//! command, while a shipper reads and acknowledges.
+//! command, while a shipper reads and acknowledges. And what a start costs after a crash that left as many.
 //!
 //! `cargo run --release -p verbatim-spool --example append [RECORDS]`
+
+#![allow(clippy::print_stdout, reason = "an example prints what it found")]
 
 use std::time::{Duration, Instant};
 
@@ -58,7 +60,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let all = before.until_now();
     spool.close();
-    let shipped = shipper.join().map_err(|_| "the shipper panicked")?;
+    let shipped = shipper.join().map_err(|_panic| "the shipper panicked")?;
     drop(opened);
     std::fs::remove_dir_all(&directory)?;
     let per = |duration: Duration| duration.as_nanos() / u128::from(records);
@@ -69,8 +71,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         per(building.cpu)
     );
     println!("elapsed, per record: {} ns in all; slowest append {slowest:?}", per(all.elapsed));
+    println!("both clocks: {} ns", clocks().as_nanos());
     println!("{records} records, waited for room {waited} times, shipped {shipped}");
+    recovery(&directory, records)
+}
+
+/// Leaves everything behind unshipped, and starts again.
+fn recovery(directory: &std::path::Path, records: u64) -> Result<(), Box<dyn std::error::Error>> {
+    let opened = verbatim_spool::open(&config(directory), 1)?;
+    for n in 0..records {
+        opened.spools[0].append(draft(n, &[7; 16]))?;
+    }
+    drop(opened);
+    let at = Instant::now();
+    let opened = verbatim_spool::open(&config(directory), 1)?;
+    println!("start after a crash: {:?}, {:?}", at.elapsed(), opened.recovered);
+    drop(opened);
+    std::fs::remove_dir_all(directory)?;
     Ok(())
+}
+
+fn clocks() -> Duration {
+    let before = Spent::now();
+    for _ in 0..1_000_000 {
+        std::hint::black_box((verbatim_sys::clock::wall_nanos(), verbatim_sys::clock::boottime_nanos()));
+    }
+    before.until_now().cpu / 1_000_000
 }
 
 /// Time, by the clock and by the processor.

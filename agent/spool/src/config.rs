@@ -29,7 +29,8 @@ pub struct SpoolConfig {
     pub sync: SyncMode,
     /// Size of a segment file, bytes.
     pub segment_bytes: u64,
-    /// All segments of all shards together, bytes.
+    /// All segments of all shards together, bytes. Exceeded by at most a segment per shard, which a chain is
+    /// opened in after a start with a full spool; what is quarantined does not count.
     pub limit_bytes: u64,
     /// At the limit.
     pub when_full: WhenFull,

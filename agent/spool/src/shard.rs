@@ -1,7 +1,8 @@
 //! What a shard's thread, the keeper and the shipper share of one chain, and how its heads are signed.
 
 use std::{
-    path::PathBuf,
+    fs, io,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,7 +19,7 @@ use crate::{
     budget::Budget,
     key::{Mark, NodeKey},
     lock,
-    segment::{Blank, OpenSegment},
+    segment::{self, Blank, OpenSegment},
     surroundings::Surroundings,
     writer::Writer,
 };
@@ -46,6 +47,8 @@ pub(crate) struct Shard {
     pub(crate) writer: Mutex<Writer>,
     /// One signs at a time, so that heads lie in order.
     signing: Mutex<()>,
+    /// One makes segments at a time.
+    supplying: Mutex<()>,
     /// Entries that a signed head in the spool covers.
     pub(crate) signed: AtomicU64,
     /// Entries that are synced; in group mode.
@@ -68,6 +71,7 @@ impl Shard {
             chain: writer.chain,
             writer: Mutex::new(writer),
             signing: Mutex::default(),
+            supplying: Mutex::default(),
             signed: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             sync_failed: AtomicBool::new(false),
@@ -106,6 +110,7 @@ impl Shard {
 
     /// Makes the next segment ready, if there is none and there is room.
     pub(crate) fn supply(&self) {
+        let _one_at_a_time = lock(&self.supplying);
         let Some(ordinal) = lock(&self.writer).wants_segment() else { return };
         let bytes = self.common.segment_bytes;
         if !self.common.budget.take(bytes) {
@@ -131,7 +136,7 @@ impl Shard {
     }
 
     /// Makes a segment whatever the limit, where the active one is half full; while a chain is opened.
-    pub(crate) fn supply_beyond_limit(&self) -> std::io::Result<()> {
+    pub(crate) fn supply_beyond_limit(&self) -> io::Result<()> {
         let wanted = {
             let writer = lock(&self.writer);
             writer.wants_segment().filter(|_| writer.active.as_ref().is_some_and(OpenSegment::half_full))
@@ -145,14 +150,14 @@ impl Shard {
     }
 
     /// Makes a blank segment; in group mode its name is on disk afterwards.
-    fn create(&self, ordinal: u32, bytes: u64) -> std::io::Result<Blank> {
+    fn create(&self, ordinal: u32, bytes: u64) -> io::Result<Blank> {
         create(&self.common, &self.folder, &self.chain, ordinal, bytes)
     }
 
     /// Removes a blank that nobody needs.
     pub(crate) fn discard(&self, blank: Blank) {
         let bytes = blank.mapped.writer.len() as u64;
-        match std::fs::remove_file(&blank.path) {
+        match fs::remove_file(&blank.path) {
             Ok(()) => self.common.budget.give_back(bytes),
             Err(error) => {
                 tracing::warn!(%error, path = %blank.path.display(), "cannot remove a blank segment")
@@ -161,21 +166,37 @@ impl Shard {
     }
 }
 
-/// Makes a blank segment; in group mode its name is on disk afterwards.
+/// Makes a blank segment; in group mode its name is on disk afterwards. Where that fails there is none:
+/// an ordinal that is asked for is nobody's yet.
 pub(crate) fn create(
     common: &Common,
-    folder: &std::path::Path,
+    folder: &Path,
     chain: &ChainId,
     ordinal: u32,
     bytes: u64,
-) -> std::io::Result<Blank> {
+) -> io::Result<Blank> {
+    let blank = try_create(common, folder, chain, ordinal, bytes);
+    if blank.is_err() {
+        // What matters is the first error; mostly there is nothing to remove.
+        fs::remove_file(folder.join(segment::file_name(chain, ordinal))).ok();
+    }
+    blank
+}
+
+fn try_create(
+    common: &Common,
+    folder: &Path,
+    chain: &ChainId,
+    ordinal: u32,
+    bytes: u64,
+) -> io::Result<Blank> {
     (common.surroundings.before_allocating)()?;
     let blank = Blank::create(folder, chain, ordinal, bytes)?;
     // Nothing is lost where the kernel cannot do it.
     blank.mapped.pages.populate(0..crate::keeper::POPULATE_BYTES / 4).ok();
     if common.sync == SyncMode::Group {
         (common.surroundings.sync)(&blank.mapped.file)?;
-        (common.surroundings.sync)(&std::fs::File::open(folder)?)?;
+        (common.surroundings.sync)(&fs::File::open(folder)?)?;
     }
     Ok(blank)
 }

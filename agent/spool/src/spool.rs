@@ -6,7 +6,9 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use crate::{AppendError, Appended, Draft, SyncMode, WhenFull, lock, node::Node, shard::Shard};
+use crate::{
+    AppendError, Appended, Draft, SyncMode, WhenFull, lock, node::Node, shard::Shard, writer::Refusal,
+};
 
 /// Takes the records of one shard. Lives on the shard's thread; may be shared there by `Rc`.
 #[derive(Debug)]
@@ -22,7 +24,8 @@ impl Spool {
         Self { shard, _node: node, not_sync: PhantomData }
     }
 
-    /// Appends a record. Never waits for a disk.
+    /// Appends a record. Waits for no disk, except where the next segment should have been ready and is not:
+    /// then it is made here, before the record would be refused.
     ///
     /// # Errors
     /// See [`AppendError`].
@@ -45,7 +48,15 @@ impl Spool {
 
     fn try_append(&self, draft: &mut Draft) -> Result<Appended, AppendError> {
         let mut writer = lock(&self.shard.writer);
-        let result = writer.append(draft);
+        let mut result = writer.try_append(draft);
+        if result == Err(Refusal::Full) && !writer.full {
+            // The keeper may only be late: making the segment here beats stopping, and shedding.
+            drop(writer);
+            self.shard.supply();
+            writer = lock(&self.shard.writer);
+            result = writer.try_append(draft);
+        }
+        let result = result.map_err(|refusal| writer.refuse(refusal, draft));
         let ring = std::mem::take(&mut writer.marked);
         drop(writer);
         if ring {

@@ -75,24 +75,24 @@ impl Writer {
         }
     }
 
-    /// Appends a record; on refusal the draft is as it was.
+    /// Appends a record, or refuses it for good.
     pub(crate) fn append(&mut self, draft: &mut Draft) -> Result<Appended, AppendError> {
+        self.try_append(draft).map_err(|refusal| self.refuse(refusal, draft))
+    }
+
+    /// Appends a record; on refusal nothing has changed.
+    pub(crate) fn try_append(&mut self, draft: &mut Draft) -> Result<Appended, Refusal> {
         let class = Class::of(&draft.envelope);
         // Who was refused comes first: a smaller one must not take the room that it waits for.
         if self.full && !class.uses_reserve() {
-            return Err(self.refuse(draft));
+            return Err(Refusal::Full);
         }
         self.admit_gap();
         let stamp = self.stamp();
         self.encoder.encode(draft, &stamp);
         let size = segment::entry_size(self.encoder.envelope.len(), self.encoder.content.len());
-        if let Err(refusal) = self.make_room(size, class) {
-            return Err(match refusal {
-                Refusal::Full => self.refuse(draft),
-                Refusal::TooLarge => AppendError::TooLarge(size),
-            });
-        }
-        let Some(active) = &mut self.active else { return Err(self.refuse(draft)) };
+        self.make_room(size, class)?;
+        let Some(active) = &mut self.active else { return Err(Refusal::Full) };
         self.hash = chain::link(&self.hash, &self.encoder.envelope);
         let mark = Mark { sequence: stamp.sequence, hash: self.hash };
         self.marked |= active.append(&self.encoder.envelope, &self.encoder.content, mark);
@@ -133,8 +133,10 @@ impl Writer {
             return Ok(());
         }
         match &self.next {
-            Some(next) if size > OpenSegment::capacity(next.mapped.writer.len()) => Err(Refusal::TooLarge),
-            None if size > capacity => Err(Refusal::TooLarge),
+            Some(next) if size > OpenSegment::capacity(next.mapped.writer.len()) => {
+                Err(Refusal::TooLarge(size))
+            }
+            None if size > capacity => Err(Refusal::TooLarge(size)),
             Some(_) => {
                 self.rotate();
                 Ok(())
@@ -151,7 +153,11 @@ impl Writer {
         self.marked = true;
     }
 
-    fn refuse(&mut self, draft: &Draft) -> AppendError {
+    /// What a refusal means to whoever appends.
+    pub(crate) fn refuse(&mut self, refusal: Refusal, draft: &Draft) -> AppendError {
+        if let Refusal::TooLarge(bytes) = refusal {
+            return AppendError::TooLarge(bytes);
+        }
         if !self.full {
             self.full = true;
             // The keeper looks for room.
@@ -220,9 +226,13 @@ impl std::fmt::Debug for Writer {
     }
 }
 
-enum Refusal {
+/// Why a record does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Not now.
     Full,
-    TooLarge,
+    /// Never: bytes that it would take.
+    TooLarge(usize),
 }
 
 /// A record of the spool's own that only says what its detail says.

@@ -2,6 +2,12 @@
 //! `docs/record-format.md` explains them. `VERBATIM_GOLDEN=write cargo test -p verbatim-spool --test golden`
 //! writes the files anew: a change of them is a change of the format.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of a test fail it, and it says what it skips"
+)]
+
 use std::{
     collections::BTreeMap,
     fs,

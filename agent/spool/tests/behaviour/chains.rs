@@ -28,6 +28,13 @@ fn what_is_appended_comes_out_chained_and_signed() {
 }
 
 #[test]
+fn spools_and_outboxes_can_be_sent_to_their_threads() {
+    fn sent<T: Send + 'static>() {}
+    sent::<verbatim_spool::Spool>();
+    sent::<verbatim_spool::Outbox>();
+}
+
+#[test]
 fn records_of_an_idle_shard_get_a_head_without_another_append() {
     let dir = tempfile::tempdir().unwrap();
     let mut opened = open(dir.path());
