@@ -70,7 +70,8 @@ pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Err
     move |source| OpenError::Io { action, path, source }
 }
 
-/// A segment holds a statement and parameters at the capture limit, with room to spare.
+/// For tests. The default of 8 MiB holds a statement and parameters at the capture limit many times; what
+/// is larger than a segment is refused.
 const SMALLEST_SEGMENT_BYTES: u64 = 64 * 1024;
 
 /// A segment is mapped and read whole.
