@@ -89,6 +89,29 @@ pub(crate) fn everything(place: &Place) -> Result<Built> {
     Ok(built)
 }
 
+/// One test program alone, as a release build, for what it measures.
+pub(crate) fn test_program_of(place: &Place, package: &str, target: &str) -> Result<PathBuf> {
+    let mut cargo = place.cargo();
+    cargo.args([
+        "test",
+        "--quiet",
+        "--locked",
+        "--release",
+        "--no-run",
+        "--package",
+        package,
+        "--test",
+        target,
+    ]);
+    let messages = command::output(cargo.arg("--message-format=json-render-diagnostics"))?;
+    messages
+        .lines()
+        .filter_map(|line| test_program(&serde_json::from_str(line).ok()?))
+        .find(|program| program.target == target)
+        .map(|program| program.path)
+        .with_context(|| format!("cargo built no test program {target} of {package}"))
+}
+
 fn test_program(message: &Value) -> Option<TestProgram> {
     if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
         return None;

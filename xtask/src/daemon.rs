@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::place;
+use crate::{command, place, say};
 
 /// How long a server may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -74,16 +74,29 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Nothing that fails here can be helped: it is ended harder with each step.
-        // The shell's own kill, for a bare machine has no other.
-        let kill = ["-c", "kill -s \"$0\" \"$1\"", self.signal, &self.child.id().to_string()];
-        drop(Command::new("sh").args(kill).status());
-        let begun = Instant::now();
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if begun.elapsed() > PATIENCE {
-                drop(self.child.kill());
+        // First in good order, then harder; what cannot be ended at all is named.
+        for signal in [self.signal, "KILL"] {
+            self.signal(signal);
+            let begun = Instant::now();
+            while begun.elapsed() < PATIENCE {
+                if !matches!(self.child.try_wait(), Ok(None)) {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(20));
             }
-            thread::sleep(Duration::from_millis(20));
+        }
+        say::note(&format!("process {} still runs; end it by hand", self.child.id()));
+    }
+}
+
+impl Daemon {
+    /// By the shell's own kill, for a bare machine has no other; as root where the process is root's.
+    fn signal(&self, signal: &str) {
+        let kill = ["-c", "kill -s \"$0\" \"$1\"", signal, &self.child.id().to_string()];
+        let sent =
+            Command::new("sh").args(kill).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        if !sent && let Ok(mut sh) = command::as_root("sh") {
+            drop(sh.args(kill).stderr(Stdio::null()).status());
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod builds;
 mod memory;
+mod parts;
 mod peers;
 mod report;
 mod rounds;
@@ -41,6 +42,8 @@ enum Part {
     Throughput,
     /// The agent's memory, at rest and with a client that stops reading
     Memory,
+    /// Steering, spool and collector alone
+    Parts,
 }
 
 /// What every part works with.
@@ -70,6 +73,9 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     }
     if wanted(Part::Memory) {
         sections.push(memory::run(&bench)?);
+    }
+    if wanted(Part::Parts) {
+        sections.push(parts::run(&bench)?);
     }
     drop(postgres);
     if options.builds {
