@@ -171,11 +171,26 @@ impl Facts {
             statement: Some(statement(command)),
             parameters: command.parameters.iter().map(parameter).collect(),
             target: Some(self.target.clone()),
+            client: Some(self.caller()),
             attributes: command.attributes.iter().map(attribute).collect(),
             verdict: verdict(grounds),
             ..v1::Content::default()
         };
         Draft { envelope, content: Some(content) }
+    }
+
+    /// Who called, in short: a command's record names its workload by itself, also where the principal is
+    /// local and so stands in the content. The rest is in the connection's record.
+    fn caller(&self) -> v1::Client {
+        let Self { client, .. } = self;
+        v1::Client {
+            pid: client.pid,
+            uid: client.uid,
+            gid: client.gid,
+            comm: client.comm.clone(),
+            local_user: client.local_user.clone(),
+            ..v1::Client::default()
+        }
     }
 
     /// The rest of a command that was recorded by its first part: its length and digest.

@@ -23,9 +23,9 @@ pub struct Flow {
     pub ancestor_cgroup_ids: Vec<u64>,
     /// Thread group id ("process id") in the root pid namespace.
     pub pid: u32,
-    /// Effective user and group.
+    /// Real user id.
     pub uid: u32,
-    /// Effective group.
+    /// Real group id.
     pub gid: u32,
     /// Cookie of the workload's network namespace.
     pub client_netns: u64,

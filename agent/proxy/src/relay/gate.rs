@@ -122,6 +122,9 @@ impl<R: Records> Relay<'_, R> {
     }
 
     fn ask(&self, commands: &[Command], journal: &Journal<R>) -> (v1::Decision, Grounds, Next) {
+        if commands.iter().all(rejected) {
+            return (v1::Decision::Allowed, Grounds::default(), Next::Allow);
+        }
         let facts = &journal.facts;
         let policy = &self.shard.deps.policy;
         let verdict = policy.decide(&Question {
@@ -304,6 +307,11 @@ fn unit(id: UnitId, commands: &[Command], next: Next) -> Unit {
         cancels: commands.iter().any(|command| command.operation == Operation::Cancel),
         prefix: false,
     }
+}
+
+/// The server has refused it already: there is nothing to decide about.
+fn rejected(command: &Command) -> bool {
+    command.attributes.iter().any(|(name, _)| *name == "rejected")
 }
 
 fn would_be(what: &str, grounds: Grounds) -> Grounds {
