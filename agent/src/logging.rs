@@ -26,7 +26,7 @@ pub(crate) enum LoggingError {
 
 /// Starts to log; starts no thread.
 pub(crate) fn start(level: &str, format: LogFormat) -> Result<(), LoggingError> {
-    let filter = EnvFilter::try_new(level)
+    let filter = EnvFilter::try_new(with_libraries(level))
         .map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;
     let logger = fmt().with_env_filter(filter).with_writer(stderr);
     match format {
@@ -34,4 +34,29 @@ pub(crate) fn start(level: &str, format: LogFormat) -> Result<(), LoggingError> 
         LogFormat::Json => logger.json().flatten_event(true).try_init(),
     }
     .map_err(|_taken| LoggingError::Twice)
+}
+
+/// A bare level is for our own code: below us, `debug` means pages of relocations and HTTP/2 frames.
+fn with_libraries(level: &str) -> String {
+    let bare = !level.contains(['=', ',']);
+    if !bare || !["debug", "trace"].contains(&level.to_ascii_lowercase().as_str()) {
+        return level.to_owned();
+    }
+    let quiet = ["aya", "aya_obj", "h2", "hyper", "hyper_util", "rustls", "tonic", "tower"];
+    quiet.iter().fold(level.to_owned(), |filter, library| format!("{filter},{library}=info"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_level_is_for_our_own_code_and_a_filter_is_taken_as_it_is() {
+        assert_eq!(with_libraries("info"), "info");
+        assert!(with_libraries("debug").starts_with("debug,aya=info,"));
+        assert_eq!(with_libraries("debug,h2=trace"), "debug,h2=trace");
+        for filter in ["debug", "trace"] {
+            EnvFilter::try_new(with_libraries(filter)).expect("filter");
+        }
+    }
 }

@@ -331,11 +331,7 @@ fn watch_namespaces(
             true
         }
     };
-    NamespaceWatcher::start(
-        &config.directory,
-        move |name| pattern.matches(name).is_some(),
-        changed,
-    )
+    NamespaceWatcher::start(&config.directory, move |name| pattern.matches(name).is_some(), changed)
 }
 
 /// Hands listeners to the shards and takes them away; looks for the addresses of pods that have none yet.

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, PipeReader, Read},
     os::{
         fd::{AsFd, AsRawFd},
         unix::fs::OpenOptionsExt,
@@ -57,6 +57,8 @@ pub(crate) enum CollectorError {
 pub(crate) struct Collector {
     child: Child,
     pidfd: PidFd,
+    /// Stays open: the collector may write its line in parts.
+    ready: PipeReader,
 }
 
 /// The given program, or the one beside our own.
@@ -77,7 +79,7 @@ impl Collector {
         let failed = |source| CollectorError::Start { program: program.to_owned(), source };
         let log = File::options().create(true).append(true).mode(0o600).open(folders.collector_log());
         let log = log.map_err(failed)?;
-        let (mut ready, tell) = io::pipe().map_err(failed)?;
+        let (ready, tell) = io::pipe().map_err(failed)?;
         let mut command = Command::new(program);
         command
             .arg("serve")
@@ -103,9 +105,9 @@ impl Collector {
             child.wait().ok();
             failed(source)
         })?;
-        let collector = Self { child, pidfd };
-        let what = match process::wait_readable(ready.as_fd(), Some(START_LIMIT)) {
-            Ok(true) => match ready.read(&mut [0; 16]) {
+        let mut collector = Self { child, pidfd, ready: ready };
+        let what = match process::wait_readable(collector.ready.as_fd(), Some(START_LIMIT)) {
+            Ok(true) => match collector.ready.read(&mut [0; 16]) {
                 Ok(1..) => return Ok(collector),
                 _ => "ended instead of taking records",
             },

@@ -33,11 +33,15 @@ pub(crate) async fn run<S: Source>(
     health: Rc<Health>,
 ) {
     let mut backoff = Backoff::new();
+    let mut latest = None;
     loop {
-        let lost = match stream(&mut source, channel.clone(), &mut finishing, &health, &mut backoff).await {
-            Ok(()) => return,
-            Err(lost) => lost,
-        };
+        let lost =
+            match stream(&mut source, channel.clone(), &mut finishing, &health, &mut backoff, &mut latest)
+                .await
+            {
+                Ok(()) => return,
+                Err(lost) => lost,
+            };
         health.bad(&lost);
         source.rewind();
         tokio::time::sleep(backoff.wait()).await;
@@ -51,9 +55,10 @@ async fn stream<S: Source>(
     finishing: &mut watch::Receiver<bool>,
     health: &Health,
     backoff: &mut Backoff,
+    latest: &mut Option<v1::AppendResponse>,
 ) -> Result<(), String> {
     // Don't bother the collector while there is nothing to say.
-    if !wait_for_work(source, finishing).await {
+    if !wait_for_work(source, finishing, latest).await {
         return Ok(());
     }
     let (batches, outgoing) = mpsc::channel(WINDOW);
@@ -77,7 +82,7 @@ async fn stream<S: Source>(
             on_the_way.push_back(OnTheWay { chain_id: batch.chain_id.clone(), last });
             batches.send(batch).await.map_err(|_closed| "the stream was closed".to_owned())?;
         }
-        if on_the_way.is_empty() && *finishing.borrow_and_update() && source.drained() {
+        if on_the_way.is_empty() && finished(source, finishing, latest) {
             return Ok(());
         }
         let full = on_the_way.len() >= WINDOW;
@@ -86,6 +91,7 @@ async fn stream<S: Source>(
                 let answer = answer.map_err(|status| explain(&status))?;
                 let answer = answer.ok_or_else(|| "the collector ended the stream".to_owned())?;
                 take(source, &answer, &mut on_the_way);
+                *latest = Some(answer);
                 health.good();
                 backoff.reset();
             }
@@ -101,9 +107,13 @@ async fn stream<S: Source>(
 }
 
 /// `false`: nothing is left, and nothing more comes.
-async fn wait_for_work<S: Source>(source: &mut S, finishing: &mut watch::Receiver<bool>) -> bool {
+async fn wait_for_work<S: Source>(
+    source: &mut S,
+    finishing: &mut watch::Receiver<bool>,
+    latest: &Option<v1::AppendResponse>,
+) -> bool {
     loop {
-        if *finishing.borrow_and_update() && source.drained() {
+        if finished(source, finishing, latest) {
             return false;
         }
         tokio::select! {
@@ -115,6 +125,22 @@ async fn wait_for_work<S: Source>(source: &mut S, finishing: &mut watch::Receive
             }
         }
     }
+}
+
+/// Whether everything is shipped and nothing more comes. The last record of a chain may have been
+/// acknowledged before its shard had closed it: only now can its segment go, so say it again.
+fn finished<S: Source>(
+    source: &mut S,
+    finishing: &mut watch::Receiver<bool>,
+    latest: &Option<v1::AppendResponse>,
+) -> bool {
+    if !*finishing.borrow_and_update() {
+        return false;
+    }
+    if let Some(answer) = latest {
+        source.acknowledge(&answer.chain_id, answer.durable_sequence);
+    }
+    source.drained()
 }
 
 fn take<S: Source>(source: &mut S, answer: &v1::AppendResponse, on_the_way: &mut VecDeque<OnTheWay>) {
