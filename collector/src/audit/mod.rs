@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status};
 use verbatim_api::v1::{self, audit_server::Audit};
 
 use crate::{
-    index::{Id, Index, Query, Words},
+    index::{CommandRow, Id, Index, Query, Words},
     indexer::Outcomes,
     listen::peer_name,
     log::{Log, LogView, header::Deletion, header::EventKind},
@@ -99,6 +99,16 @@ fn internal(error: impl std::fmt::Display) -> Status {
     Status::internal(error.to_string())
 }
 
+/// A command with its records. That a connection was not decoded is known at its end: what opened it is
+/// the session's, and without it the command would have no beginning.
+fn command(parts: &AuditParts, mut row: CommandRow) -> Result<v1::Command, Status> {
+    if row.is_connection() && row.started.is_none() {
+        let locations = parts.index.locations(&row.id).map_err(internal)?;
+        row.started = locations.into_iter().next().filter(|first| row.finished.as_ref() != Some(first));
+    }
+    view::command(&parts.view, &row).map_err(internal)
+}
+
 fn invalid(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
 }
@@ -153,16 +163,17 @@ impl Audit for AuditService {
             let mut bytes = 0;
             let mut last: Option<i64> = None;
             for row in found {
-                let command = view::command(&parts.view, &row).map_err(internal)?;
+                let key = row.key;
+                let command = command(parts, row)?;
                 bytes += command.encoded_len();
                 // At least one, however large it is.
-                if let Some(key) = last
+                if let Some(last) = last
                     && (page.commands.len() == rows || bytes > PAGE_BYTES)
                 {
-                    page.next_cursor = cursor::encode(&key.to_be_bytes(), &bound);
+                    page.next_cursor = cursor::encode(&last.to_be_bytes(), &bound);
                     break;
                 }
-                last = Some(row.key);
+                last = Some(key);
                 page.commands.push(command);
             }
             Ok(page)
@@ -190,7 +201,7 @@ impl Audit for AuditService {
                     Err(e) => return Err(internal(e)),
                 }
             }
-            let command = view::command(&parts.view, &row).map_err(internal)?;
+            let command = command(parts, row)?;
             Ok(v1::GetResponse { command: Some(command), entries })
         });
         answer.await.map(Response::new)

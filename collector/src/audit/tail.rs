@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use verbatim_api::v1;
 
-use super::{AuditParts, internal, view};
+use super::{AuditParts, internal};
 use crate::{
     index::{Change, Query, Role, project},
     log::{Follower, Step},
@@ -128,6 +128,6 @@ impl Tail {
             row.duration = 0;
             row.decision = part.decision;
         }
-        view::command(&self.parts.view, &row).map(Some).map_err(internal)
+        super::command(&self.parts, row).map(Some)
     }
 }
