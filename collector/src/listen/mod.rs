@@ -92,8 +92,8 @@ pub async fn listen(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
         .max_concurrent_streams(STREAMS)
-        .initial_stream_window_size(4 << 20)
-        .initial_connection_window_size(16 << 20);
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     match &listener.listen {
         Address::Unix(path) => {

@@ -8,6 +8,7 @@ mod indexes;
 mod ingest;
 mod network;
 mod offline;
+mod parts;
 mod rebuild;
 mod retention;
 mod stores;

@@ -26,9 +26,14 @@ fn main() -> ExitCode {
     let power = powerloss::Disk::new().and_then(|mut disk| disk.cut_power()).err();
     let tmpfs = full_disk::Mount::tmpfs(1 << 20).err();
     let cgroup = hindrance_of_cgroups();
-    let user =
-        powerloss::run(Command::new("setpriv").args(["--reuid", "65534", "--clear-groups", "/usr/bin/python3", "-V"]))
-            .err();
+    let user = powerloss::run(Command::new("setpriv").args([
+        "--reuid",
+        "65534",
+        "--clear-groups",
+        "/usr/bin/python3",
+        "-V",
+    ]))
+    .err();
     let tests: [(&str, Option<String>, Test); 5] = [
         ("cut_loses_what_was_not_synced_and_keeps_what_was", power.clone(), || {
             Box::pin(powerloss::cut_loses_what_was_not_synced_and_keeps_what_was())
