@@ -1,0 +1,94 @@
+//! From a decoder's types to the record's: closed lists to closed lists, bytes to bytes.
+
+use verbatim_api::v1;
+use verbatim_wire::seam;
+
+fn digest(captured: &seam::Captured) -> Vec<u8> {
+    captured.full_sha256.map(|hash| hash.to_vec()).unwrap_or_default()
+}
+
+pub(crate) fn statement(command: &seam::Command) -> v1::Statement {
+    v1::Statement {
+        text: command.statement.bytes.clone(),
+        full_length: command.statement.full_length,
+        full_sha256: digest(&command.statement),
+        redactions: command.redactions.iter().map(redaction).collect(),
+        statement_name: command.statement_name.clone(),
+        portal_name: command.portal_name.clone(),
+    }
+}
+
+fn redaction(redaction: &seam::Redaction) -> v1::Redaction {
+    let reason = match redaction.reason {
+        seam::RedactionReason::Password => v1::RedactionReason::Password,
+        seam::RedactionReason::ConnectionString => v1::RedactionReason::ConnectionString,
+    };
+    v1::Redaction { offset: redaction.offset, length: redaction.length, reason: reason.into() }
+}
+
+pub(crate) fn parameter(parameter: &seam::Parameter) -> v1::Parameter {
+    let format = match parameter.format {
+        seam::ParameterFormat::Text => v1::ParameterFormat::Text,
+        seam::ParameterFormat::Binary => v1::ParameterFormat::Binary,
+    };
+    v1::Parameter {
+        type_oid: parameter.type_oid,
+        format: format.into(),
+        value: parameter.value.as_ref().map(|value| value.bytes.clone()),
+        rendered: parameter.rendered.clone().unwrap_or_default(),
+        full_length: parameter.value.as_ref().map_or(0, |value| value.full_length),
+        full_sha256: parameter.value.as_ref().map(digest).unwrap_or_default(),
+    }
+}
+
+pub(crate) fn server_message(message: &seam::ServerMessage) -> v1::ServerMessage {
+    v1::ServerMessage {
+        severity: message.severity.clone(),
+        code: message.code.clone(),
+        message: message.message.clone(),
+        detail: message.detail.clone(),
+        hint: message.hint.clone(),
+    }
+}
+
+pub(crate) fn operation(operation: seam::Operation) -> v1::Operation {
+    match operation {
+        seam::Operation::Query => v1::Operation::Query,
+        seam::Operation::Execute => v1::Operation::Execute,
+        seam::Operation::Fetch => v1::Operation::Fetch,
+        seam::Operation::FunctionCall => v1::Operation::FunctionCall,
+        seam::Operation::Cancel => v1::Operation::Cancel,
+    }
+}
+
+pub(crate) fn status(status: seam::Status) -> v1::Status {
+    match status {
+        seam::Status::Ok => v1::Status::Ok,
+        seam::Status::Error => v1::Status::Error,
+        seam::Status::NotExecuted => v1::Status::NotExecuted,
+        seam::Status::NotForwarded => v1::Status::NotForwarded,
+        seam::Status::OutcomeUnknown => v1::Status::OutcomeUnknown,
+        seam::Status::Suspended => v1::Status::Suspended,
+    }
+}
+
+pub(crate) fn opaque_reason(reason: seam::OpaqueReason) -> v1::OpaqueReason {
+    match reason {
+        seam::OpaqueReason::Tls => v1::OpaqueReason::Tls,
+        seam::OpaqueReason::GssEncryption => v1::OpaqueReason::GssEncryption,
+        seam::OpaqueReason::Replication => v1::OpaqueReason::Replication,
+        seam::OpaqueReason::Malformed => v1::OpaqueReason::Malformed,
+        seam::OpaqueReason::Desynchronised => v1::OpaqueReason::Desynchronised,
+        seam::OpaqueReason::UnsupportedVersion => v1::OpaqueReason::UnsupportedVersion,
+        seam::OpaqueReason::Limit => v1::OpaqueReason::Limit,
+    }
+}
+
+pub(crate) fn transaction(state: Option<seam::TransactionState>) -> v1::TransactionState {
+    match state {
+        None => v1::TransactionState::Unspecified,
+        Some(seam::TransactionState::Idle) => v1::TransactionState::Idle,
+        Some(seam::TransactionState::InTransaction) => v1::TransactionState::InTransaction,
+        Some(seam::TransactionState::Failed) => v1::TransactionState::Failed,
+    }
+}
