@@ -66,7 +66,8 @@ with psycopg.connect(autocommit=True) as conn:
         cursor.itersize = 20
         cursor.execute(text)
         assert len(list(cursor)) == 50
-        did("declared")
+        # psycopg sends DECLARE by the extended protocol.
+        did("declared", op="execute")
 
 with psycopg.connect(autocommit=True) as conn:
     texts = {}

@@ -45,7 +45,8 @@ impl Machine {
 
     fn place(&self) -> Result<Place> {
         let cgroup = self.ground.tree.make("shell")?;
-        Ok(Place::within(cgroup, self.ground.network.pod(Pod::A), self.ground.folder.path()))
+        let place = Place::within(cgroup, self.ground.network.pod(Pod::A), self.ground.folder.path());
+        Ok(place.without_hosts())
     }
 
     /// Starts `verbatim-agent run` for the person `nobody`, as sudo would.
@@ -135,7 +136,11 @@ fn run_records_a_command_and_ends_with_its_exit_code(name: &str) -> Result<()> {
     }
     let lines = cli::records(cli::Source::Data(Path::new(&data)))?;
     let of = |id: &str| lines.iter().filter(|line| ids(field(line, "statement").as_bytes()) == [id]).count();
-    ensure!(lines.len() == 2 && of("run-good") == 1 && of("run-bad") == 1, "{lines:?}");
+    ensure!(
+        lines.len() == 2 && of("run-good") == 1 && of("run-bad") == 1,
+        "{lines:?}: {}",
+        ended.complaints()
+    );
     let host = shell::run("uname", &["-n"])?;
     for line in &lines {
         ensure!(field(line, "principal") == format!("local:{}/nobody", host.trim()), "{line}");

@@ -99,7 +99,7 @@ impl Flight {
 
 fn an_agent_that_is_killed_under_load_loses_no_record(lab: &mut Lab) -> Result<()> {
     let file = lab.ground.path("load.sql");
-    fs::write(&file, "SELECT 1 /* id:a-load */;\n")?;
+    fs::write(&file, "SELECT 1 /* vlab=a-load */;\n")?;
     let arguments = ["-n", "-c", "4", "-j", "2", "-T", "600", "-f"];
     let load = lab.pod(Pod::A).pgbench("load", &[&arguments[..], &[&file.display().to_string()]].concat())?;
     wait::until("the load to be under way", || Ok((lab.server.log()?.len() > 400).then_some(())))?;
@@ -110,7 +110,7 @@ fn an_agent_that_is_killed_under_load_loses_no_record(lab: &mut Lab) -> Result<(
     wait::until("records and log to agree", || {
         let seen = lab.collector.seen()?;
         let recorded: Vec<_> = seen.iter().filter(|one| one.ids == ["a-load"]).collect();
-        let logged = lab.server.log()?.iter().filter(|one| one.text.contains("id:a-load")).count();
+        let logged = lab.server.log()?.iter().filter(|one| one.text.contains("vlab=a-load")).count();
         let unknown = recorded.iter().filter(|one| one.status == Status::OutcomeUnknown).count();
         let done = recorded.iter().filter(|one| one.status == Status::Ok).count();
         ensure!(unknown <= 4, "{unknown} are unknown with four clients");
@@ -233,7 +233,7 @@ fn a_full_spool_stops_forwarding_until_there_is_room(lab: &mut Lab) -> Result<()
     ensure!(logged <= stopped + 1, "{logged} reached the server, {stopped} were answered");
     lab.collector.restart()?;
     flight.wait_for(300)?;
-    feeder.join().map_err(|_| anyhow::anyhow!("the feeder panicked"))??;
+    feeder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     flight.send("SELECT 'more' /* id:a-more */")?;
     flight.wait_for(301)?;
     flight.end()?;

@@ -157,7 +157,7 @@ fn pgbench_is_recorded_once_per_transaction_in_every_mode(lab: &mut Lab) -> Resu
         let file = lab.ground.path(&format!("{mode}.sql"));
         std::fs::write(
             &file,
-            format!("\\set n random(1, 100)\nSELECT name FROM item WHERE id = :n /* id:{id} */;\n"),
+            format!("\\set n random(1, 100)\nSELECT name FROM item WHERE id = :n /* vlab={id} */;\n"),
         )?;
         let (clients, each) = (CLIENTS.to_string(), EACH.to_string());
         let ended = lab
@@ -184,7 +184,9 @@ fn pgbench_is_recorded_once_per_transaction_in_every_mode(lab: &mut Lab) -> Resu
         let mut one = Did::query(&lab.principal(Pod::A), &id, "").rows(1).operation(operation);
         // In the simple mode the number is part of the text, in the others it is a parameter.
         one.statement = match operation {
-            Operation::Execute => Some(format!("SELECT name FROM item WHERE id = $1 /* id:{id} */;").into()),
+            Operation::Execute => {
+                Some(format!("SELECT name FROM item WHERE id = $1 /* vlab={id} */;").into())
+            }
             _ => None,
         };
         did.extend(std::iter::repeat_n(one, CLIENTS * EACH));

@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import re
 import signal
 import socket
 import ssl
@@ -107,18 +108,17 @@ def half_close(peer, _):
 
 
 def flood(peer, _):
-    """A result of 1 GiB, as PostgreSQL sends it; anything else is answered with one row."""
+    """A result of so many rows of 8 KiB as the statement says; anything else is answered with one row."""
     startup(peer)
     row = message(b"D", b"\0\1" + struct.pack("!I", 8190) + b"x" * 8190)
     for kind, payload in messages(peer):
-        if kind == b"Q" and b"lab:flood" in payload:
+        rows = re.search(rb"lab:flood=(\d+)", payload) if kind == b"Q" else None
+        if rows:
+            count = int(rows[1])
             peer.sendall(ONE_ROW[: ONE_ROW.index(b"D\0\0")])
-            try:
-                for _ in range(128 * 1024):
-                    peer.sendall(row)
-                peer.sendall(message(b"C", b"SELECT 131072\0") + READY)
-            except ConnectionError:
-                return
+            for _ in range(count // 16):
+                peer.sendall(row * 16)
+            peer.sendall(message(b"C", b"SELECT %d\0" % count) + READY)
         elif kind == b"Q":
             peer.sendall(ONE_ROW + READY)
 

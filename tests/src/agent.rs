@@ -203,5 +203,5 @@ identities:
 
 /// Whether eBPF programs can be loaded and attached here; the error names the step.
 pub fn probe_bpf() -> Result<()> {
-    Ok(())
+    verbatim_steer::Steering::probe().context("the eBPF programs cannot be loaded")
 }

@@ -89,7 +89,11 @@ impl Seen {
             wall_nanos: started.wall_nanos,
             ids: did::ids(&statement.text),
             principal: command.principal.clone(),
-            protocol: started.protocol(),
+            // What a connection speaks, and to whom, is known when it has spoken: at its end.
+            protocol: match finished.protocol() {
+                Protocol::Unspecified => started.protocol(),
+                protocol => protocol,
+            },
             operation: started.operation(),
             full_length: statement.full_length,
             full_sha256: statement.full_sha256,
@@ -105,7 +109,7 @@ impl Seen {
             bytes_received: finished.bytes_received,
             namespace: workload.namespace,
             service_account: workload.service_account,
-            target: content.target.unwrap_or_default(),
+            target: after.target.or(content.target).unwrap_or_default(),
             attributes: content.attributes,
             notices: after.notices.iter().map(|notice| notice.code.clone()).collect(),
             note: after.note,

@@ -35,8 +35,8 @@ pub fn parse(document: &str) -> Vec<Case> {
         .collect()
 }
 
-/// Names of all test functions in the workspace's sources: `fn NAME` behind an attribute that ends in
-/// `test]` or `test(…)]`, and inside `proptest!`.
+/// Names of all test functions in the workspace's sources: `fn NAME` behind an attribute that says so, and
+/// every `fn NAME` in a `tests` folder, whose harness may have no attributes.
 pub fn functions(root: &Path) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for folder in ["agent", "agent-ebpf", "collector", "tests", "xtask"] {
@@ -56,24 +56,30 @@ fn walk(folder: &Path, names: &mut BTreeSet<String>) -> Result<()> {
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let source =
                 fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            collect(&source, names);
+            let harness = path.components().any(|part| part.as_os_str() == "tests");
+            collect(&source, harness, names);
         }
     }
     Ok(())
 }
 
-fn collect(source: &str, names: &mut BTreeSet<String>) {
-    let mut test = false;
+fn collect(source: &str, harness: bool, names: &mut BTreeSet<String>) {
+    let mut test = harness;
     for line in source.lines().map(str::trim) {
         if line.starts_with("#[") && line.contains("test") && !line.contains("cfg(") {
             test = true;
-        } else if let Some(rest) = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ") {
+        } else if let Some(rest) = line
+            .trim_start_matches("pub(crate) ")
+            .trim_start_matches("pub ")
+            .trim_start_matches("async ")
+            .strip_prefix("fn ")
+        {
             if test && let Some((name, _)) = rest.split_once('(') {
                 names.insert(name.to_owned());
             }
-            test = false;
+            test = harness;
         } else if !(line.starts_with("#[") || line.starts_with("//") || line.is_empty()) {
-            test = false;
+            test = harness;
         }
     }
 }
@@ -100,6 +106,7 @@ mod tests {
         collect(
             "#[test]\nfn a_test() {}\nfn helper() {}\n#[tokio::test(flavor = \"current_thread\")]\n#[ignore]\n\
              async fn another() {}\n#[cfg(test)]\nfn neither() {}\n",
+            false,
             &mut names,
         );
         assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a_test", "another"]);

@@ -42,7 +42,7 @@ impl Collector {
         let configuration = self.folder.join("collector.yaml");
         fs::write(&configuration, self.configuration())?;
         let mut command = self.place.command(binaries::find("verbatim-collector")?);
-        command.arg("serve").arg("--config").arg(&configuration).env("RUST_LOG", "info");
+        command.arg("serve").arg("--config").arg(&configuration).env("VERBATIM_LOG", "info");
         self.process = Some(Process::start("collector", &self.place.folder, command)?);
         wait::until("the collector to answer", || {
             if !self.process.as_mut().is_some_and(Process::running) {
@@ -54,11 +54,23 @@ impl Collector {
 
     fn configuration(&self) -> String {
         format!(
-            "apiVersion: verbatim/v1\nstore:\n  directory: {store}\ningest:\n  listen: unix:{ingest}\naudit:\n  listen: unix:{audit}\n",
-            store = self.folder.join("store").display(),
+            "\
+apiVersion: verbatim.v1
+kind: Collector
+data: {data}
+ingest: {{listen: 'unix:{ingest}'}}
+audit: {{listen: 'unix:{audit}'}}
+",
+            data = self.data().display(),
             ingest = self.ingest_socket().display(),
             audit = self.audit_socket().display(),
         )
+    }
+
+    /// Where it keeps its log and its index.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
     }
 
     /// Where nodes write to.
@@ -87,17 +99,13 @@ impl Collector {
 
     /// Deletes the index of a collector that does not run; says how many files that were.
     pub fn delete_index(&self) -> Result<usize> {
-        let store = self.folder.join("store");
+        let store = self.data();
         let mut deleted = 0;
         for entry in fs::read_dir(&store).with_context(|| format!("cannot read {}", store.display()))? {
             let path = entry?.path();
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if name.contains("sqlite") || name.contains("index") {
-                if path.is_dir() {
-                    fs::remove_dir_all(&path)?
-                } else {
-                    fs::remove_file(&path)?
-                }
+            if name.starts_with("index.sqlite") {
+                fs::remove_file(&path)?;
                 deleted += 1;
             }
         }

@@ -198,19 +198,25 @@ fn from_hex(hex: &str) -> Result<Vec<u8>> {
         .collect()
 }
 
-/// All ids in a text, in order.
+/// All ids in the first 512 KiB of a text, in order: `id:…`, or `vlab=…` for pgbench, to which a word
+/// behind a colon is a variable.
 #[must_use]
 pub fn ids(text: &[u8]) -> Vec<String> {
-    const MARK: &[u8] = b"id:";
+    const MARKS: [&[u8]; 2] = [b"id:", b"vlab="];
+    let text = text.get(..512 * 1024).unwrap_or(text);
     let mut found = Vec::new();
-    let mut rest = text;
-    while let Some(at) = rest.windows(MARK.len()).position(|window| window == MARK) {
-        let tail = rest.get(at + MARK.len()..).unwrap_or_default();
+    let mut at = 0;
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some(mark) = MARKS.iter().find(|mark| rest.starts_with(mark)) else {
+            at += 1;
+            continue;
+        };
+        let tail = rest.get(mark.len()..).unwrap_or_default();
         let end = tail.iter().position(|byte| !is_id(*byte)).unwrap_or(tail.len());
         if end > 0 {
             found.push(String::from_utf8_lossy(tail.get(..end).unwrap_or_default()).into_owned());
         }
-        rest = tail;
+        at += mark.len() + end;
     }
     found
 }
@@ -226,7 +232,7 @@ mod tests {
     #[test]
     fn ids_are_found_wherever_they_stand() {
         assert_eq!(ids(b"SELECT 1 /* id:a-1 */; SELECT 2 /* id:b.2*/"), ["a-1", "b.2"]);
-        assert_eq!(ids(b"\xff\xfe id:x"), ["x"]);
+        assert_eq!(ids(b"\xff\xfe id:x vlab=y"), ["x", "y"]);
         assert!(ids(b"SELECT 'id: none'").is_empty());
     }
 

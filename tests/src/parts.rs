@@ -82,13 +82,13 @@ fn sandbox() -> Option<String> {
     if let Err(error) = cgroup::mount_point() {
         return Some(format!("{error:#}"));
     }
-    [("ip", "iproute2"), ("setpriv", "util-linux"), ("sysctl", "procps")].iter().find_map(
-        |(program, package)| {
+    [("ip", "iproute2"), ("setpriv", "util-linux"), ("nsenter", "util-linux"), ("sysctl", "procps")]
+        .iter()
+        .find_map(|(program, package)| {
             shell::which(program)
                 .is_none()
                 .then(|| format!("{program} is not there: apt-get install {package}"))
-        },
-    )
+        })
 }
 
 fn absent(path: &Path, what: &str) -> Option<String> {

@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{OnceLock, mpsc},
     thread,
     time::Duration,
 };
@@ -31,23 +31,30 @@ type Held = (String, oneshot::Sender<HoldAnswer>);
 /// Decides by the statement's own words.
 #[derive(Debug)]
 pub struct LabPolicy {
-    held: mpsc::Sender<Held>,
+    folder: PathBuf,
+    held: OnceLock<mpsc::Sender<Held>>,
 }
 
 impl LabPolicy {
-    /// Starts the thread that waits for answers, so that deciding itself never waits.
-    pub fn start(folder: &Path) -> Result<Self> {
+    /// Makes the folders. Starts no thread: the agent blocks signals before it starts its own, and one
+    /// that was there before would take them.
+    pub fn new(folder: &Path) -> Result<Self> {
         for sub in ["held", "answers"] {
             let path = folder.join(sub);
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         }
-        let (held, received) = mpsc::channel();
-        let folder = folder.to_owned();
-        thread::Builder::new()
-            .name("lab-answers".into())
-            .spawn(move || answer(&folder, &received))
-            .context("cannot start the thread that reads answers")?;
-        Ok(Self { held })
+        Ok(Self { folder: folder.to_owned(), held: OnceLock::new() })
+    }
+
+    /// To the thread that waits for answers, so that deciding itself never waits.
+    fn held(&self) -> &mpsc::Sender<Held> {
+        self.held.get_or_init(|| {
+            let (held, received) = mpsc::channel();
+            let folder = self.folder.clone();
+            // Without that thread the receiver is dropped, and every hold is a refusal.
+            drop(thread::Builder::new().name("lab-answers".into()).spawn(move || answer(&folder, &received)));
+            held
+        })
     }
 }
 
@@ -66,7 +73,7 @@ impl Policy for LabPolicy {
         let (sender, answer) = oneshot::channel();
         let id = did::ids(text).into_iter().next().unwrap_or_default();
         // A thread that is gone drops the sender, which is a refusal.
-        drop(self.held.send((id, sender)));
+        drop(self.held().send((id, sender)));
         Verdict::Hold {
             grounds: Grounds {
                 policies: vec!["lab-hold".into()],

@@ -20,6 +20,9 @@ pub struct Place {
     pub namespace: Option<String>,
     /// User to run as; `None` is root.
     pub user: Option<String>,
+    /// Whether the namespace's own hosts file holds, as in a pod. /sys is then that namespace's too, and
+    /// no cgroup is to be seen.
+    pub hosts: bool,
     /// Where its output goes.
     pub folder: PathBuf,
 }
@@ -28,13 +31,26 @@ impl Place {
     /// In the harness's own network namespace, as root.
     #[must_use]
     pub fn node(cgroup: PathBuf, folder: &Path) -> Self {
-        Self { cgroup, namespace: None, user: None, folder: folder.to_owned() }
+        Self { cgroup, namespace: None, user: None, hosts: false, folder: folder.to_owned() }
     }
 
     /// In a namespace, as root.
     #[must_use]
     pub fn within(cgroup: PathBuf, namespace: &Namespace, folder: &Path) -> Self {
-        Self { cgroup, namespace: Some(namespace.name().to_owned()), user: None, folder: folder.to_owned() }
+        Self {
+            cgroup,
+            namespace: Some(namespace.name().to_owned()),
+            user: None,
+            hosts: true,
+            folder: folder.to_owned(),
+        }
+    }
+
+    /// The same place but for files: what is on this machine is what the process sees.
+    #[must_use]
+    pub fn without_hosts(mut self) -> Self {
+        self.hosts = false;
+        self
     }
 
     /// The same place as another user.
@@ -50,7 +66,11 @@ impl Place {
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut words: Vec<OsString> = Vec::new();
         if let Some(namespace) = &self.namespace {
-            words.extend(["ip", "netns", "exec", namespace].map(Into::into));
+            if self.hosts {
+                words.extend(["ip", "netns", "exec", namespace].map(Into::into));
+            } else {
+                words.extend(["nsenter".into(), format!("--net=/run/netns/{namespace}").into(), "--".into()]);
+            }
         }
         if let Some(user) = &self.user {
             words.extend(["setpriv", "--reuid", user, "--regid", user, "--clear-groups"].map(Into::into));
@@ -64,6 +84,7 @@ impl Place {
             .env_remove("PGHOST")
             .env_remove("PGUSER")
             .env("LC_ALL", "C.UTF-8")
+            .env_remove("RUST_BACKTRACE")
             .current_dir("/");
         command
     }
@@ -106,14 +127,15 @@ impl Ended {
 impl Process {
     /// Starts a command whose output goes to files named after it. Standard input is a pipe.
     pub fn start(name: &str, folder: &Path, mut command: Command) -> Result<Self> {
-        let (stdout, stderr) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
-        let open = |path: &Path| {
-            File::options()
-                .create(true)
-                .append(true)
-                .open(path)
-                .with_context(|| format!("cannot write {}", path.display()))
-        };
+        // One that is started again gets files of its own: what its predecessor said is not its word.
+        let (stdout, stderr) = (1..)
+            .map(|number| {
+                (folder.join(format!("{name}.{number}.out")), folder.join(format!("{name}.{number}.err")))
+            })
+            .find(|(stdout, _)| !stdout.exists())
+            .context("no free name")?;
+        let open =
+            |path: &Path| File::create(path).with_context(|| format!("cannot write {}", path.display()));
         let child = command
             .stdin(Stdio::piped())
             .stdout(open(&stdout)?)

@@ -96,7 +96,12 @@ impl CommandView {
         let content = command.started_content.clone().unwrap_or_default();
         let end = command.finished_content.clone().unwrap_or_default();
         let workload = started.workload.clone().unwrap_or_default();
-        let target = content.target.unwrap_or_default();
+        // What an undecoded connection speaks, and to whom, is known when it has spoken: at its end.
+        let target = end.target.clone().or(content.target).unwrap_or_default();
+        let protocol = match finished.protocol() {
+            v1::Protocol::Unspecified => started.protocol(),
+            protocol => protocol,
+        };
         let statement = content.statement.unwrap_or_default();
         let verdict = content.verdict.unwrap_or_default();
         let (text, base64) = text_or_base64(&statement.text);
@@ -117,7 +122,7 @@ impl CommandView {
             host: target.host,
             database: target.database,
             user: target.user,
-            protocol: started.protocol().short(),
+            protocol: protocol.short(),
             operation: started.operation().short(),
             statement: text,
             statement_base64: base64,
@@ -145,7 +150,11 @@ impl CommandView {
             bytes_received: finished.bytes_received,
             duration_nanos: command.duration_nanos,
             transaction_state: finished.transaction_state().short(),
-            capture: started.capture().short(),
+            capture: match finished.capture() {
+                v1::Capture::Unspecified => started.capture(),
+                capture => capture,
+            }
+            .short(),
             opaque_reason: [started.opaque_reason(), finished.opaque_reason()]
                 .iter()
                 .map(|reason| reason.short())

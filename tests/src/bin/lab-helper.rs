@@ -2,6 +2,7 @@
 //!
 //! `reap` tidies up after a harness that died; `ground SCENARIO` makes a scenario's ground, says so and
 //! waits to be killed, which is how the former is tested.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the harness")]
 
 use std::io::{BufReader, stdin};
 
