@@ -263,7 +263,10 @@ mod tests {
     fn bytes_on_disk_are_frozen() {
         // Written once by hand: a log that was written must be readable for ever.
         let hex = crate::log::hex;
-        assert_eq!(hex(&segment_header(Part::Contents, 258)), "5642544d4c4f470100000002000000000000000000000102");
+        assert_eq!(
+            hex(&segment_header(Part::Contents, 258)),
+            "5642544d4c4f470100000002000000000000000000000102"
+        );
         let head = "00000013010000000000000000000007000000020000000400000000";
         let body = "6d65746100000003".to_owned() + "6f6e65" + "00000004" + "74776f21";
         assert_eq!(hex(&sample()), format!("{head}{}{body}", hex(&sample()[28..32])));

@@ -10,9 +10,9 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File, OpenOptions},
-    io::{self, Write as _},
+    io,
     ops::Range,
-    os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, FileExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -20,7 +20,12 @@ use std::{
 use bytes::Bytes;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, RenameOptions, local::LocalFileSystem};
 
-use super::{Committed, Damage, Group, SegmentInfo, Store, StoreError, bucket::Blocking, name, parse_name};
+use super::{
+    Committed, Damage, Group, SegmentInfo, Store, StoreError,
+    appended::{Appended, sync_folder},
+    bucket::Blocking,
+    name, parse_name,
+};
 use crate::log::frame::{self, FrameError, Part, SEGMENT_HEADER, segment_header};
 
 const OPEN: &str = ".open";
@@ -46,14 +51,6 @@ struct Active {
     segment: u64,
     envelopes: Appended,
     contents: Option<Appended>,
-}
-
-#[derive(Debug)]
-struct Appended {
-    file: File,
-    place: String,
-    /// Bytes that are durable.
-    length: u64,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -216,22 +213,7 @@ impl LocalStore {
     }
 
     fn begin(&self, part: Part, segment: u64) -> Result<Appended, StoreError> {
-        let path = self.path(part, segment, OPEN);
-        let place = path.display().to_string();
-        let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
-        let file = options.open(&path).map_err(|e| full_or("make", &place, e))?;
-        let mut begun = Appended { file, place, length: 0 };
-        let made = begun.write(&segment_header(part, segment)).and_then(|()| {
-            begun.sync()?;
-            sync_folder(&self.root.join(part.folder()))
-        });
-        if let Err(e) = made {
-            // Nothing refers to the file yet: without it the group can be tried again.
-            fs::remove_file(&path).map_err(|e| StoreError::failed("remove", path.display(), e))?;
-            return Err(e);
-        }
-        Ok(begun)
+        Appended::create(&self.path(part, segment, OPEN), &segment_header(part, segment))
     }
 
     fn append(&self, active: &mut Active, group: &Group) -> Result<(), StoreError> {
@@ -276,34 +258,6 @@ impl LocalStore {
             }
         }
         Err(StoreError::Gone { part, segment })
-    }
-}
-
-impl Appended {
-    /// Appends behind what is durable; on failure the file is as it was.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if let Err(e) = self.file.write_all(bytes) {
-            let error = full_or("write", &self.place, e);
-            self.back_to(self.length)?;
-            return Err(error);
-        }
-        self.length += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn back_to(&mut self, length: u64) -> Result<(), StoreError> {
-        use std::io::Seek as _;
-        let back = self.file.set_len(length).and_then(|()| self.file.seek(io::SeekFrom::Start(length)));
-        back.map_err(|e| StoreError::Broken { place: self.place.clone(), detail: e.to_string() })?;
-        self.length = length;
-        Ok(())
-    }
-
-    /// After a failed sync nobody knows what is on the disk: the kernel may have dropped the dirty pages.
-    fn sync(&self) -> Result<(), StoreError> {
-        self.file
-            .sync_data()
-            .map_err(|e| StoreError::Broken { place: self.place.clone(), detail: e.to_string() })
     }
 }
 
@@ -393,17 +347,3 @@ fn object_path(part: Part, segment: u64, suffix: &str) -> object_store::path::Pa
     object_store::path::Path::from(format!("{}{suffix}", name(part, segment)))
 }
 
-fn full_or(action: &'static str, place: &str, source: io::Error) -> StoreError {
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            StoreError::Full { place: place.to_owned(), source }
-        }
-        _ => StoreError::failed(action, place, source),
-    }
-}
-
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| StoreError::Broken { place: folder.display().to_string(), detail: e.to_string() })
-}

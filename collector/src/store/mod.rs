@@ -3,6 +3,7 @@
 //! Owns bytes and their durability. Knows frames only as far as recovering a torn tail needs it, and
 //! nothing of batches, chains or questions. All calls block: they are made from threads of their own.
 
+mod appended;
 mod bucket;
 mod local;
 

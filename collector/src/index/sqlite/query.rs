@@ -117,6 +117,15 @@ impl Conditions {
         }
     }
 
+    /// As [`Conditions::among`]. Where only unusual values are wanted it says so in the words of the partial
+    /// index that holds them, or that would not be used.
+    fn odd(&mut self, column: &str, values: &[i32], usual: [i32; 2]) {
+        self.among(&format!("commands.{column}"), values);
+        if !values.is_empty() && !values.iter().any(|v| usual.contains(v)) {
+            self.sql.push(format!("commands.{column} NOT IN ({}, {})", usual[0], usual[1]));
+        }
+    }
+
     fn names(&mut self, table: &str, f: &v1::Filter) {
         // A name that nobody has gives NULL, which equals nothing.
         let is = "= (SELECT id FROM names WHERE name = ?)";
@@ -154,8 +163,8 @@ impl Conditions {
 
     fn deed(&mut self, query: &Query) {
         self.among("commands.operation", &query.filter.operations);
-        self.among("commands.decision", &query.filter.decisions);
-        self.among("commands.status", &query.filter.statuses);
+        self.odd("decision", &query.filter.decisions, [0, 1]);
+        self.odd("status", &query.filter.statuses, [1, 2]);
         if !query.words.is_empty() {
             self.push("texts MATCH ?", query.words.fts5());
         }
@@ -191,7 +200,7 @@ fn direction(query: &Query) -> &'static str {
     if query.oldest_first { "ASC" } else { "DESC" }
 }
 
-pub(super) fn search(c: &Connection, query: &Query) -> rusqlite::Result<Vec<CommandRow>> {
+fn search_sql(query: &Query) -> (String, Conditions) {
     let mut conditions = Conditions::default();
     conditions.command(query);
     // With words the full-text index leads: it is ordered by the same key.
@@ -207,6 +216,11 @@ pub(super) fn search(c: &Connection, query: &Query) -> rusqlite::Result<Vec<Comm
         direction(query),
         query.limit
     );
+    (sql, conditions)
+}
+
+pub(super) fn search(c: &Connection, query: &Query) -> rusqlite::Result<Vec<CommandRow>> {
+    let (sql, conditions) = search_sql(query);
     let mut statement = c.prepare_cached(&sql)?;
     statement.query_map(&conditions.parameters()[..], command_row)?.collect()
 }
@@ -287,4 +301,54 @@ pub(super) fn findings(c: &Connection, after: (u64, u32), limit: usize) -> rusql
         Ok(((unsigned(r, 0)?, r.get(1)?), finding))
     })?;
     found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Words;
+
+    /// How SQLite means to find the answer.
+    fn plan(query: &Query) -> String {
+        let folder = tempfile::tempdir().expect("folder");
+        let connection = super::super::schema::open_writer(&folder.path().join("index")).expect("opens");
+        let connection = connection.expect("new");
+        let (sql, conditions) = search_sql(query);
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("prepares");
+        let steps =
+            statement.query_map(&conditions.parameters()[..], |r| r.get::<_, String>(3)).expect("plans");
+        steps.map(|s| s.expect("step")).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn questions_are_answered_from_an_index_in_the_asked_order_without_sorting() {
+        let f = v1::Filter::default;
+        let words = Words::parse("accounts").expect("words");
+        for (query, wanted) in [
+            (Query::default(), "SCAN commands"),
+            (Query { words, ..Query::default() }, "SCAN texts VIRTUAL TABLE"),
+            (
+                Query { filter: v1::Filter { principal: "p".to_owned(), ..f() }, ..Query::default() },
+                "commands_principal",
+            ),
+            (
+                Query { filter: v1::Filter { statuses: vec![3], ..f() }, ..Query::default() },
+                "commands_odd_status",
+            ),
+            (
+                Query { filter: v1::Filter { decisions: vec![2], ..f() }, ..Query::default() },
+                "commands_odd_decision",
+            ),
+            (
+                Query { filter: v1::Filter { flow_id: vec![1; 16], ..f() }, ..Query::default() },
+                "commands_flow",
+            ),
+        ] {
+            let plan = plan(&query);
+            assert!(plan.contains(wanted), "{wanted}: {plan}");
+            if wanted != "commands_flow" {
+                assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+            }
+        }
+    }
 }

@@ -27,6 +27,8 @@ CREATE TABLE commands (
 CREATE UNIQUE INDEX commands_id ON commands (id);
 CREATE INDEX commands_principal ON commands (principal);
 CREATE INDEX commands_flow ON commands (flow, status);
+CREATE INDEX commands_odd_status ON commands (status) WHERE status NOT IN (1, 2);
+CREATE INDEX commands_odd_decision ON commands (decision) WHERE decision NOT IN (0, 1);
 CREATE VIRTUAL TABLE texts USING fts5 (text, tokenize = 'unicode61');
 INSERT INTO texts (texts, rank) VALUES ('secure-delete', 1);
 CREATE TABLE sessions (
