@@ -76,8 +76,10 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // First in good order, then harder; what cannot be ended at all is named.
         for signal in [self.signal, "KILL"] {
-            self.signal(signal);
             let begun = Instant::now();
+            if matches!(self.child.try_wait(), Ok(None)) {
+                self.signal(signal);
+            }
             while begun.elapsed() < PATIENCE {
                 if !matches!(self.child.try_wait(), Ok(None)) {
                     return;

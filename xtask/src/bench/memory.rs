@@ -67,15 +67,7 @@ fn at_rest(bench: &Bench<'_>) -> Result<Memory> {
     let folder = bench.scratch.path().join("rest");
     fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
     let cgroup = Cgroup::create()?;
-    let collector_configuration = folder.join("collector.yaml");
     let at = folder.display();
-    write(
-        &collector_configuration,
-        &format!(
-            "apiVersion: verbatim/v1\nstore:\n  directory: {at}/store\ningest:\n  listen: unix:{at}/ingest.sock\n\
-             audit:\n  listen: unix:{at}/audit.sock\n"
-        ),
-    )?;
     let agent_configuration = folder.join("agent.yaml");
     write(
         &agent_configuration,
@@ -87,15 +79,25 @@ fn at_rest(bench: &Bench<'_>) -> Result<Memory> {
             cgroup.name
         ),
     )?;
-    let serve = |program: &str, configuration: &Path| -> Result<Daemon> {
-        let mut command = command::as_root("setpriv")?;
-        command.args(["--pdeathsig=TERM", "--"]).arg(bench.binaries.join(program));
-        command.args(["serve", "--config"]).arg(configuration);
+    let serve = |program: &str, arguments: &[String]| -> Result<Daemon> {
+        // In the cgroup at which the agent's programs are attached: it has to see its own sockets, too.
+        let mut command = command::as_root("sh")?;
+        command.args(["-c", "echo $$ >\"$0\" && exec setpriv --pdeathsig=TERM -- \"$@\""]);
+        command.arg(cgroup.path.join("cgroup.procs")).arg(bench.binaries.join(program));
+        command.arg("serve").args(arguments);
         Daemon::start(&mut command, "TERM", &folder.join(format!("{program}.log")))
     };
-    let mut collector = serve("verbatim-collector", &collector_configuration)?;
-    collector.wait_until("the collector", || folder.join("ingest.sock").exists())?;
-    let mut agent = serve(AGENT, &agent_configuration)?;
+    let ingest = folder.join("ingest.sock");
+    let mut collector = serve(
+        "verbatim-collector",
+        &[
+            format!("--data={at}/data"),
+            format!("--ingest=unix:{}", ingest.display()),
+            format!("--audit=unix:{at}/audit.sock"),
+        ],
+    )?;
+    collector.wait_until("the collector", || ingest.exists())?;
+    let mut agent = serve(AGENT, &[format!("--config={}", agent_configuration.display())])?;
     let log = folder.join(format!("{AGENT}.log"));
     agent.wait_until("the agent", || {
         fs::read_to_string(&log).is_ok_and(|printed| printed.contains("ready"))
