@@ -146,7 +146,8 @@ fn a_connection_that_says_nothing_is_recorded(lab: &mut Lab) -> Result<()> {
 fn a_dial_that_is_refused_is_recorded_and_fails_for_the_client(lab: &mut Lab) -> Result<()> {
     // An address in the VPC where nobody listens.
     raw(lab, "refused", OTHER, 5999, "")?;
-    opaque(lab, OTHER, 5999, Protocol::Unknown, OpaqueReason::DialFailed).map(drop)
+    // Nothing was exchanged: there is no protocol to speak of.
+    opaque(lab, OTHER, 5999, Protocol::Unspecified, OpaqueReason::DialFailed).map(drop)
 }
 
 fn a_server_that_closes_its_side_still_gets_everything(lab: &mut Lab) -> Result<()> {

@@ -9,6 +9,7 @@ use verbatim_tests::{
     did::{Did, ServerSaw},
     lab::Lab,
     network::{OTHER, Pod},
+    parts::Part,
     peers,
     process::Process,
     wait,
@@ -26,6 +27,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         usual!(a_full_spool_stops_forwarding_until_there_is_room).with(small_spool),
         usual!(a_full_spool_that_sheds_says_how_many_are_missing).with(shedding_spool),
         usual!(group_sync_records_the_same).with(group_sync),
+        usual!(records_travel_over_mutual_tls_and_survive_a_collectors_death)
+            .with(over_tls)
+            .needing(WITH_OPENSSL),
     ]
 }
 
@@ -39,6 +43,13 @@ fn shedding_spool() -> Options {
 
 fn group_sync() -> Options {
     Options { sync: "group", ..Options::default() }
+}
+
+const WITH_OPENSSL: &[Part] =
+    &[Part::Root, Part::Sandbox, Part::Binaries, Part::Postgres, Part::Python, Part::Openssl, Part::Bpf];
+
+fn over_tls() -> Options {
+    Options { over_tls: true, ..Options::default() }
 }
 
 fn a_command_whose_agent_is_killed_upon_its_last_byte_is_recorded(lab: &mut Lab) -> Result<()> {
@@ -281,6 +292,17 @@ fn shed(finding: &Finding) -> Option<u64> {
 }
 
 fn group_sync_records_the_same(lab: &mut Lab) -> Result<()> {
+    hundred_each(lab)
+}
+
+fn records_travel_over_mutual_tls_and_survive_a_collectors_death(lab: &mut Lab) -> Result<()> {
+    lab.collector.kill();
+    lab.collector.restart()?;
+    hundred_each(lab)
+}
+
+/// A hundred queries in each pod.
+fn hundred_each(lab: &mut Lab) -> Result<()> {
     let mut did_all = Vec::new();
     for pod in Pod::ALL {
         let all = queries(pod, 0, 100);

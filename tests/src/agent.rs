@@ -38,13 +38,22 @@ pub struct Options {
     pub when_full: &'static str,
     /// `process` or `group`.
     pub sync: &'static str,
+    /// Ship over the network, by mutual TLS, instead of over a Unix socket.
+    pub over_tls: bool,
     /// Lines that are added to the configuration.
     pub extra: &'static str,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { spool_limit: "256MiB", segment_size: "8MiB", when_full: "stop", sync: "process", extra: "" }
+        Self {
+            spool_limit: "256MiB",
+            segment_size: "8MiB",
+            when_full: "stop",
+            sync: "process",
+            over_tls: false,
+            extra: "",
+        }
     }
 }
 
@@ -66,8 +75,8 @@ pub struct Workload {
 pub struct Surroundings {
     /// Root at which the programs are attached, relative to where cgroup v2 is mounted.
     pub attach: String,
-    /// The collector's socket.
-    pub collector: PathBuf,
+    /// How the collector is reached, as the configuration has it.
+    pub collector: String,
     /// Pattern of the names of the pods' network namespaces.
     pub namespaces: String,
     /// Who is who.
@@ -112,7 +121,7 @@ impl Agent {
     /// collector beside them in the same tree prove that nothing else is.
     #[must_use]
     pub fn configuration(&self) -> String {
-        let Options { spool_limit, segment_size, when_full, sync, extra } = self.options;
+        let Options { spool_limit, segment_size, when_full, sync, extra, .. } = self.options;
         let Surroundings { attach, collector, namespaces, workloads } = &self.surroundings;
         let mut text = format!(
             "\
@@ -129,13 +138,12 @@ selectors:
 - {{match: {{cgroup: '{attach}/kubepods.slice/**'}}, set: {{capture: steer, failMode: closed}}}}
 - {{set: {{capture: pass, failMode: open}}}}
 spool: {{directory: {spool}, sync: {sync}, segmentSize: {segment_size}, limit: {spool_limit}, whenFull: {when_full}}}
-collector: {{address: 'unix:{collector}'}}
+collector: {collector}
 drainDeadline: 5s
 {extra}
 identities:
 ",
             spool = self.spool().display(),
-            collector = collector.display(),
         );
         for Workload { cgroup, namespace, service_account, pod } in workloads {
             text.push_str(&format!(

@@ -14,6 +14,7 @@ use verbatim_api::v1::{self, Filter, audit_client::AuditClient};
 use crate::{
     audit::Seen,
     binaries,
+    certificates::{Authority, Issued},
     process::{Place, Process},
     wait,
 };
@@ -25,14 +26,25 @@ pub struct Collector {
     folder: PathBuf,
     process: Option<Process>,
     runtime: Runtime,
+    network: Option<Network>,
+}
+
+/// How nodes reach a collector over the network.
+#[derive(Debug)]
+struct Network {
+    port: u16,
+    authority: Authority,
+    own: Issued,
+    node: Issued,
 }
 
 impl Collector {
     /// Starts one on `folder`, and waits until it answers.
-    pub fn start(place: Place, folder: &Path) -> Result<Self> {
+    pub fn start(place: Place, folder: &Path, over_tls: bool) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let mut collector = Self { place, folder: folder.to_owned(), process: None, runtime };
+        let network = over_tls.then(|| network(folder)).transpose()?;
+        let mut collector = Self { place, folder: folder.to_owned(), process: None, runtime, network };
         collector.restart()?;
         Ok(collector)
     }
@@ -58,11 +70,11 @@ impl Collector {
 apiVersion: verbatim.v1
 kind: Collector
 data: {data}
-ingest: {{listen: 'unix:{ingest}'}}
+ingest: {ingest}
 audit: {{listen: 'unix:{audit}'}}
 ",
             data = self.data().display(),
-            ingest = self.ingest_socket().display(),
+            ingest = self.ingest(),
             audit = self.audit_socket().display(),
         )
     }
@@ -73,9 +85,35 @@ audit: {{listen: 'unix:{audit}'}}
         self.folder.join("data")
     }
 
-    /// Where nodes write to.
+    /// Its listener for nodes, as its configuration has it.
+    fn ingest(&self) -> String {
+        match &self.network {
+            None => format!("{{listen: 'unix:{}'}}", self.ingest_socket().display()),
+            Some(Network { port, authority, own, .. }) => format!(
+                "{{listen: 'tcp:127.0.0.1:{port}', tls: {{certificate: {}, key: {}, clientCa: {}}}}}",
+                own.certificate.display(),
+                own.key.display(),
+                authority.certificate().display()
+            ),
+        }
+    }
+
+    /// How a node reaches it, as the node's configuration has it.
     #[must_use]
-    pub fn ingest_socket(&self) -> PathBuf {
+    pub fn target(&self) -> String {
+        match &self.network {
+            None => format!("{{address: 'unix:{}'}}", self.ingest_socket().display()),
+            Some(Network { port, authority, node, .. }) => format!(
+                "{{address: 'https://127.0.0.1:{port}', tls: {{ca: {}, certificate: {}, key: {}, serverName: \
+                 collector.lab}}}}",
+                authority.certificate().display(),
+                node.certificate.display(),
+                node.key.display()
+            ),
+        }
+    }
+
+    fn ingest_socket(&self) -> PathBuf {
         self.folder.join("ingest.sock")
     }
 
@@ -200,4 +238,13 @@ audit: {{listen: 'unix:{audit}'}}
             Ok(self.client().await?.get(v1::GetRequest { id: id.to_vec() }).await?.into_inner())
         })
     }
+}
+
+/// Certificates and a port that is free now.
+fn network(folder: &Path) -> Result<Network> {
+    let authority = Authority::create(&folder.join("certificates"))?;
+    let own = authority.issue("collector.lab", "127.0.0.1")?;
+    let node = authority.issue("node.lab", "127.0.0.1")?;
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    Ok(Network { port, authority, own, node })
 }

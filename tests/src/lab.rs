@@ -123,13 +123,14 @@ impl Lab {
     pub fn with(scenario: &str, options: agent::Options) -> Result<Self> {
         let ground = Ground::create(scenario)?;
         let server = ground.postgres("postgres", DATABASE, postgres::Options::default())?;
-        let collector = Collector::start(ground.node("collector")?, &ground.path("collector"))?;
+        let collector =
+            Collector::start(ground.node("collector")?, &ground.path("collector"), options.over_tls)?;
         for pod in Pod::ALL {
             ground.tree.make(container(pod))?;
         }
         let surroundings = Surroundings {
             attach: ground.name.clone(),
-            collector: collector.ingest_socket(),
+            collector: collector.target(),
             namespaces: format!("{}-pod-*", ground.name),
             workloads: Pod::ALL.map(|pod| workload(&ground.name, pod)).into(),
         };

@@ -7,6 +7,7 @@ pub mod agent;
 pub mod audit;
 pub mod binaries;
 pub mod cases;
+pub mod certificates;
 pub mod cgroup;
 pub mod cli;
 pub mod clients;
