@@ -59,10 +59,6 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     setup::ensure(place, Purpose::Bench)?;
     ebpf::build(place)?;
     let binaries = binaries::product(place, true)?;
-        place.target.join("release")
-    } else {
-        binaries::product(place, true)?
-    };
     let scratch = Scratch::create()?;
     say::heading("A PostgreSQL for all contestants");
     let postgres = Postgres::start(scratch.path(), &["shared_buffers=256MB", "max_connections=100"])?;
