@@ -9,15 +9,17 @@ use crate::{command, place::Place, say, setup, setup::Purpose, setup::Tool};
 /// Where the fuzz targets are.
 const CRATE: &str = "agent/wire/fuzz";
 
-pub(crate) fn run(place: &Place, only: Option<&str>, duration: Duration) -> Result<()> {
+/// Fuzzes all targets, or one, for so long altogether.
+pub(crate) fn run(place: &Place, only: Option<&str>, altogether: Duration) -> Result<()> {
     setup::ensure(place, Purpose::Fuzz)?;
     let targets = targets(place)?;
     let chosen: Vec<&String> = targets.iter().filter(|name| only.is_none_or(|only| only == *name)).collect();
     if chosen.is_empty() {
         bail!("there is no fuzz target {}; there are: {}", only.unwrap_or_default(), targets.join(", "));
     }
+    let each = altogether.div_f64(chosen.len() as f64).max(Duration::from_secs(1));
     for name in chosen {
-        one(place, name, duration)?;
+        one(place, name, each)?;
     }
     Ok(())
 }

@@ -73,8 +73,8 @@ enum Verb {
     /// Fuzz the decoders, all targets or one
     Fuzz {
         target: Option<String>,
-        /// How long each target runs, such as 30s, 10m or 2h
-        #[arg(long = "for", value_parser = say::parse_duration, default_value = "30s")]
+        /// How long altogether, such as 30s, 10m or 2h
+        #[arg(long = "for", value_parser = say::parse_duration, default_value = "2m")]
         duration: Duration,
     },
     /// Run the lab's scenarios over and over, then the fuzz targets

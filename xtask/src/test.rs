@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -41,7 +41,10 @@ const AS_ROOT: [&str; 4] = ["verbatim-collector", "verbatim-steer", "verbatim-sy
 const LAB: &str = "lab";
 
 /// What the tests may be asked to insist on, passed on to those that run through sudo.
-const PASSED_ON: [&str; 3] = ["REQUIRE_BPF", "REQUIRE_LAB", "REQUIRE_ROOT"];
+const PASSED_ON: [&str; 4] = ["REQUIRE_BPF", "REQUIRE_LAB", "REQUIRE_ROOT", HOLD_SECONDS];
+
+/// How long the lab lets a held statement wait; a second unless set.
+const HOLD_SECONDS: &str = "VLAB_HOLD_SECONDS";
 
 pub(crate) fn run(place: &Place, options: &Options) -> Result<ExitCode> {
     let begun = Instant::now();
@@ -66,7 +69,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<ExitCode> {
     let mut failures = Vec::new();
     for program in programs {
         let name = format!("{} {} {}", program.package, program.kind, program.target);
-        let mut command = as_cargo_would(place, program, &built.folder)?;
+        let mut command = as_cargo_would(place, program, &built.folder, None)?;
         command.args(&options.filter);
         let tally = observe(&mut command, &name, &logs, program.target == LAB, &mut ran)?;
         if tally.failed > 0 {
@@ -111,14 +114,14 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<ExitCode> {
     Ok(if sum.failed == 0 && sum.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One round of the lab alone.
-pub(crate) fn lab(place: &Place, built: &Built) -> Result<Tally> {
+/// One round of the lab alone, in which a held statement waits for so long.
+pub(crate) fn lab(place: &Place, built: &Built, hold: Duration) -> Result<Tally> {
     let program = built
         .tests
         .iter()
         .find(|program| program.target == LAB)
         .context("no program of the lab was built")?;
-    let mut command = as_cargo_would(place, program, &built.folder)?;
+    let mut command = as_cargo_would(place, program, &built.folder, Some(hold))?;
     observe(&mut command, LAB, &logs(place)?, true, &mut Ran::default())
 }
 
@@ -130,7 +133,12 @@ fn logs(place: &Place) -> Result<PathBuf> {
 }
 
 /// A test program with the folder and the variables that cargo would give it.
-fn as_cargo_would(place: &Place, program: &TestProgram, binaries: &Path) -> Result<Command> {
+fn as_cargo_would(
+    place: &Place,
+    program: &TestProgram,
+    binaries: &Path,
+    hold: Option<Duration>,
+) -> Result<Command> {
     let mut variables = vec![
         ("CARGO_MANIFEST_DIR", program.folder.clone().into_os_string()),
         ("VERBATIM_BIN_DIR", binaries.as_os_str().to_owned()),
@@ -140,6 +148,7 @@ fn as_cargo_would(place: &Place, program: &TestProgram, binaries: &Path) -> Resu
     for name in PASSED_ON {
         variables.extend(std::env::var_os(name).map(|value| (name, value)));
     }
+    variables.extend(hold.map(|hold| (HOLD_SECONDS, hold.as_secs().to_string().into())));
     let mut command = if AS_ROOT.contains(&program.package.as_str()) {
         command::as_root_with(&program.path, variables)?
     } else {
