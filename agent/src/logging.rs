@@ -1,6 +1,6 @@
 //! Where `tracing` goes: standard error, as text or JSON. What the eBPF programs log comes this way too.
 
-use std::io::{IsTerminal, stderr};
+use std::io::stderr;
 
 use tracing_subscriber::{EnvFilter, fmt};
 
@@ -28,9 +28,10 @@ pub(crate) enum LoggingError {
 pub(crate) fn start(level: &str, format: LogFormat) -> Result<(), LoggingError> {
     let filter = EnvFilter::try_new(with_libraries(level))
         .map_err(|source| LoggingError::Level { level: level.to_owned(), source })?;
-    let logger = fmt().with_env_filter(filter).with_writer(stderr);
+    // No colours: what a person pastes into a report is to be readable.
+    let logger = fmt().with_env_filter(filter).with_writer(stderr).with_ansi(false);
     match format {
-        LogFormat::Text => logger.with_ansi(stderr().is_terminal()).try_init(),
+        LogFormat::Text => logger.try_init(),
         LogFormat::Json => logger.json().flatten_event(true).try_init(),
     }
     .map_err(|_taken| LoggingError::Twice)

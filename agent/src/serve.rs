@@ -105,6 +105,7 @@ fn prepared(args: &ServeArgs, policy: Arc<dyn Policy>) -> Result<(), ServeError>
     let config = config::load(&args.config)?;
     let target = target(&config)?;
     if args.check {
+        crate::say(&format!("{} can be used", args.config.display()));
         return Ok(());
     }
     let environment = std::env::var("RUST_LOG").ok();

@@ -172,3 +172,111 @@ fn check(config: &NodeAgent) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "\
+apiVersion: verbatim.v1
+kind: NodeAgent
+destinations:
+- {cidr: 10.0.0.0/8, ports: [5432], action: steer}
+selectors:
+- match: {cgroup: 'kubepods/**'}
+  set: {capture: steer, failMode: closed}
+- set: {capture: pass, failMode: open}
+identities:
+- cgroup: 'kubepods/**/pod{uid}/**'
+  projectNumber: 123456789012
+  pool: p.svc.id.goog
+  namespace: shop
+  serviceAccount: checkout
+  pod: {uid: '{uid}'}
+spool: {directory: /var/lib/verbatim/spool}
+collector: {address: 'unix:/run/collector.sock'}
+";
+
+    /// What is said about the good file with one text replaced.
+    fn said(from: &str, to: &str) -> String {
+        assert!(GOOD.contains(from), "{from}");
+        match parse(&GOOD.replacen(from, to, 1), Path::new("agent.yaml")) {
+            Ok(_) => "nothing".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_good_file_is_read_with_its_defaults() {
+        let config = parse(GOOD, Path::new("agent.yaml")).expect("good");
+        assert_eq!(config.spool.sync, super::super::Sync::Process);
+        assert_eq!(config.drain_deadline.0.as_secs(), 30);
+        assert_eq!(config.selectors.len(), 2);
+        assert_eq!(config.identities[0].project_number, 123_456_789_012);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
+        let said = said("failMode: closed", "failmod: closed");
+        assert!(said.starts_with("agent.yaml:7: unknown key `failmod`; did you mean `failMode`?"), "{said}");
+        assert!(said.contains("known here: capture, failMode"), "{said}");
+        let said = self::said("spool:", "spoool:");
+        assert!(said.starts_with("agent.yaml:16: unknown key `spoool`; did you mean `spool`?"), "{said}");
+    }
+
+    #[test]
+    fn a_key_like_no_other_gets_no_guess() {
+        let said = said("spool:", "zzzzzzzzzz:");
+        assert!(
+            said.starts_with("agent.yaml:16: unknown key `zzzzzzzzzz` (known here: apiVersion, "),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn the_fail_mode_has_no_default() {
+        let said = said("capture: pass, failMode: open", "capture: pass");
+        assert!(said.contains("`failMode` is missing"), "{said}");
+        assert!(said.starts_with("agent.yaml:8:"), "{said}");
+    }
+
+    #[test]
+    fn an_unknown_value_is_named_with_the_known_ones() {
+        let said = said("failMode: closed", "failMode: close");
+        let expected =
+            "agent.yaml:7: unknown value `close`; did you mean `closed`? (known here: open, closed)";
+        assert_eq!(said, expected);
+        assert!(self::said("verbatim.v1", "verbatim.v2").contains("did you mean `verbatim.v1`?"));
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_is_named_with_its_line_and_what_was_expected() {
+        for (from, to, line, part) in [
+            ("10.0.0.0/8", "10.0.0.1/8", 4, "did you mean `10.0.0.0/8`?"),
+            ("10.0.0.0/8", "db.example.com", 4, "no address range"),
+            ("[5432]", "[70000]", 4, ""),
+            ("spool: {", "spool: {limit: 5GB, ", 16, "no size"),
+            ("pod{uid}/", "pod{uid/", 10, "must be followed by"),
+        ] {
+            let said = said(from, to);
+            assert!(said.starts_with(&format!("agent.yaml:{line}: ")) && said.contains(part), "{to}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_said() {
+        let catch_all_first = said("match: {cgroup: 'kubepods/**'}", "match: {}");
+        assert!(catch_all_first.contains("must be the last"), "{catch_all_first}");
+        let no_capture = said("uid: '{uid}'", "uid: '{pod}'");
+        assert!(no_capture.contains("`{pod}` is not captured"), "{no_capture}");
+        let small = said("spool: {", "spool: {limit: 10MiB, ");
+        assert!(small.contains("must hold two segments"), "{small}");
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_and_what_is_no_yaml_are_errors() {
+        assert_ne!(said("kind: NodeAgent", "kind: NodeAgent\nkind: NodeAgent"), "nothing");
+        assert!(said("selectors:", "selectors: [").starts_with("agent.yaml:"));
+        assert!(parse("", Path::new("agent.yaml")).is_err());
+    }
+}

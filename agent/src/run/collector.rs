@@ -64,7 +64,8 @@ pub(crate) struct Collector {
 /// The given program, or the one beside our own.
 pub(crate) fn program(given: Option<&Path>) -> Result<PathBuf, CollectorError> {
     let program = match given {
-        Some(given) => given.to_owned(),
+        // It is started in another folder.
+        Some(given) => std::path::absolute(given).unwrap_or_else(|_unknown| given.to_owned()),
         None => {
             let own = std::env::current_exe().unwrap_or_default();
             own.with_file_name("verbatim-collector")
@@ -105,7 +106,7 @@ impl Collector {
             child.wait().ok();
             failed(source)
         })?;
-        let mut collector = Self { child, pidfd, ready: ready };
+        let mut collector = Self { child, pidfd, ready };
         let what = match process::wait_readable(collector.ready.as_fd(), Some(START_LIMIT)) {
             Ok(true) => match collector.ready.read(&mut [0; 16]) {
                 Ok(1..) => return Ok(collector),

@@ -40,7 +40,7 @@ use watcher::{Traces, Watcher};
 pub(crate) const FAILED: u8 = 125;
 
 /// How long what is left may take to be shipped.
-const SHIP_LIMIT: Duration = Duration::from_secs(15);
+const SHIP_LIMIT: Duration = Duration::from_secs(10);
 /// How long children that outlive the command may take to end by themselves.
 const STRAGGLERS_GRACE: Duration = Duration::from_millis(250);
 /// How long the killed may take to be gone.
@@ -361,7 +361,9 @@ fn say_end(around: &Surroundings, target: &Target, shipped: bool, stats: &verbat
         ),
         (Destination::Other(_), true) => format!("all are with the collector {target}"),
         (Destination::Own(_), true) if around.folders.kept => {
-            format!("read them with: verbatim --data {data} records")
+            // What is root's is read by root.
+            let sudo = if around.person.uid == privilege::effective_user() { "" } else { "sudo " };
+            format!("read them with: {sudo}verbatim --data {data} records")
         }
         (Destination::Own(_), true) => "nothing is kept: give --data DIR to keep them".to_owned(),
     };

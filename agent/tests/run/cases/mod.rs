@@ -1,0 +1,27 @@
+//! All cases by name.
+
+mod confinement;
+mod ending;
+mod records;
+mod serving;
+mod starting;
+
+use crate::Outcome;
+
+/// A name and what it does.
+pub(crate) type Case = (&'static str, fn() -> Outcome);
+
+/// Names cases after their functions.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) fn cases() -> Vec<$crate::cases::Case> {
+            vec![$((stringify!($name), $name as fn() -> $crate::Outcome)),*]
+        }
+    };
+}
+pub(crate) use cases;
+
+/// Every case.
+pub(crate) fn all() -> Vec<Case> {
+    [starting::cases(), confinement::cases(), ending::cases(), records::cases(), serving::cases()].concat()
+}
