@@ -35,7 +35,8 @@ pub(crate) struct Options {
 }
 
 /// Packages whose tests need root: what they test is refused to anybody else.
-const AS_ROOT: [&str; 4] = ["verbatim-collector", "verbatim-steer", "verbatim-sys", "verbatim-tests"];
+const AS_ROOT: [&str; 5] =
+    ["verbatim-agent", "verbatim-collector", "verbatim-steer", "verbatim-sys", "verbatim-tests"];
 
 /// The lab: its lines are shown as they come, because each is a scenario that takes seconds.
 const LAB: &str = "lab";
