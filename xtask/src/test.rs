@@ -35,8 +35,14 @@ pub(crate) struct Options {
 }
 
 /// Packages whose tests need root: what they test is refused to anybody else.
-const AS_ROOT: [&str; 5] =
-    ["verbatim-agent", "verbatim-collector", "verbatim-steer", "verbatim-sys", "verbatim-tests"];
+const AS_ROOT: [&str; 6] = [
+    "verbatim-agent",
+    "verbatim-collector",
+    "verbatim-proxy",
+    "verbatim-steer",
+    "verbatim-sys",
+    "verbatim-tests",
+];
 
 /// The lab: its lines are shown as they come, because each is a scenario that takes seconds.
 const LAB: &str = "lab";
