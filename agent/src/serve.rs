@@ -24,7 +24,8 @@ use verbatim_steer::{
 use verbatim_sys::{
     cgroup::{self, Cgroup},
     privilege::{self, Capability},
-    process::{self, SIGINT, SIGTERM, Signals},
+    process,
+    signal::{SIGINT, SIGTERM, Signals},
 };
 use verbatim_wire::seam::Limits;
 

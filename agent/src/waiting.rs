@@ -5,7 +5,10 @@
 use std::io;
 
 use tokio::sync::{mpsc, oneshot};
-use verbatim_sys::process::{PidFd, Received, Signals};
+use verbatim_sys::{
+    process::PidFd,
+    signal::{Received, Signals},
+};
 
 /// Signals that wait for the runtime; the kernel keeps one of each beyond.
 const WAITING: usize = 16;

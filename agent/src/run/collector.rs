@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use verbatim_sys::process::{self, PidFd};
+use verbatim_sys::{
+    process::{self, PidFd},
+    signal,
+};
 
 use super::folders::Folders;
 
@@ -128,7 +131,7 @@ impl Collector {
 impl Drop for Collector {
     /// Asks it to end, and makes it.
     fn drop(&mut self) {
-        self.pidfd.signal(process::SIGTERM).ok();
+        self.pidfd.signal(signal::SIGTERM).ok();
         if !self.pidfd.wait_dead(Some(STOP_LIMIT)).unwrap_or(false) {
             tracing::warn!("the collector did not end in time and is killed; what it acknowledged is safe");
             self.child.kill().ok();

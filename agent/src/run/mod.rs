@@ -19,7 +19,8 @@ use verbatim_steer::{Action, CgroupVerdict, DestinationRule, FailMode, SteerConf
 use verbatim_sys::{
     cgroup::{self, Cgroup},
     privilege::{self, Capability, Person},
-    process::{self, Signals},
+    process,
+    signal::{self, Signals},
 };
 
 use crate::{
@@ -132,7 +133,7 @@ fn prepared(args: &RunArgs, policy: Arc<dyn Policy>) -> Result<u8, RunError> {
     let id = crate::short_id();
     let folders = Folders::plan(&id, args.data.as_deref())?;
 
-    let signals = Signals::new(&[process::SIGINT, process::SIGTERM, process::SIGHUP, process::SIGQUIT])
+    let signals = Signals::new(&[signal::SIGINT, signal::SIGTERM, signal::SIGHUP, signal::SIGQUIT])
         .map_err(system("take signals"))?;
     // What it is to remove is named before it is made.
     let watcher = Watcher::start(Traces {

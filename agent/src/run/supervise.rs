@@ -11,7 +11,8 @@ use std::{
 use tokio::{sync::mpsc, time::sleep};
 use verbatim_sys::{
     cgroup::Cgroup,
-    process::{PidFd, Received, SIGHUP, SIGTERM, Signals},
+    process::PidFd,
+    signal::{Received, SIGHUP, SIGTERM, Signals},
 };
 
 use super::collector::Collector;

@@ -9,5 +9,6 @@ pub mod mapped;
 pub mod netns;
 pub mod privilege;
 pub mod process;
+pub mod signal;
 pub mod socket;
 pub mod splice;

@@ -1,11 +1,11 @@
-//! Processes: pidfds, their death, their start time; confined and detached children; signals as a file.
+//! Processes: pidfds, their death, their start time; confined and detached children.
 //!
 //! Whatever runs between fork and exec allocates nothing and takes no lock: the parent has threads.
 
 use std::{
     ffi::CString,
     fs, io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
     process::{Child, Command},
     time::{Duration, Instant},
@@ -17,7 +17,10 @@ use rustix::{
     process::{Gid, Pid, PidfdFlags, Signal, WaitOptions},
 };
 
-use crate::privilege::{Capability, Person, become_user, give_up, read_only_mounts};
+use crate::{
+    privilege::{Capability, Person, become_user, give_up, read_only_mounts},
+    signal,
+};
 
 /// A process that cannot be mistaken for another, even after its death. Becomes readable when it ends.
 #[derive(Debug)]
@@ -111,8 +114,6 @@ pub enum Either {
     Second,
 }
 
-pub use libc::{SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM};
-
 /// When a process started, in clock ticks since boot (proc_pid_stat(5), field 22).
 ///
 /// # Errors
@@ -185,7 +186,7 @@ pub fn spawn_confined(command: &mut Command, confinement: Confinement) -> Result
             Step::Capabilities => give_up(&lost),
             _ => become_user(person.uid, person.gid, &groups),
         };
-        unblock_all()?;
+        signal::unblock_all()?;
         for (number, step) in (0u8..).zip(Step::IN_CHILD) {
             if let Err(error) = run(step) {
                 // Nobody to tell when this fails too: the parent then takes it for exec's failure.
@@ -217,7 +218,7 @@ pub fn detach(command: &mut Command, keep: Option<BorrowedFd<'_>>) {
     let keep = keep.map(|fd| fd.as_raw_fd());
     let parent = rustix::process::getpid();
     let prepare = move || {
-        unblock_all()?;
+        signal::unblock_all()?;
         rustix::process::setsid()?;
         rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
         if rustix::process::getppid() != Some(parent) {
@@ -302,93 +303,6 @@ pub fn close_standard_streams() -> io::Result<()> {
     Ok(())
 }
 
-fn unblock_all() -> io::Result<()> {
-    mask(libc::SIG_SETMASK, &[])
-}
-
-fn mask(how: libc::c_int, signals: &[i32]) -> io::Result<()> {
-    let set = signal_set(signals);
-    // SAFETY: `set` is an initialised signal set that is only read.
-    let code = unsafe { libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut()) };
-    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
-}
-
-fn signal_set(signals: &[i32]) -> libc::sigset_t {
-    let mut set = std::mem::MaybeUninit::uninit();
-    // SAFETY: sigemptyset initialises the set before anything else touches it; sigaddset only writes into
-    // it.
-    unsafe {
-        libc::sigemptyset(set.as_mut_ptr());
-        for signal in signals {
-            libc::sigaddset(set.as_mut_ptr(), *signal);
-        }
-        set.assume_init()
-    }
-}
-
-/// A signal that came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received {
-    /// e.g. 15.
-    pub signal: i32,
-    /// A terminal sent it to its whole foreground process group, our children among them.
-    pub by_terminal: bool,
-}
-
-/// Signals read like a file, instead of interrupting.
-#[derive(Debug)]
-pub struct Signals(OwnedFd);
-
-impl Signals {
-    /// Blocks these for the calling thread and those that it starts, and has them delivered here. To be
-    /// called before the first thread is started. The descriptor does not block.
-    ///
-    /// # Errors
-    /// No descriptor is left.
-    pub fn new(signals: &[i32]) -> io::Result<Self> {
-        mask(libc::SIG_BLOCK, signals)?;
-        let set = signal_set(signals);
-        // SAFETY: `set` is an initialised signal set that is only read; -1 asks for a new descriptor.
-        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: signalfd has just made this descriptor; nobody else owns it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
-
-    /// Waits for the next one.
-    ///
-    /// # Errors
-    /// poll(2) or read(2) fails.
-    pub fn wait(&self) -> io::Result<Received> {
-        loop {
-            wait_readable(self.0.as_fd(), None)?;
-            match self.read() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                received => return received,
-            }
-        }
-    }
-
-    /// `WouldBlock` while none is pending.
-    fn read(&self) -> io::Result<Received> {
-        let mut buffer = [0u8; size_of::<libc::signalfd_siginfo>()];
-        let length = rustix::io::read(&self.0, &mut buffer)?;
-        if length != buffer.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        // ssi_signo, ssi_errno, ssi_code: the first three 32-bit fields (signalfd(2)).
-        let field = |at: usize| {
-            buffer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes)
-        };
-        Ok(Received { signal: field(0), by_terminal: field(8) == SI_KERNEL })
-    }
-}
-
-/// `si_code` of what the kernel itself sends, a terminal's keys among it (sigaction(2)).
-const SI_KERNEL: i32 = 0x80;
-
 /// Columns of the terminal behind a descriptor; `None` where it is none.
 #[must_use]
 pub fn terminal_columns(fd: BorrowedFd<'_>) -> Option<u16> {
@@ -401,6 +315,7 @@ pub fn terminal_columns(fd: BorrowedFd<'_>) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signal::SIGKILL;
 
     #[test]
     fn a_process_start_time_is_read_past_its_name() {
