@@ -20,6 +20,11 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Subcommands {
     /// Capture one command: run it, and record every TCP connection that it and its children make.
+    ///
+    /// The command runs as whoever invoked this, in a cgroup of its own; what it leaves running is ended
+    /// with it. Not captured: what it has others run for it (systemd-run, a container engine's socket).
+    /// Exit code: the command's own, 128 and the signal that ended it, 127 not found, 126 not executable,
+    /// 125 the agent itself failed.
     Run(Box<RunArgs>),
     /// Capture the workloads of this node, as the configuration says, until SIGTERM.
     Serve(ServeArgs),

@@ -25,7 +25,7 @@ use verbatim_sys::{
     cgroup::{self, Cgroup},
     privilege::{self, Capability},
     process,
-    signal::{SIGINT, SIGTERM, Signals},
+    signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, Signals},
 };
 use verbatim_wire::seam::Limits;
 
@@ -117,7 +117,7 @@ fn prepared(args: &ServeArgs, policy: Arc<dyn Policy>) -> Result<(), ServeError>
         let names: Vec<&str> = missing.iter().map(|capability| capability.name()).collect();
         return Err(ServeError::Privileges(names.join(", ")));
     }
-    let signals = Signals::new(&[SIGTERM, SIGINT]).map_err(system("take signals"))?;
+    let signals = Signals::new(&[SIGTERM, SIGINT, SIGHUP, SIGQUIT]).map_err(system("take signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(system("make a runtime"))?.block_on(serving(&config, target, policy, signals))
 }

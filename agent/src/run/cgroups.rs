@@ -14,6 +14,9 @@ use verbatim_sys::cgroup::{self, Cgroup};
 /// Every run's cgroup begins so.
 pub(crate) const PREFIX: &str = "verbatim-run-";
 
+/// Times that a cgroup is made again that was swept away under us.
+const TRIES: u32 = 5;
+
 /// Why there are none.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CgroupError {
@@ -57,6 +60,17 @@ pub(crate) fn root_path(mount: &Path, id: &str) -> PathBuf {
 impl Cgroups {
     /// Makes them, and moves this process into its own.
     pub(crate) fn make(mount: &Path, id: &str) -> Result<Self, CgroupError> {
+        // Between making and locking, another run's sweep may have taken it for a dead one's.
+        let mut tries = 0;
+        loop {
+            match Self::try_make(mount, id) {
+                Err(CgroupError::Make { source, .. }) if swept(&source) && tries < TRIES => tries += 1,
+                made => return made,
+            }
+        }
+    }
+
+    fn try_make(mount: &Path, id: &str) -> Result<Self, CgroupError> {
         let before = Cgroup::at(mount.join(cgroup::own_path().map_err(CgroupError::NoMount)?));
         let path = root_path(mount, id);
         let make =
@@ -95,6 +109,11 @@ impl Cgroups {
     }
 }
 
+/// What one sees of a cgroup that somebody sweeps away.
+fn swept(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::WouldBlock)
+}
+
 /// Kills what lives in a cgroup and removes it.
 pub(crate) fn end(cgroup: &Cgroup) -> io::Result<()> {
     if cgroup.populated()? {
@@ -111,8 +130,7 @@ pub(crate) fn sweep(mount: &Path) -> io::Result<usize> {
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
         }
-        // A living run, or its watcher, holds the lock. Who is between making and locking finds the
-        // folder gone and says so: that takes a second run in the same few microseconds.
+        // A living run holds the lock. One that is between making and locking makes it again.
         let Ok(folder) = File::open(entry.path()) else { continue };
         if folder.try_lock().is_ok() && end(&Cgroup::at(entry.path())).is_ok() {
             swept += 1;

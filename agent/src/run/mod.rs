@@ -280,6 +280,9 @@ async fn attached(
     let made = worker.steering().namespaces().add_current("here").map_err(worker::StartError::from)?;
     worker::listen(worker.shards(), made).await.map_err(worker::StartError::from)?;
     worker.attach().await?;
+    if let Some(signal) = supervisor.earlier() {
+        return Ok(u8::try_from(128 + signal).unwrap_or(FAILED));
+    }
     let child = command::start(&args.command, &around.person, &cgroups.workload)?;
     let status = supervisor.wait(child, &cgroups.workload).await.map_err(system("wait for the command"));
     end_stragglers(&cgroups.workload, worker).await?;

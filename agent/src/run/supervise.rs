@@ -33,6 +33,11 @@ impl Supervisor {
         Ok(Self { signals: waiting::signals(signals)? })
     }
 
+    /// A signal that came before there was a command: whoever sent it wants none.
+    pub(crate) fn earlier(&mut self) -> Option<i32> {
+        self.signals.try_recv().ok().map(|received| received.signal)
+    }
+
     /// Waits for the command's end. SIGINT and SIGQUIT of the agent's own are handed on; SIGTERM and
     /// SIGHUP too, and after a time, or a second one, everything in the cgroup is killed.
     pub(crate) async fn wait(&mut self, mut child: Child, workload: &Cgroup) -> io::Result<ExitStatus> {
