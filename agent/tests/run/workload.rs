@@ -24,6 +24,7 @@ pub(crate) fn run() -> Option<ExitCode> {
         "escape" => escape(),
         "bpf" => bpf::probe_socket_address_program().map_err(|error| error.to_string()),
         "echo" => echo(rest.first()?),
+        "echo-here" => echo_here(),
         _ => Err(format!("no such workload: {what}")),
     };
     Some(match done {
@@ -59,6 +60,12 @@ fn echo(address: &str) -> Result<(), String> {
     let mut back = Vec::new();
     stream.read_to_end(&mut back).map_err(failed)?;
     if back == b"\x01\x02 no protocol's\n" { Ok(()) } else { Err(format!("echoed {back:?}")) }
+}
+
+/// The same with a server of its own, in the network namespace that it is in.
+fn echo_here() -> Result<(), String> {
+    let address = crate::postgres::echo_server().map_err(|error| format!("{error:?}"))?;
+    echo(&address.to_string())
 }
 
 /// This binary.

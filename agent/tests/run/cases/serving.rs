@@ -23,6 +23,7 @@ use crate::{
 cases!(
     a_pods_connection_is_recorded_under_its_service_account_and_an_unselected_one_is_not,
     a_pod_that_appears_later_is_steered_and_named,
+    a_pods_network_namespace_gets_its_listener_when_it_appears,
     an_agent_outside_of_its_attach_root_says_so,
 );
 
@@ -67,12 +68,17 @@ impl Drop for Tree {
     }
 }
 
-fn configuration(bench: &Bench, tree: &Tree) -> Result<String, Failed> {
+/// The node's own network namespace, or those of this name.
+fn configuration(bench: &Bench, tree: &Tree, namespace: Option<&str>) -> Result<String, Failed> {
     let (name, spool, collector) = (tree.name(), bench.path("spool"), socket(&bench.path("tmp")));
+    let namespaces = match namespace {
+        Some(namespace) => format!("{{directory: /run/netns, pattern: {namespace}, host: false}}"),
+        None => "{directory: /nonexistent}".to_owned(),
+    };
     let text = format!(
         "apiVersion: verbatim.v1\nkind: NodeAgent\nnode: node-1\n\
          attach: {{cgroup: {name}}}\n\
-         namespaces: {{directory: /nonexistent}}\n\
+         namespaces: {namespaces}\n\
          destinations:\n- {{cidr: 127.0.0.0/8, action: steer}}\n\
          selectors:\n- {{match: {{cgroup: '{name}/kubepods/**'}}, set: {{capture: steer, failMode: closed}}}}\n\
          identities:\n- {{cgroup: '{name}/kubepods/pod{{uid}}/{{c}}', projectNumber: 7, pool: p.svc.id.goog,\n   \
@@ -88,8 +94,8 @@ fn configuration(bench: &Bench, tree: &Tree) -> Result<String, Failed> {
 }
 
 /// Starts one and waits until it steers.
-fn serve(bench: &Bench, tree: &Tree) -> Result<Guard, Failed> {
-    let configuration = configuration(bench, tree)?;
+fn serve(bench: &Bench, tree: &Tree, namespace: Option<&str>) -> Result<Guard, Failed> {
+    let configuration = configuration(bench, tree, namespace)?;
     let errors = fs::File::create(bench.path("errors"))?;
     let agent = env!("CARGO_BIN_EXE_verbatim-agent");
     let mut command = tree.command("node", agent, &["serve", "--config", &configuration, "--log", "debug"]);
@@ -133,7 +139,7 @@ fn a_pods_connection_is_recorded_under_its_service_account_and_an_unselected_one
     let tree = Tree::new(&bench)?;
     let address = echo_server()?.to_string();
     let collector = Collector::start(&socket(&bench.path("tmp")), Manner::Good, None);
-    let agent = serve(&bench, &tree)?;
+    let agent = serve(&bench, &tree, None)?;
     echo(&tree, "kubepods/pod1111-aaaa/c1", &address)?;
     echo(&tree, "system", &address)?;
     stop(&bench, agent)?;
@@ -158,7 +164,7 @@ fn a_pod_that_appears_later_is_steered_and_named() -> Outcome {
     let tree = Tree::new(&bench)?;
     let address = echo_server()?.to_string();
     let collector = Collector::start(&socket(&bench.path("tmp")), Manner::Good, None);
-    let agent = serve(&bench, &tree)?;
+    let agent = serve(&bench, &tree, None)?;
     fs::create_dir(tree.path("kubepods/pod2222-bbbb"))?;
     fs::create_dir(tree.path("kubepods/pod2222-bbbb/c2"))?;
     // Steered at once, by its ancestor's verdict; named as soon as somebody has looked.
@@ -179,10 +185,52 @@ fn a_pod_that_appears_later_is_steered_and_named() -> Outcome {
     stop(&bench, agent)
 }
 
+/// Removed at the end.
+struct NetworkNamespace(String);
+
+impl NetworkNamespace {
+    fn new(name: &str) -> Result<Self, Failed> {
+        let made = Self(name.to_owned());
+        ensure(Command::new("ip").args(["netns", "add", name]).status()?.success(), || {
+            "no namespace".into()
+        })?;
+        let up = Command::new("ip").args(["-n", name, "link", "set", "lo", "up"]).status()?;
+        ensure(up.success(), || "loopback stays down".into())?;
+        Ok(made)
+    }
+}
+
+impl Drop for NetworkNamespace {
+    fn drop(&mut self) {
+        Command::new("ip").args(["netns", "del", &self.0]).status().ok();
+    }
+}
+
+fn a_pods_network_namespace_gets_its_listener_when_it_appears() -> Outcome {
+    let bench = Bench::new();
+    let tree = Tree::new(&bench)?;
+    let collector = Collector::start(&socket(&bench.path("tmp")), Manner::Good, None);
+    let name = tree.name();
+    let agent = serve(&bench, &tree, Some(&name))?;
+    let namespace = NetworkNamespace::new(&name)?;
+    // Refused, as it fails closed, until the listener stands; then through the proxy, which dials from
+    // inside, to a server that only that namespace has.
+    let arguments = ["netns", "exec", &name, &program(), WORKLOAD, "echo-here"];
+    until("the pod reaches its server", || {
+        let attempt = ended(&mut tree.command("kubepods/pod1111-aaaa/c1", "ip", &arguments));
+        attempt.is_ok_and(|(code, ..)| code == Some(0))
+    })?;
+    // Its listeners go with it.
+    drop(namespace);
+    stop(&bench, agent)?;
+    let seen = connections(&collector);
+    ensure(seen.len() == 1 && seen[0].service_account == "sa-c1", || format!("recorded: {seen:?}"))
+}
+
 fn an_agent_outside_of_its_attach_root_says_so() -> Outcome {
     let bench = Bench::new();
     let tree = Tree::new(&bench)?;
-    let configuration = configuration(&bench, &tree)?;
+    let configuration = configuration(&bench, &tree, None)?;
     let output = bench.agent(&["serve", "--config", &configuration]).output()?;
     let said = text(&output.stderr);
     ensure(output.status.code() == Some(1), || format!("{}: {said}", output.status))?;
