@@ -1,8 +1,11 @@
 //! `verbatim-agent run`: captures one command, and leaves the machine as it was.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use verbatim_tests::{
     agent::{POOL, PROJECT_NUMBER, principal},
     binaries, cli,
@@ -49,10 +52,14 @@ impl Machine {
         Ok(place.without_hosts())
     }
 
-    /// Starts `verbatim-agent run` for the person `nobody`, as sudo would.
+    /// Starts `verbatim-agent run` for the person `nobody`, as sudo would. The command first says where it
+    /// is, so that what is left of this run can be told from another's.
     fn start(&self, name: &str, options: &[&str], command: &[&str]) -> Result<Process> {
+        let temporary = self.temporary();
+        fs::create_dir_all(&temporary)?;
         let mut run = self.place()?.command(binaries::find("verbatim-agent")?);
-        run.arg("run").args(options).arg("--").args(command).envs([
+        run.arg("run").args(options).args(["--", "sh", "-c", SAYS_WHERE, "sh"]).args(command);
+        run.env("TMPDIR", temporary).envs([
             ("SUDO_UID", "65534"),
             ("SUDO_GID", "65534"),
             ("SUDO_USER", "nobody"),
@@ -65,8 +72,34 @@ impl Machine {
         Process::start(name, self.ground.folder.path(), run)
     }
 
+    /// Runs it to its end. What it was in, and its temporary files, must be gone then.
     fn run(&self, name: &str, options: &[&str], command: &[&str]) -> Result<Ended> {
-        self.start(name, options, command)?.wait()
+        let mut ended = self.start(name, options, command)?.wait()?;
+        let cgroup = own_cgroup(&ended.text()).with_context(|| ended.complaints())?;
+        let left = self.left(&cgroup)?;
+        ensure!(left.is_empty(), "left: {left:?}");
+        let first = ended.stdout.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        ended.stdout.drain(..first);
+        Ok(ended)
+    }
+
+    /// Folder for the agent's temporary files.
+    fn temporary(&self) -> PathBuf {
+        self.ground.path("tmp")
+    }
+
+    /// What is left of a run: its cgroup, temporary files, processes in the shell that it was started from.
+    fn left(&self, cgroup: &Path) -> Result<Vec<String>> {
+        let mut left = Vec::new();
+        if cgroup.exists() {
+            left.push(cgroup.display().to_string());
+        }
+        for entry in fs::read_dir(self.temporary())? {
+            left.push(entry?.path().display().to_string());
+        }
+        let shell = verbatim_tests::cgroup::processes(&self.ground.tree.root().join("shell"))?;
+        left.extend(shell.iter().map(|id| format!("process {id}")));
+        Ok(left)
     }
 
     fn data(&self) -> String {
@@ -84,33 +117,20 @@ impl Machine {
     }
 }
 
-/// What of ours is on the machine: cgroups, and programs on the root of the tree.
-fn traces() -> Result<Vec<String>> {
-    let root = verbatim_tests::cgroup::mount_point()?;
-    let mut found: Vec<String> = fs::read_dir(&root)?
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.contains("verbatim"))
-        .collect();
-    found.sort();
-    Ok(found)
-}
+/// Says in which cgroup (v2) the command runs, then becomes it.
+const SAYS_WHERE: &str = "grep ^0:: /proc/self/cgroup && exec \"$@\"";
 
-fn own_traces(machine: &Machine) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    let mut folders = vec![machine.ground.tree.root().to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if name.contains("verbatim") || name.starts_with("run") {
-                    found.push(entry.path().display().to_string());
-                }
-                folders.push(entry.path());
-            }
+/// The cgroup of a run, from what its command said: the topmost of ours.
+fn own_cgroup(output: &str) -> Result<PathBuf> {
+    let path = output.lines().next().and_then(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    let mut root = verbatim_tests::cgroup::mount_point()?;
+    for part in path.split('/') {
+        root.push(part);
+        if part.starts_with("verbatim-run-") {
+            return Ok(root);
         }
     }
-    Ok(found)
+    bail!("the command runs in no cgroup of a run: {output:?}")
 }
 
 fn field(line: &serde_json::Value, name: &str) -> String {
@@ -149,12 +169,6 @@ fn run_records_a_command_and_ends_with_its_exit_code(name: &str) -> Result<()> {
     }
     let logged: Vec<String> = machine.logged()?.into_iter().map(|one| one.text).collect();
     ensure!(logged == [good, bad], "the server's log has {logged:?}");
-    ensure!(
-        own_traces(&machine)?.is_empty() && traces()?.is_empty(),
-        "left: {:?} {:?}",
-        own_traces(&machine),
-        traces()
-    );
     Ok(())
 }
 
@@ -203,11 +217,14 @@ fn run_takes_privileges_away_from_the_command(name: &str) -> Result<()> {
         }
     }
     // cgroupfs is read-only, so that it cannot leave its cgroup.
-    let escape = "for f in $(find / -xdev -name cgroup.procs 2>/dev/null | head -1) $(awk '$3 ~ /cgroup/ {print $2}' \
-                  /proc/mounts); do if [ -d $f ]; then f=$f/cgroup.procs; fi; if echo $$ 2>/dev/null >$f; then echo \
-                  escaped to $f; fi; done; echo tried";
-    let ended = machine.run("escape", &["--live", "off"], &["sh", "-c", escape])?;
-    ensure!(ended.text().trim() == "tried", "{} {}", ended.text(), ended.complaints());
+    let ended = machine.run("mounts", &["--live", "off"], &["cat", "/proc/self/mounts"])?;
+    let text = ended.text();
+    let mounts: Vec<Vec<&str>> = text.lines().map(|line| line.split(' ').collect()).collect();
+    let cgroups: Vec<_> = mounts.iter().filter(|mount| mount.get(2) == Some(&"cgroup2")).collect();
+    ensure!(!cgroups.is_empty(), "no cgroup2 is mounted: {text}");
+    let read_only =
+        |mount: &&Vec<&str>| mount.get(3).is_some_and(|options| options.split(',').any(|one| one == "ro"));
+    ensure!(cgroups.iter().copied().all(|mount| read_only(&mount)), "{cgroups:?}");
     Ok(())
 }
 
@@ -219,7 +236,6 @@ fn run_ends_what_the_command_leaves_behind(name: &str) -> Result<()> {
     ensure!(ended.status.success() && ended.text().contains("left"), "{}", ended.complaints());
     ensure!(ended.complaints().contains("sleep"), "it is not named: {}", ended.complaints());
     ensure!(sleepers(&mark)? == 0, "it still runs");
-    ensure!(own_traces(&machine)?.is_empty(), "left: {:?}", own_traces(&machine));
     Ok(())
 }
 
@@ -234,23 +250,23 @@ fn sleepers(mark: &str) -> Result<usize> {
     Ok(count)
 }
 
-/// Starts a command that works until it is ended, and waits until it is under way.
-fn under_way(machine: &Machine, data: &str) -> Result<Process> {
+/// Starts a command that works until it is ended, and waits until it is under way; with its cgroup.
+fn under_way(machine: &Machine, data: &str) -> Result<(Process, PathBuf)> {
     let psql = machine.psql()?;
     let text = "SELECT pg_sleep(600) /* id:run-sleeps */";
     let run = machine.start("sleeps", &["--data", data, "--live", "off"], &[&psql, "-XAtc", text])?;
     wait::until("the command to be under way", || {
         Ok(machine.logged()?.iter().any(|one| one.text == text).then_some(()))
     })?;
-    Ok(run)
+    let cgroup = own_cgroup(&run.output())?;
+    ensure!(cgroup.exists(), "{} is not there", cgroup.display());
+    Ok((run, cgroup))
 }
 
-fn gone(machine: &Machine) -> Result<()> {
+fn gone(machine: &Machine, cgroup: &Path) -> Result<()> {
     wait::until("everything to be tidied up", || {
-        let left = own_traces(machine)?;
-        ensure!(left.is_empty() && traces()?.is_empty(), "left: {left:?} {:?}", traces());
-        let shell = verbatim_tests::cgroup::processes(&machine.ground.tree.root().join("shell"))?;
-        ensure!(shell.is_empty(), "processes {shell:?} are left");
+        let left = machine.left(cgroup)?;
+        ensure!(left.is_empty(), "left: {left:?}");
         Ok(Some(()))
     })
 }
@@ -258,11 +274,11 @@ fn gone(machine: &Machine) -> Result<()> {
 fn run_that_is_interrupted_tidies_up(name: &str) -> Result<()> {
     let machine = Machine::create(name)?;
     let data = machine.data();
-    let run = under_way(&machine, &data)?;
+    let (run, cgroup) = under_way(&machine, &data)?;
     run.signal("INT")?;
     let ended = run.wait()?;
     ensure!(!ended.status.success(), "an interrupted command succeeded");
-    gone(&machine)?;
+    gone(&machine, &cgroup)?;
     let lines = cli::records(cli::Source::Data(Path::new(&data)))?;
     ensure!(lines.len() == 1 || lines.len() == 2, "{lines:?}");
     ensure!(lines.iter().any(|line| field(line, "statement").contains("id:run-sleeps")), "{lines:?}");
@@ -272,9 +288,9 @@ fn run_that_is_interrupted_tidies_up(name: &str) -> Result<()> {
 fn run_that_is_killed_tidies_up(name: &str) -> Result<()> {
     let machine = Machine::create(name)?;
     let data = machine.data();
-    let mut run = under_way(&machine, &data)?;
+    let (mut run, cgroup) = under_way(&machine, &data)?;
     run.kill();
-    gone(&machine)?;
+    gone(&machine, &cgroup)?;
     // The record was there before the command went.
     let started = verbatim_tests::find::files_with(Path::new(&data), b"id:run-sleeps")?;
     ensure!(!started.is_empty(), "the command is not on the disk");
@@ -289,12 +305,5 @@ fn run_without_data_keeps_nothing(name: &str) -> Result<()> {
     let ended = machine.run("nothing", &[], &[&psql, "-XAtc", &text])?;
     ensure!(ended.status.success() && ended.text().trim() == mark, "{}", ended.complaints());
     ensure!(ended.complaints().contains(&mark), "no live line: {}", ended.complaints());
-    for folder in ["/tmp", "/var/lib", "/run"] {
-        let left: Vec<_> = fs::read_dir(folder)?
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| name.contains("verbatim-run") || name.contains("verbatim-agent"))
-            .collect();
-        ensure!(left.is_empty(), "{left:?} is left in {folder}");
-    }
     Ok(())
 }

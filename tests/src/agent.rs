@@ -211,5 +211,6 @@ identities:
 
 /// Whether eBPF programs can be loaded and attached here; the error names the step.
 pub fn probe_bpf() -> Result<()> {
-    verbatim_steer::Steering::probe().context("the eBPF programs cannot be loaded")
+    verbatim_steer::Steering::probe()
+        .map_err(|error| anyhow::anyhow!("{} at {}", error.cause(), error.step()))
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, bail};
 
 /// How long anything may take before the run counts as hung.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Polls until the probe gives a value; its last answer is part of the error.
 pub fn until<T>(what: &str, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
