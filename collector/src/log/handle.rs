@@ -12,7 +12,8 @@ use super::{
     header::{Event, EventKind},
     prepare::Prepared,
     view::LogView,
-    wall_nanos, writer,
+    wall_nanos,
+    writer::Writer,
 };
 use crate::store::{Damage, Store, StoreError};
 
@@ -54,11 +55,11 @@ pub enum CommitError {
     Closed,
 }
 
-type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, CommitError>>;
 
 #[derive(Debug)]
-enum Job {
-    Batch(Box<Prepared>, Reply<v1::AppendResponse>, tokio::sync::OwnedSemaphorePermit),
+pub(super) enum Job {
+    Batch(Box<Prepared>, Reply<v1::AppendResponse>, OwnedSemaphorePermit),
     Event(Box<Event>, Reply<u64>),
     Seal(Reply<()>),
     Tick,
@@ -75,8 +76,6 @@ pub struct Log {
     broken: watch::Receiver<Option<String>>,
 }
 
-/// A frame without items.
-const NONE: std::iter::Empty<&[u8]> = std::iter::empty();
 /// Semaphores count in units of this many bytes.
 const UNIT: usize = 1024;
 /// Jobs that wait, whatever their size.
@@ -93,15 +92,7 @@ impl Log {
         let (book, next) = Book::read(&view)?;
         let (jobs, received) = mpsc::channel(JOBS);
         let (broken_sender, broken) = watch::channel(None);
-        let mut writer = Writer {
-            view: Arc::clone(&view),
-            book,
-            next,
-            limits,
-            segment: None,
-            since_snapshot: u64::MAX,
-            broken: broken_sender,
-        };
+        let mut writer = Writer::new(Arc::clone(&view), (book, next), limits, broken_sender);
         for found in damage.iter().filter(|d| d.intact_behind) {
             writer.report(found)?;
         }
@@ -184,4 +175,3 @@ impl Log {
         self.jobs.send(job).await.map_err(|_closed| CommitError::Closed)
     }
 }
-

@@ -6,20 +6,21 @@
 pub mod book;
 pub mod follow;
 pub mod frame;
+pub mod handle;
 pub mod header;
 pub mod prepare;
 mod stage;
 
 pub mod view;
-pub mod writer;
+mod writer;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) use self::stage::hex;
 pub use self::{
     follow::{Follower, Raw, Step},
+    handle::{CommitError, Log, LogLimits},
     view::{Location, LogView},
-    writer::{CommitError, Log, LogLimits},
 };
 
 /// The collector's wall clock, nanoseconds since 1970.

@@ -3,27 +3,28 @@
 //! Nothing is acknowledged before the store says that its group is durable. A group that cannot be kept is
 //! taken back as a whole and its senders are told; after a failed sync nothing more is taken.
 
-use std::{
-    sync::Arc,
-    thread::JoinHandle,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use prost::Message as _;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use verbatim_api::v1;
 
 use super::{
     book::Book,
     frame::{self, FrameKind},
+    handle::{CommitError, Job, LogLimits, Reply},
     header::{Event, EventKind},
     prepare::Prepared,
     view::LogView,
     wall_nanos,
 };
-use crate::store::{Damage, Group, Store, StoreError};
+use crate::store::{Damage, Group, StoreError};
 
-struct Writer {
+/// A frame without items.
+const NONE: std::iter::Empty<&[u8]> = std::iter::empty();
+
+/// See the module.
+pub(super) struct Writer {
     view: Arc<LogView>,
     book: Book,
     next: u64,
@@ -42,7 +43,7 @@ struct Making {
     next: u64,
     batches: Vec<(Reply<v1::AppendResponse>, v1::AppendResponse)>,
     events: Vec<(Reply<u64>, u64)>,
-    permits: Vec<tokio::sync::OwnedSemaphorePermit>,
+    permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Making {
@@ -52,7 +53,18 @@ impl Making {
 }
 
 impl Writer {
-    fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
+    /// A writer that goes on where the log ends.
+    pub(super) fn new(
+        view: Arc<LogView>,
+        (book, next): (Book, u64),
+        limits: LogLimits,
+        broken: watch::Sender<Option<String>>,
+    ) -> Self {
+        Self { view, book, next, limits, segment: None, since_snapshot: u64::MAX, broken }
+    }
+
+    /// Works until it is told to close.
+    pub(super) fn run(&mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut closing = false;
         while !closing {
             let Some(first) = jobs.blocking_recv() else { break };
@@ -99,7 +111,7 @@ impl Writer {
         &mut self,
         mut batch: Box<Prepared>,
         reply: Reply<v1::AppendResponse>,
-        permit: tokio::sync::OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         making: &mut Making,
     ) {
         if self.needs_durable(&batch) {
@@ -231,7 +243,7 @@ impl Writer {
     }
 
     /// Writes down what recovery could not read.
-    fn report(&mut self, damage: &Damage) -> Result<(), StoreError> {
+    pub(super) fn report(&mut self, damage: &Damage) -> Result<(), StoreError> {
         let finding = v1::Finding {
             kind: v1::FindingKind::LogDamaged.into(),
             found_wall_nanos: wall_nanos(),

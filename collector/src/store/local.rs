@@ -346,4 +346,3 @@ impl Store for LocalStore {
 fn object_path(part: Part, segment: u64, suffix: &str) -> object_store::path::Path {
     object_store::path::Path::from(format!("{}{suffix}", name(part, segment)))
 }
-

@@ -21,7 +21,30 @@ use libtest_mimic::{Arguments, Trial};
 
 type Test = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
+/// Set for the process that has its own mounts.
+const OWN_MOUNTS: &str = "VERBATIM_TEST_OWN_MOUNTS";
+
+/// Begins again where nobody else sees our mounts. A process that makes a mount namespace of its own copies all
+/// mounts that it sees, and a file system that is mounted there as well does not go when it is unmounted here.
+fn with_own_mounts() -> Option<ExitCode> {
+    if std::env::var_os(OWN_MOUNTS).is_some() {
+        return None;
+    }
+    let own = std::env::current_exe().ok()?;
+    let can = Command::new("unshare").args(["--mount", "--propagation", "private", "true"]).output();
+    if !can.is_ok_and(|o| o.status.success()) {
+        return None;
+    }
+    let mut again = Command::new("unshare");
+    again.args(["--mount", "--propagation", "private"]).arg(own).args(std::env::args_os().skip(1));
+    let status = again.env(OWN_MOUNTS, "1").status().ok()?;
+    Some(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 fn main() -> ExitCode {
+    if let Some(code) = with_own_mounts() {
+        return code;
+    }
     let arguments = Arguments::from_args();
     let power = powerloss::Disk::new().and_then(|mut disk| disk.cut_power()).err();
     let tmpfs = full_disk::Mount::tmpfs(1 << 20).err();

@@ -62,7 +62,9 @@ impl Disk {
         run(Command::new("python3").args(["-c", SHUTDOWN]).arg(self.path()))?;
         run(Command::new("umount").arg(self.path()))?;
         self.mounted = false;
-        self.mount()
+        self.mount()?;
+        // Were it still mounted elsewhere, this would be the old file system, which takes nothing any more.
+        std::fs::write(self.path().join("alive"), "").map_err(|e| format!("{e} after the power came back"))
     }
 }
 
@@ -114,19 +116,7 @@ pub(crate) async fn no_acknowledged_record_is_lost_with_the_power() {
             place.audit().display()
         );
         std::fs::write(&file, text).expect("configuration");
-        let ready = place.path().join("ready");
-        std::fs::remove_file(&ready).ok();
-        let child = Command::new(env!("CARGO_BIN_EXE_verbatim-collector"))
-            .args(["serve", "--config"])
-            .arg(&file)
-            .arg("--ready-file")
-            .arg(&ready)
-            .stderr(std::process::Stdio::null())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .expect("spawns");
-        let mut process = crate::support::Process(child);
-        crate::support::wait_until("the collector is ready", || ready.exists());
+        let mut process = place.spawn_configured(&file);
         let mut audit = place.audit_client().await;
         assert_eq!(search(&mut audit, v1::Filter::default()).await.len(), sent, "round {round}");
         assert_eq!(findings(&mut audit).await, [], "round {round}");

@@ -67,26 +67,51 @@ impl Place {
     }
 
     pub(crate) fn spawn_with(&self, more: &[&str]) -> Process {
-        let ready = self.path().join("ready");
+        let ingest = format!("unix:{}", self.ingest().display());
+        let audit = format!("unix:{}", self.audit().display());
+        let data = self.data();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_verbatim-collector"));
+        command
+            .arg("serve")
+            .arg("--data")
+            .arg(data)
+            .args(["--ingest", &ingest, "--audit", &audit])
+            .args(more);
+        self.ready(command)
+    }
+
+    #[allow(dead_code, reason = "for the tests that need root")]
+    pub(crate) fn spawn_configured(&self, file: &Path) -> Process {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_verbatim-collector"));
+        command.arg("serve").arg("--config").arg(file);
+        self.ready(command)
+    }
+
+    fn ready(&self, mut command: Command) -> Process {
+        let (ready, said) = (self.path().join("ready"), self.path().join("stderr"));
         if ready.exists() {
             std::fs::remove_file(&ready).expect("old ready file");
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_verbatim-collector"));
-        command.arg("serve").arg("--data").arg(self.data()).arg("--ready-file").arg(&ready);
-        command.arg("--ingest").arg(format!("unix:{}", self.ingest().display()));
-        command.arg("--audit").arg(format!("unix:{}", self.audit().display())).args(more);
-        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("collector's binary");
-        let mut process = Process(child);
-        wait_until("the collector is ready", || {
-            assert!(process.0.try_wait().expect("status").is_none(), "the collector ended at its start");
-            ready.exists()
-        });
+        let stderr = std::fs::File::create(&said).expect("file for standard error");
+        command.arg("--ready-file").arg(&ready).stdout(Stdio::null()).stderr(stderr);
+        let mut process = Process(command.spawn().expect("collector's binary"));
+        let said = || std::fs::read_to_string(&said).unwrap_or_default();
+        let until = Instant::now() + PATIENCE;
+        while !ready.exists() {
+            let ended = process.0.try_wait().expect("status");
+            assert!(ended.is_none(), "the collector ended at its start, {ended:?}: {}", said());
+            assert!(Instant::now() < until, "the collector does not get ready: {}", said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
         process
     }
 }
 
+/// How long what must come is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(crate) fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + PATIENCE;
     while !reached() {
         assert!(Instant::now() < until, "waited in vain until {what}");
         std::thread::sleep(Duration::from_millis(10));
