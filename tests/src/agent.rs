@@ -176,6 +176,11 @@ identities:
         crate::process::anonymous_kib(self.id()?)
     }
 
+    /// The most memory that it ever had resident, in KiB.
+    pub fn peak_kib(&self) -> Result<u64> {
+        crate::process::peak_kib(self.id()?)
+    }
+
     /// Whether it runs.
     pub fn running(&mut self) -> bool {
         self.process.as_mut().is_some_and(Process::running)

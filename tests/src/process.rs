@@ -228,13 +228,22 @@ impl Process {
 
 /// Resident anonymous memory of a process in KiB, from /proc/PID/status (proc(5)).
 pub fn anonymous_kib(process: u32) -> Result<u64> {
+    status_kib(process, "RssAnon:")
+}
+
+/// The most memory that a process ever had resident, in KiB; pages of files count too.
+pub fn peak_kib(process: u32) -> Result<u64> {
+    status_kib(process, "VmHWM:")
+}
+
+fn status_kib(process: u32, field: &str) -> Result<u64> {
     let path = format!("/proc/{process}/status");
     let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     status
         .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .find_map(|line| line.strip_prefix(field))
         .and_then(|value| value.trim().trim_end_matches(" kB").parse().ok())
-        .with_context(|| format!("{path} has no RssAnon"))
+        .with_context(|| format!("{path} has no {field}"))
 }
 
 impl Drop for Process {
