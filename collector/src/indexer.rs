@@ -21,6 +21,7 @@ use crate::{
         header::{Deletion, EventKind, Expiry},
         wall_nanos,
     },
+    priority,
     store::StoreError,
 };
 
@@ -110,6 +111,7 @@ impl Indexer {
     pub fn spawn(mut self, mut stop: watch::Receiver<bool>) -> std::io::Result<JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         std::thread::Builder::new().name("indexer".to_owned()).spawn(move || {
+            priority::give_way(priority::INDEXER);
             let mut durable = self.view.watch();
             loop {
                 let stopping = *stop.borrow();

@@ -13,6 +13,7 @@ pub mod listen;
 mod lock;
 pub mod log;
 mod offline;
+pub mod priority;
 pub mod retention;
 mod serve;
 pub mod store;

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use verbatim_collector::{
     config::{self, Address, Config},
-    start,
+    priority, start,
 };
 
 /// Takes in records of data access, keeps them and answers questions about them.
@@ -52,6 +52,9 @@ struct Serve {
     /// The same, to a descriptor that was inherited, e.g. a pipe's end.
     #[arg(long)]
     ready_fd: Option<u32>,
+    /// Give way to other work on this machine: for a collector beside the workload that is captured.
+    #[arg(long)]
+    background: bool,
 }
 
 fn main() -> ExitCode {
@@ -74,6 +77,9 @@ fn run(arguments: &Serve) -> Result<()> {
         )
         .with_writer(io::stderr)
         .init();
+    if arguments.background {
+        priority::give_way(priority::BACKGROUND);
+    }
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         bail!("a crypto provider is installed already");
     }

@@ -97,6 +97,8 @@ impl Collector {
             .arg(refuse)
             .arg("--ready-fd")
             .arg(tell.as_raw_fd().to_string())
+            // The command and its capture go first on this machine; the spool holds what waits.
+            .arg("--background")
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(failed)?)
             .stderr(log)

@@ -48,6 +48,10 @@ impl From<Status> for Failure {
             Code::Unavailable | Code::Unauthenticated | Code::PermissionDenied => {
                 Self::Unreachable(format!("the collector cannot be asked: {}", status.message()))
             }
+            // A connection that was closed on us, e.g. because this process may not ask: not an answer.
+            Code::Unknown if std::error::Error::source(&status).is_some() => Self::Unreachable(
+                "the collector closed the connection: it may refuse this process".to_owned(),
+            ),
             Code::InvalidArgument => Self::Usage(status.message().to_owned()),
             _ => Self::Answer(Box::new(status)),
         }

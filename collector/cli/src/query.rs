@@ -114,6 +114,7 @@ pub(crate) async fn records(client: &mut Client, verb: &Records, output: Output)
     let mut cursor = verb.page.cursor.clone().unwrap_or_default();
     let mut left = verb.page.limit;
     let mut writer = Writer::new(output);
+    let mut behind;
     loop {
         let request = v1::SearchRequest {
             filter: Some(filter.clone()),
@@ -127,12 +128,22 @@ pub(crate) async fn records(client: &mut Client, verb: &Records, output: Output)
         writer.rows(&rows)?;
         left = left.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
         cursor = answer.next_cursor;
+        behind = answer.log_position.saturating_sub(answer.indexed_position);
         if cursor.is_empty() || left == 0 || rows.is_empty() {
             break;
         }
     }
     more(&cursor);
+    incomplete(behind);
     Ok(())
+}
+
+/// An answer from an index that is still being made must not pass for the whole truth.
+#[expect(clippy::print_stderr, reason = "a warning for a person, apart from the rows")]
+fn incomplete(behind: u64) {
+    if behind > 0 {
+        eprintln!("verbatim: the index is {behind} positions behind the log: ask again for what is missing");
+    }
 }
 
 pub(crate) async fn sessions(client: &mut Client, verb: &Sessions, output: Output) -> Result<(), Failure> {
