@@ -44,6 +44,8 @@ enum Part {
     Memory,
     /// Steering, spool and collector alone
     Parts,
+    /// The builds alone; takes long, and so is left out unless asked for
+    Builds,
 }
 
 /// What every part works with.
@@ -78,7 +80,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
         sections.push(parts::run(&bench)?);
     }
     drop(postgres);
-    if options.builds {
+    if options.builds || options.only.contains(&Part::Builds) {
         sections.push(builds::run(place)?);
     }
     report::publish(place, &sections, options.write)
