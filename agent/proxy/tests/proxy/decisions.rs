@@ -135,7 +135,10 @@ fn a_hold_is_abandoned_when_the_client_closes_or_resets_even_behind_bytes_that_n
         } else {
             drop(client)
         }
-        assert_eq!(server.rest().unwrap_or_default(), b"", "never forwarded");
+        // What stands behind it is another command, cut off by the end.
+        let forwarded = server.rest().unwrap_or_default();
+        assert!(!forwarded.windows(7).any(|part| part == b"hold me"), "never forwarded");
+        assert!(more > 0 || forwarded.is_empty(), "nothing else was sent");
         drop(server);
         eventually("the end", || world.spool().closing());
         assert_eq!(world.spool().story()[..3], abandoned, "{more} bytes, reset {reset}");
