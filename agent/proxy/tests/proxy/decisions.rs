@@ -136,7 +136,9 @@ fn a_hold_is_abandoned_when_the_client_closes_or_resets_even_behind_bytes_that_n
             drop(client)
         }
         // What stands behind it is another command, cut off by the end.
-        let forwarded = server.rest().unwrap_or_default();
+        let mut forwarded = Vec::new();
+        // A reset may end it; what came before counts all the same.
+        let _ended = std::io::Read::read_to_end(&mut server.reader, &mut forwarded);
         assert!(!forwarded.windows(7).any(|part| part == b"hold me"), "never forwarded");
         assert!(more > 0 || forwarded.is_empty(), "nothing else was sent");
         drop(server);

@@ -239,7 +239,7 @@ impl World {
 /// One end of a connection, with a deadline on everything.
 pub(crate) struct Peer {
     pub stream: TcpStream,
-    reader: BufReader<TcpStream>,
+    pub(crate) reader: BufReader<TcpStream>,
 }
 
 impl Peer {
