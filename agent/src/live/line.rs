@@ -53,6 +53,19 @@ fn operation(operation: v1::Operation) -> &'static str {
         v1::Operation::FunctionCall => "function",
         v1::Operation::Cancel => "cancel",
         v1::Operation::Connect => "connect",
+        v1::Operation::HttpRequest => "request",
+        v1::Operation::GrpcCall => "call",
+        v1::Operation::Load => "load",
+        v1::Operation::Extract => "extract",
+        v1::Operation::Copy => "copy",
+        v1::Operation::ReadRows => "read-rows",
+        v1::Operation::InsertRows => "insert-rows",
+        v1::Operation::Get => "get",
+        v1::Operation::List => "list",
+        v1::Operation::Create => "create",
+        v1::Operation::Update => "update",
+        v1::Operation::Delete => "delete",
+        v1::Operation::Upload => "upload",
         v1::Operation::Unspecified => "-",
     }
 }
@@ -71,6 +84,7 @@ fn outcome(summary: &Summary) -> String {
         v1::Status::NotExecuted => "/not-executed",
         v1::Status::OutcomeUnknown => "/outcome-unknown",
         v1::Status::Suspended => "/suspended",
+        v1::Status::Accepted => "/accepted",
         // What was not forwarded is said by the decision.
         v1::Status::NotForwarded | v1::Status::Ok | v1::Status::Pending | v1::Status::Unspecified => "",
     };

@@ -17,6 +17,7 @@ mod capture;
 pub mod detect;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod message;
 #[doc(hidden)]
 pub mod model;
 pub mod postgres;

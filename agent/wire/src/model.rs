@@ -196,7 +196,7 @@ impl<D: Decoder> Model<D> {
                 assert!(self.open.is_empty(), "opaque with commands in flight");
                 self.opaque = true;
             }
-            Event::Session(_) => {}
+            Event::Session(_) | Event::ChainBegun { .. } | Event::ChainEnded { .. } => {}
         }
     }
 

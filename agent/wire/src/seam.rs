@@ -35,13 +35,40 @@ pub enum Edit {
 pub struct UnitId(pub u64);
 
 /// One auditable operation. Unique within its decoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CommandId(pub u64);
 
 /// What a command does to the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Operation {
-    /// PostgreSQL simple query.
+    /// An HTTP request that no decoder knows more about.
+    #[default]
+    HttpRequest,
+    /// A gRPC call that no decoder knows more about.
+    GrpcCall,
+    /// A job that loads data into a table (BigQuery).
+    Load,
+    /// A job that writes a table's data elsewhere (BigQuery).
+    Extract,
+    /// A job that copies tables (BigQuery).
+    Copy,
+    /// Rows are read, of a table or of a result.
+    ReadRows,
+    /// Rows are inserted without a statement.
+    InsertRows,
+    /// One resource is looked at.
+    Get,
+    /// Resources are listed.
+    List,
+    /// A resource is made.
+    Create,
+    /// A resource is changed.
+    Update,
+    /// A resource is deleted.
+    Delete,
+    /// A part of an upload that an earlier command began.
+    Upload,
+    /// PostgreSQL simple query; a query job (BigQuery).
     Query,
     /// PostgreSQL Execute of a portal.
     Execute,
@@ -49,7 +76,7 @@ pub enum Operation {
     Fetch,
     /// PostgreSQL FunctionCall; the statement is empty, the function's OID is an attribute.
     FunctionCall,
-    /// PostgreSQL CancelRequest.
+    /// PostgreSQL CancelRequest; a job is cancelled (BigQuery).
     Cancel,
 }
 
@@ -106,8 +133,34 @@ pub struct Parameter {
     pub rendered: Option<String>,
 }
 
+/// What goes on beyond one command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChainKind {
+    /// A BigQuery job; `PROJECT:LOCATION.JOB`, the location in lower case and empty where it is not known.
+    BigQueryJob,
+    /// A resumable upload; host, then the upload's id.
+    Upload,
+}
+
+/// Names something that one command begins and later ones, on whichever connection of the same workload, go
+/// on with. An upload's id is a credential: it is a key in a registry and never recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ChainKey {
+    /// What it is.
+    pub kind: ChainKind,
+    /// Unique among those of its kind.
+    pub id: Vec<u8>,
+}
+
+/// Something about a command that a security team wants to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Finding {
+    /// The request's host is not the name that TLS was made for.
+    HostMismatch,
+}
+
 /// A command that was read whole (or, in [`Event::Prefix`], as far as the capture limit).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Command {
     /// Its id.
     pub id: CommandId,
@@ -132,10 +185,18 @@ pub struct Command {
     pub attributes: Vec<(&'static str, Vec<u8>)>,
     /// Where something could not be read, e.g. a portal bound before we were there.
     pub partly: Option<OpaqueReason>,
+    /// The API's method, e.g. `bigquery.jobs.query`, `google.spanner.v1.Spanner/Commit`; empty for SQL.
+    pub method: String,
+    /// What it acts on, by its name in the API, e.g. `projects/P/datasets/D/tables/T`; may be empty.
+    pub resource: String,
+    /// What an earlier command began and this one goes on with.
+    pub continues: Option<ChainKey>,
+    /// What is remarkable about it.
+    pub findings: Vec<Finding>,
 }
 
 /// How a command ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// In one word.
     pub status: Status,
@@ -153,11 +214,19 @@ pub struct Outcome {
     pub notices: Vec<ServerMessage>,
     /// As the server reported it at the end of the command's message or pipeline, where that is known.
     pub transaction: Option<TransactionState>,
+    /// HTTP status code.
+    pub http_status: Option<u16>,
+    /// gRPC status code.
+    pub grpc_status: Option<u32>,
+    /// Names and values that the answer carried, e.g. `bytes_processed`.
+    pub attributes: Vec<(&'static str, Vec<u8>)>,
 }
 
 /// How a command ended, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Status {
+    /// The service took it and goes on by itself: a job. How that ends is an [`Event::ChainEnded`].
+    Accepted,
     /// The server completed it.
     Ok,
     /// The server answered with an error.
@@ -167,6 +236,7 @@ pub enum Status {
     /// Never sent: denied, expired or abandoned.
     NotForwarded,
     /// The connection ended before the answer came.
+    #[default]
     OutcomeUnknown,
     /// A portal returned its row limit and can go on.
     Suspended,
@@ -271,6 +341,21 @@ pub enum Event {
     Finished {
         /// Which one.
         command: CommandId,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The command's answer says that it began something that goes on. Comes before the command's
+    /// [`Event::Finished`].
+    ChainBegun {
+        /// The command.
+        command: CommandId,
+        /// What it began.
+        chain: ChainKey,
+    },
+    /// What an earlier command began has ended, as this exchange's answer says.
+    ChainEnded {
+        /// What.
+        chain: ChainKey,
         /// How.
         outcome: Outcome,
     },

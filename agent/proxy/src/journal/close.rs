@@ -132,14 +132,5 @@ fn unknown(command: &Open, end: &End) -> Outcome {
         (true, v1::Operation::Cancel) if answered => Status::Ok,
         (true, _) => Status::OutcomeUnknown,
     };
-    Outcome {
-        status,
-        rows: None,
-        bytes_sent: 0,
-        bytes_received: 0,
-        command_tag: Vec::new(),
-        error: None,
-        notices: Vec::new(),
-        transaction: None,
-    }
+    Outcome { status, ..Outcome::default() }
 }

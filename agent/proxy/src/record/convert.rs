@@ -58,6 +58,19 @@ pub(crate) fn operation(operation: seam::Operation) -> v1::Operation {
         seam::Operation::Fetch => v1::Operation::Fetch,
         seam::Operation::FunctionCall => v1::Operation::FunctionCall,
         seam::Operation::Cancel => v1::Operation::Cancel,
+        seam::Operation::HttpRequest => v1::Operation::HttpRequest,
+        seam::Operation::GrpcCall => v1::Operation::GrpcCall,
+        seam::Operation::Load => v1::Operation::Load,
+        seam::Operation::Extract => v1::Operation::Extract,
+        seam::Operation::Copy => v1::Operation::Copy,
+        seam::Operation::ReadRows => v1::Operation::ReadRows,
+        seam::Operation::InsertRows => v1::Operation::InsertRows,
+        seam::Operation::Get => v1::Operation::Get,
+        seam::Operation::List => v1::Operation::List,
+        seam::Operation::Create => v1::Operation::Create,
+        seam::Operation::Update => v1::Operation::Update,
+        seam::Operation::Delete => v1::Operation::Delete,
+        seam::Operation::Upload => v1::Operation::Upload,
     }
 }
 
@@ -69,6 +82,7 @@ pub(crate) fn status(status: seam::Status) -> v1::Status {
         seam::Status::NotForwarded => v1::Status::NotForwarded,
         seam::Status::OutcomeUnknown => v1::Status::OutcomeUnknown,
         seam::Status::Suspended => v1::Status::Suspended,
+        seam::Status::Accepted => v1::Status::Accepted,
     }
 }
 

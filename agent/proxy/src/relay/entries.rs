@@ -104,6 +104,8 @@ impl<R: Records> Relay<'_, R> {
             }
             Entry::Event(Event::Finished { command, outcome }) => journal.finished(*command, outcome)?,
             Entry::Event(Event::Session(fact)) => self.learn(fact.clone(), journal),
+            // Only an HTTP exchange begins what others go on with.
+            Entry::Event(Event::ChainBegun { .. } | Event::ChainEnded { .. }) => {}
             Entry::Event(Event::Opaque(reason)) => {
                 journal.undecoded(opaque_reason(*reason))?;
                 if self.unit.is_some() {

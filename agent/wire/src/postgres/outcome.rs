@@ -8,8 +8,7 @@ use super::{
     statements::{Portal, Statement},
 };
 use crate::seam::{
-    Captured, Command, CommandId, Direction, Event, OpaqueReason, Operation, Outcome, ServerMessage, Sink,
-    Status, TransactionState,
+    Command, CommandId, Direction, Event, Operation, Outcome, ServerMessage, Sink, Status, TransactionState,
 };
 
 /// Something other than a command that the server rejected.
@@ -72,6 +71,7 @@ impl Core {
             error: ending.error,
             notices: ::core::mem::take(&mut self.notices),
             transaction: None,
+            ..Outcome::default()
         };
         self.data_rows = 0;
         if ready_follows {
@@ -113,6 +113,7 @@ impl Core {
             error: None,
             notices: Vec::new(),
             transaction,
+            ..Outcome::default()
         };
         self.emit_finished(command.id, outcome, sink);
     }
@@ -275,6 +276,7 @@ fn rejected_outcome(
         error: Some(error),
         notices: Vec::new(),
         transaction,
+        ..Outcome::default()
     }
 }
 
@@ -309,16 +311,5 @@ fn statement_command(id: CommandId, statement: Option<&Statement>) -> Command {
 }
 
 pub(super) fn bare_command(id: CommandId, operation: Operation) -> Command {
-    Command {
-        id,
-        operation,
-        statement: Captured::default(),
-        redactions: Vec::new(),
-        statement_index: 0,
-        statement_name: Vec::new(),
-        portal_name: Vec::new(),
-        parameters: Vec::new(),
-        attributes: Vec::new(),
-        partly: None::<OpaqueReason>,
-    }
+    Command { id, operation, ..Command::default() }
 }

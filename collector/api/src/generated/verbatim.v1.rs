@@ -82,6 +82,18 @@ pub struct Envelope {
     pub status_code: ::prost::alloc::string::String,
     #[prost(enumeration = "TransactionState", tag = "26")]
     pub transaction_state: i32,
+    /// HTTP status code of the answer, 0 where there was none.
+    #[prost(uint32, tag = "27")]
+    pub http_status: u32,
+    /// gRPC status code of the answer.
+    #[prost(uint32, optional, tag = "28")]
+    pub grpc_status: ::core::option::Option<u32>,
+    /// record_id of the STARTED record that began what this command goes on with: a job, an upload.
+    #[prost(bytes = "vec", tag = "29")]
+    pub parent_command_id: ::prost::alloc::vec::Vec<u8>,
+    /// What is remarkable about the command.
+    #[prost(enumeration = "CommandFinding", repeated, tag = "30")]
+    pub findings: ::prost::alloc::vec::Vec<i32>,
     /// What only some kinds carry.
     #[prost(oneof = "envelope::Detail", tags = "40, 41, 42, 43, 44, 45, 46")]
     pub detail: ::core::option::Option<envelope::Detail>,
@@ -254,6 +266,42 @@ pub struct Content {
     /// What Verbatim has to say about this record, for a person.
     #[prost(string, tag = "12")]
     pub note: ::prost::alloc::string::String,
+    /// What was agreed on in TLS; on connections that we terminate.
+    #[prost(message, optional, tag = "13")]
+    pub tls: ::core::option::Option<Tls>,
+}
+/// The two legs of a connection whose TLS we terminate.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Tls {
+    #[prost(message, optional, tag = "1")]
+    pub client: ::core::option::Option<TlsLeg>,
+    #[prost(message, optional, tag = "2")]
+    pub server: ::core::option::Option<TlsLeg>,
+    /// The name that the client asked for; empty where it named none.
+    #[prost(string, tag = "3")]
+    pub server_name: ::prost::alloc::string::String,
+    /// The alert with which the client refused our certificate, e.g. "unknown_ca"; "eof" where it said nothing.
+    #[prost(string, tag = "4")]
+    pub refusal: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TlsLeg {
+    /// "TLSv1.2", "TLSv1.3"; empty where the leg is plaintext.
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub cipher_suite: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub alpn: ::prost::alloc::string::String,
+    /// SHA-256 of the peer's certificate, where it showed one; 32 bytes.
+    #[prost(bytes = "vec", tag = "4")]
+    pub peer_certificate_sha256: ::prost::alloc::vec::Vec<u8>,
+    /// The session was resumed.
+    #[prost(bool, tag = "5")]
+    pub resumed: bool,
+    /// The peer asked for a client's certificate; we have none to show.
+    #[prost(bool, tag = "6")]
+    pub client_certificate_requested: bool,
 }
 /// The command's text as it was sent.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -326,6 +374,12 @@ pub struct Target {
     /// Database user that the client presented.
     #[prost(string, tag = "6")]
     pub user: ::prost::alloc::string::String,
+    /// The API's method, e.g. "bigquery.jobs.query"; empty for SQL.
+    #[prost(string, tag = "7")]
+    pub method: ::prost::alloc::string::String,
+    /// What it acts on, by its name in the API, e.g. "projects/P/datasets/D/tables/T".
+    #[prost(string, tag = "8")]
+    pub resource: ::prost::alloc::string::String,
 }
 /// Who opened the socket, as the kernel saw it, and what was read of it afterwards.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -465,6 +519,34 @@ impl RecordKind {
         }
     }
 }
+/// Something about a command that a security team wants to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CommandFinding {
+    Unspecified = 0,
+    /// The request's host is not the name that TLS was made for.
+    HostMismatch = 1,
+}
+impl CommandFinding {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COMMAND_FINDING_UNSPECIFIED",
+            Self::HostMismatch => "COMMAND_FINDING_HOST_MISMATCH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COMMAND_FINDING_UNSPECIFIED" => Some(Self::Unspecified),
+            "COMMAND_FINDING_HOST_MISMATCH" => Some(Self::HostMismatch),
+            _ => None,
+        }
+    }
+}
 /// What kind of name the principal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -543,7 +625,7 @@ impl Protocol {
 #[repr(i32)]
 pub enum Operation {
     Unspecified = 0,
-    /// PostgreSQL simple query.
+    /// PostgreSQL simple query; a query job.
     Query = 1,
     /// PostgreSQL Execute of a portal.
     Execute = 2,
@@ -551,10 +633,31 @@ pub enum Operation {
     Fetch = 3,
     /// PostgreSQL FunctionCall.
     FunctionCall = 4,
-    /// PostgreSQL CancelRequest.
+    /// PostgreSQL CancelRequest; a job is cancelled.
     Cancel = 5,
     /// A connection that passed without being decoded.
     Connect = 6,
+    /// An HTTP request that no decoder knows more about.
+    HttpRequest = 7,
+    /// A gRPC call that no decoder knows more about.
+    GrpcCall = 8,
+    /// A job that loads data into a table.
+    Load = 9,
+    /// A job that writes a table's data elsewhere.
+    Extract = 10,
+    /// A job that copies tables.
+    Copy = 11,
+    /// Rows are read, of a table or of a result.
+    ReadRows = 12,
+    /// Rows are inserted without a statement.
+    InsertRows = 13,
+    Get = 14,
+    List = 15,
+    Create = 16,
+    Update = 17,
+    Delete = 18,
+    /// A part of an upload that an earlier command began.
+    Upload = 19,
 }
 impl Operation {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -570,6 +673,19 @@ impl Operation {
             Self::FunctionCall => "OPERATION_FUNCTION_CALL",
             Self::Cancel => "OPERATION_CANCEL",
             Self::Connect => "OPERATION_CONNECT",
+            Self::HttpRequest => "OPERATION_HTTP_REQUEST",
+            Self::GrpcCall => "OPERATION_GRPC_CALL",
+            Self::Load => "OPERATION_LOAD",
+            Self::Extract => "OPERATION_EXTRACT",
+            Self::Copy => "OPERATION_COPY",
+            Self::ReadRows => "OPERATION_READ_ROWS",
+            Self::InsertRows => "OPERATION_INSERT_ROWS",
+            Self::Get => "OPERATION_GET",
+            Self::List => "OPERATION_LIST",
+            Self::Create => "OPERATION_CREATE",
+            Self::Update => "OPERATION_UPDATE",
+            Self::Delete => "OPERATION_DELETE",
+            Self::Upload => "OPERATION_UPLOAD",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -582,6 +698,19 @@ impl Operation {
             "OPERATION_FUNCTION_CALL" => Some(Self::FunctionCall),
             "OPERATION_CANCEL" => Some(Self::Cancel),
             "OPERATION_CONNECT" => Some(Self::Connect),
+            "OPERATION_HTTP_REQUEST" => Some(Self::HttpRequest),
+            "OPERATION_GRPC_CALL" => Some(Self::GrpcCall),
+            "OPERATION_LOAD" => Some(Self::Load),
+            "OPERATION_EXTRACT" => Some(Self::Extract),
+            "OPERATION_COPY" => Some(Self::Copy),
+            "OPERATION_READ_ROWS" => Some(Self::ReadRows),
+            "OPERATION_INSERT_ROWS" => Some(Self::InsertRows),
+            "OPERATION_GET" => Some(Self::Get),
+            "OPERATION_LIST" => Some(Self::List),
+            "OPERATION_CREATE" => Some(Self::Create),
+            "OPERATION_UPDATE" => Some(Self::Update),
+            "OPERATION_DELETE" => Some(Self::Delete),
+            "OPERATION_UPLOAD" => Some(Self::Upload),
             _ => None,
         }
     }
@@ -647,6 +776,28 @@ pub enum OpaqueReason {
     NoFlow = 11,
     /// The server spoke first, in a protocol that no decoder knows.
     ServerFirst = 12,
+    /// TLS is not terminated for this workload: nothing says that it trusts us.
+    TrustNotInjected = 13,
+    /// The client refused our certificate, now or on an earlier connection.
+    ClientDoesNotTrustUs = 14,
+    /// The name lies outside of what our authority may vouch for.
+    NameOutsideConstraints = 15,
+    /// The server's certificate was not accepted by us.
+    ServerNotTrusted = 16,
+    /// The server insists on a certificate of the client's.
+    ClientCertificateRequired = 17,
+    /// An HTTP upgrade to another protocol.
+    HttpUpgrade = 18,
+    /// HTTP CONNECT: a tunnel.
+    HttpConnect = 19,
+    /// The TLS handshake failed for another reason.
+    TlsHandshakeFailed = 20,
+    /// The selector says that this workload is not terminated.
+    BySelector = 21,
+    /// Requests that can be read in two ways: refused.
+    AmbiguousRequest = 22,
+    /// Encrypted by the protocol and passed on as it is: decrypted bytes of no known protocol.
+    UnknownProtocolInTls = 23,
 }
 impl OpaqueReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -668,6 +819,19 @@ impl OpaqueReason {
             Self::DialFailed => "OPAQUE_REASON_DIAL_FAILED",
             Self::NoFlow => "OPAQUE_REASON_NO_FLOW",
             Self::ServerFirst => "OPAQUE_REASON_SERVER_FIRST",
+            Self::TrustNotInjected => "OPAQUE_REASON_TRUST_NOT_INJECTED",
+            Self::ClientDoesNotTrustUs => "OPAQUE_REASON_CLIENT_DOES_NOT_TRUST_US",
+            Self::NameOutsideConstraints => "OPAQUE_REASON_NAME_OUTSIDE_CONSTRAINTS",
+            Self::ServerNotTrusted => "OPAQUE_REASON_SERVER_NOT_TRUSTED",
+            Self::ClientCertificateRequired => {
+                "OPAQUE_REASON_CLIENT_CERTIFICATE_REQUIRED"
+            }
+            Self::HttpUpgrade => "OPAQUE_REASON_HTTP_UPGRADE",
+            Self::HttpConnect => "OPAQUE_REASON_HTTP_CONNECT",
+            Self::TlsHandshakeFailed => "OPAQUE_REASON_TLS_HANDSHAKE_FAILED",
+            Self::BySelector => "OPAQUE_REASON_BY_SELECTOR",
+            Self::AmbiguousRequest => "OPAQUE_REASON_AMBIGUOUS_REQUEST",
+            Self::UnknownProtocolInTls => "OPAQUE_REASON_UNKNOWN_PROTOCOL_IN_TLS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -686,6 +850,21 @@ impl OpaqueReason {
             "OPAQUE_REASON_DIAL_FAILED" => Some(Self::DialFailed),
             "OPAQUE_REASON_NO_FLOW" => Some(Self::NoFlow),
             "OPAQUE_REASON_SERVER_FIRST" => Some(Self::ServerFirst),
+            "OPAQUE_REASON_TRUST_NOT_INJECTED" => Some(Self::TrustNotInjected),
+            "OPAQUE_REASON_CLIENT_DOES_NOT_TRUST_US" => Some(Self::ClientDoesNotTrustUs),
+            "OPAQUE_REASON_NAME_OUTSIDE_CONSTRAINTS" => {
+                Some(Self::NameOutsideConstraints)
+            }
+            "OPAQUE_REASON_SERVER_NOT_TRUSTED" => Some(Self::ServerNotTrusted),
+            "OPAQUE_REASON_CLIENT_CERTIFICATE_REQUIRED" => {
+                Some(Self::ClientCertificateRequired)
+            }
+            "OPAQUE_REASON_HTTP_UPGRADE" => Some(Self::HttpUpgrade),
+            "OPAQUE_REASON_HTTP_CONNECT" => Some(Self::HttpConnect),
+            "OPAQUE_REASON_TLS_HANDSHAKE_FAILED" => Some(Self::TlsHandshakeFailed),
+            "OPAQUE_REASON_BY_SELECTOR" => Some(Self::BySelector),
+            "OPAQUE_REASON_AMBIGUOUS_REQUEST" => Some(Self::AmbiguousRequest),
+            "OPAQUE_REASON_UNKNOWN_PROTOCOL_IN_TLS" => Some(Self::UnknownProtocolInTls),
             _ => None,
         }
     }
@@ -777,6 +956,8 @@ pub enum Status {
     OutcomeUnknown = 6,
     /// A portal returned its row limit and can go on.
     Suspended = 7,
+    /// The service took it and goes on by itself; a PROGRESS record says how that ended.
+    Accepted = 8,
 }
 impl Status {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -793,6 +974,7 @@ impl Status {
             Self::NotExecuted => "STATUS_NOT_EXECUTED",
             Self::OutcomeUnknown => "STATUS_OUTCOME_UNKNOWN",
             Self::Suspended => "STATUS_SUSPENDED",
+            Self::Accepted => "STATUS_ACCEPTED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -806,6 +988,7 @@ impl Status {
             "STATUS_NOT_EXECUTED" => Some(Self::NotExecuted),
             "STATUS_OUTCOME_UNKNOWN" => Some(Self::OutcomeUnknown),
             "STATUS_SUSPENDED" => Some(Self::Suspended),
+            "STATUS_ACCEPTED" => Some(Self::Accepted),
             _ => None,
         }
     }

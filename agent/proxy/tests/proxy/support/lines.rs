@@ -82,13 +82,8 @@ impl LineDecoder {
                 bytes: part,
                 full_sha256: None,
             },
-            redactions: Vec::new(),
             statement_index: index as u32,
-            statement_name: Vec::new(),
-            portal_name: Vec::new(),
-            parameters: Vec::new(),
-            attributes: Vec::new(),
-            partly: None,
+            ..Command::default()
         };
         parts.into_iter().enumerate().map(command).collect()
     }
@@ -259,14 +254,5 @@ fn key(text: &[u8]) -> (u32, Vec<u8>) {
 }
 
 fn outcome(status: Status) -> Outcome {
-    Outcome {
-        status,
-        rows: None,
-        bytes_sent: 0,
-        bytes_received: 0,
-        command_tag: Vec::new(),
-        error: None,
-        notices: Vec::new(),
-        transaction: None,
-    }
+    Outcome { status, ..Outcome::default() }
 }
