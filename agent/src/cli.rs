@@ -82,7 +82,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) sync: bool,
 
-    /// Threads that relay; the machine's cores, 4 at most, where it is absent.
+    /// Threads that relay; half of the machine's cores, 4 at most, where it is absent.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) shards: Option<u16>,
 

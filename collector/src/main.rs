@@ -78,7 +78,7 @@ fn run(arguments: &Serve) -> Result<()> {
         .with_writer(io::stderr)
         .init();
     if arguments.background {
-        priority::give_way(priority::BACKGROUND);
+        priority::give_way_as_a_session(priority::BACKGROUND);
     }
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         bail!("a crypto provider is installed already");

@@ -322,9 +322,14 @@ fn identity(args: &RunArgs, around: &Surroundings, workload: &Cgroup) -> verbati
     }
 }
 
+/// Threads that relay: half of the cores, for what is captured runs on the same ones; 4 at most.
+fn shards() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
+}
+
 fn plan(args: &RunArgs, around: &Surroundings, cgroups: &Cgroups, target: Target) -> Result<Plan, RunError> {
     let id = |cgroup: &Cgroup| cgroup.id().map_err(system("read a cgroup's id"));
-    let shards = crate::shards(args.shards);
+    let shards = args.shards.map_or_else(shards, usize::from);
     let steer = SteerConfig {
         own_cgroups: vec![id(&cgroups.agent)?],
         heartbeat_timeout: HEARTBEAT_TIMEOUT,
