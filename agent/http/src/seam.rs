@@ -5,6 +5,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, request, response};
 
+/// How many bytes of a request's body are kept at most while none of them may go on, unless configured
+/// otherwise. More than any decoder wants to see before it decides.
+pub const HELD_BYTES: usize = 320 << 10;
+
 /// What is to be done next with a request.
 #[derive(Debug)]
 pub enum Step {

@@ -1,0 +1,197 @@
+//! A pair of HTTP/1.1 endpoints (hyper's), with a gate before the one toward the client.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use hyper::{client, server};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+
+use crate::{
+    Ended, HttpConfig, Upgraded,
+    seam::{Cut, Exchanges, Violation},
+};
+
+mod exchange;
+mod gate;
+mod head;
+mod service;
+
+use exchange::ToServer;
+use gate::{Gate, Turn};
+use service::{Connection, Pairing};
+
+/// What of a refused client is still read, so that it gets to see its answer.
+const LINGER_BYTES: usize = 1 << 20;
+
+type ClientSide<C, X> = server::conn::http1::Connection<Gate<C>, Pairing<X>>;
+type ServerSide<S, X> = client::conn::http1::Connection<TokioIo<S>, ToServer<X>>;
+
+pub(crate) async fn serve<C, S, X>(
+    client: C,
+    server: S,
+    config: &HttpConfig,
+    exchanges: Rc<X>,
+    stop: impl Future<Output = ()>,
+) -> Ended<C, S>
+where
+    C: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    X: Exchanges,
+{
+    let upstream = client::conn::http1::Builder::new()
+        .preserve_header_case(true)
+        .max_headers(config.header_count)
+        .max_header_size(config.header_bytes as usize)
+        .handshake(TokioIo::new(server));
+    let (sender, upstream) = match upstream.await {
+        Ok(upstream) => upstream,
+        Err(error) => return Ended::Server(error.to_string()),
+    };
+    let turn = Rc::new(Turn::default());
+    let connection = Rc::new(Connection {
+        exchanges,
+        ended_by: Rc::new(Cell::new(Cut::Ours)),
+        held_bytes: config.held_bytes,
+        turn: Rc::clone(&turn),
+        sender: RefCell::new(sender),
+        abandon: Cell::new(false),
+        upgrade: Cell::new(None),
+        failed: RefCell::new(None),
+    });
+    let gate = Gate::new(client, config.header_bytes as usize, config.read_buffer, turn);
+    let client = server::conn::http1::Builder::new()
+        .preserve_header_case(true)
+        .auto_date_header(false)
+        .header_read_timeout(None)
+        .max_headers(config.header_count)
+        .serve_connection(gate, Pairing(Rc::clone(&connection)));
+    let mut pair = Pair { connection, client, upstream: Some(upstream), server_ended: None };
+    let mut stop = pin!(stop);
+    let driven = poll_fn(|cx| pair.poll(stop.as_mut(), cx)).await;
+    pair.end(driven, config.linger).await
+}
+
+/// A pair while it lives.
+struct Pair<C, S: AsyncRead + AsyncWrite, X: Exchanges> {
+    connection: Rc<Connection<X>>,
+    client: ClientSide<C, X>,
+    /// `None` once it is of no more use.
+    upstream: Option<ServerSide<S, X>>,
+    server_ended: Option<String>,
+}
+
+/// What ended it.
+enum Driven {
+    Stopped,
+    Client(hyper::Result<()>),
+}
+
+impl<C, S, X> Pair<C, S, X>
+where
+    C: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    X: Exchanges,
+{
+    fn poll(&mut self, stop: Pin<&mut impl Future<Output = ()>>, cx: &mut Context<'_>) -> Poll<Driven> {
+        if stop.poll(cx).is_ready() {
+            return Poll::Ready(Driven::Stopped);
+        }
+        loop {
+            if let Poll::Ready(ended) = self.client.poll_without_shutdown(cx) {
+                return Poll::Ready(Driven::Client(ended));
+            }
+            if self.connection.abandon.get() {
+                self.upstream = None;
+            }
+            let upgraded = self.connection.upgrade.get().is_some();
+            let Some(upstream) = self.upstream.as_mut().filter(|_| !upgraded) else { return Poll::Pending };
+            let Poll::Ready(ended) = upstream.poll_without_shutdown(cx) else { return Poll::Pending };
+            if self.connection.upgrade.get().is_some() {
+                // Kept: it holds what goes on.
+                continue;
+            }
+            self.upstream = None;
+            if let Err(error) = ended {
+                if error.is_parse() {
+                    self.violation(false, format!("server's answer: {error}"));
+                }
+                self.server_ended = Some(error.to_string());
+            }
+            // What is under way ends by itself; then, or now, the client's connection ends.
+            Pin::new(&mut self.client).graceful_shutdown();
+        }
+    }
+
+    fn violation(&self, by_client: bool, what: String) {
+        self.connection.exchanges.violation(Violation { by_client, what, ambiguous: false });
+    }
+
+    async fn end(self, driven: Driven, linger: Duration) -> Ended<C, S> {
+        let Self { connection, client, upstream, server_ended } = self;
+        let failed = connection.failed.take();
+        let cut = match (&driven, &failed) {
+            (Driven::Client(Err(_)), None) => Cut::Client,
+            (_, Some((cut, _))) => *cut,
+            _ => Cut::Ours,
+        };
+        connection.ended_by.set(cut);
+        // What is still under way is dropped with these, and so cut.
+        let parts = client.into_parts();
+        drop(parts.service);
+        let ended_in_head = parts.io.ended_in_head();
+        let (mut client, ahead) = parts.io.into_parts();
+        let server = upstream.map(|upstream| upstream.into_parts());
+        if let (Some(reason), Some(server), Driven::Client(Ok(()))) = (connection.upgrade.get(), server, &driven) {
+            let mut from_client = BytesMut::from(&*parts.read_buf);
+            from_client.extend_from_slice(&ahead);
+            let from_server: Bytes = server.read_buf;
+            let server = server.io.into_inner();
+            let from_client = from_client.freeze();
+            return Ended::Upgraded(Box::new(Upgraded { client, from_client, server, from_server, reason }));
+        }
+        if ended_in_head {
+            let what = "the connection ended in the middle of a request's head".into();
+            connection.exchanges.violation(Violation { by_client: true, what, ambiguous: false });
+        }
+        let refused = connection.turn.refusal();
+        // Where it takes longer it is of no use.
+        drop(timeout(linger, say_goodbye(&mut client, refused.is_some())).await);
+        match (driven, failed) {
+            (Driven::Stopped, _) => Ended::Stopped,
+            (_, Some((Cut::Client, why))) => Ended::Client(why),
+            (_, Some((Cut::Server, why))) => Ended::Server(why),
+            (_, Some((Cut::Ours, why))) => Ended::Failed(why),
+            (Driven::Client(Err(error)), None) => Ended::Client(error.to_string()),
+            (Driven::Client(Ok(())), None) => match (refused, server_ended) {
+                (Some(refusal), _) => Ended::Client(refusal.what.into()),
+                (None, Some(why)) => Ended::Server(why),
+                (None, None) => Ended::Closed,
+            },
+        }
+    }
+}
+
+/// Closes in order; a client that was refused in the middle of what it sends would lose the answer by a reset.
+async fn say_goodbye<C: AsyncRead + AsyncWrite + Unpin>(client: &mut C, refused: bool) -> std::io::Result<()> {
+    client.shutdown().await?;
+    let mut left = if refused { LINGER_BYTES } else { 0 };
+    let mut bytes = [0_u8; 4096];
+    while left > 0 {
+        match client.read(&mut bytes).await? {
+            0 => break,
+            read => left = left.saturating_sub(read),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! What is done with one request: asked, sent, answered.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    task::Poll,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, StatusCode,
+    header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+};
+use hyper::{body::Incoming, client::conn::http1::SendRequest, service::Service};
+
+use super::{
+    exchange::{Core, Shared, ToClient, ToServer, Verdict},
+    gate::Turn,
+    head::Refusal,
+};
+use crate::{
+    UpgradeReason,
+    guarded::{EndedBy, Guarded},
+    http2::head::replace,
+    request::Request as Held,
+    response::show_head,
+    seam::{Cut, Exchanges, Violation},
+};
+
+/// Interim answers that are told of one exchange.
+const MOST_INTERIM: usize = 64;
+
+/// What the exchanges of a connection share.
+pub(super) struct Connection<X: Exchanges> {
+    pub(super) exchanges: Rc<X>,
+    pub(super) ended_by: EndedBy,
+    pub(super) held_bytes: usize,
+    pub(super) turn: Rc<Turn>,
+    pub(super) sender: RefCell<SendRequest<ToServer<X>>>,
+    /// The connection to the server must not be used any more.
+    pub(super) abandon: Cell<bool>,
+    pub(super) upgrade: Cell<Option<UpgradeReason>>,
+    /// Why the client's connection is closed without an answer.
+    pub(super) failed: RefCell<Option<(Cut, String)>>,
+}
+
+/// The client's connection is to be closed; why is in [`Connection::failed`].
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is closed without an answer")]
+pub(super) struct Closed;
+
+type Answered<X> = Result<http::Response<ToClient<X>>, Closed>;
+
+/// Gives each request its exchange.
+pub(super) struct Pairing<X: Exchanges>(pub(super) Rc<Connection<X>>);
+
+impl<X: Exchanges> Service<Request<Incoming>> for Pairing<X> {
+    type Response = http::Response<ToClient<X>>;
+    type Error = Closed;
+    type Future = Pin<Box<dyn Future<Output = Answered<X>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let connection = Rc::clone(&self.0);
+        match connection.turn.refusal() {
+            Some(refusal) => Box::pin(async move { Ok(connection.refuse(&refusal)) }),
+            None => Box::pin(connection.carry(request)),
+        }
+    }
+}
+
+impl<X: Exchanges> Connection<X> {
+    fn violation(&self, by_client: bool, what: impl Into<String>, ambiguous: bool) {
+        self.exchanges.violation(Violation { by_client, what: what.into(), ambiguous });
+    }
+
+    fn fail<T>(&self, cut: Cut, why: impl ToString) -> Result<T, Closed> {
+        self.failed.replace(Some((cut, why.to_string())));
+        Err(Closed)
+    }
+
+    fn ours(&self, mut answer: http::Response<Bytes>) -> http::Response<ToClient<X>> {
+        // What was not read of the request is not read; and the server's leg may be gone.
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        answer.map(|bytes| ToClient::ours(bytes, Rc::clone(&self.turn)))
+    }
+
+    fn refuse(&self, refusal: &Refusal) -> http::Response<ToClient<X>> {
+        self.violation(true, refusal.what, refusal.ambiguous);
+        let mut answer = http::Response::new(Bytes::from(format!("{}\n", refusal.what)));
+        *answer.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        self.ours(answer)
+    }
+
+    async fn carry(self: Rc<Self>, request: Request<Incoming>) -> Answered<X> {
+        let (mut head, body) = request.into_parts();
+        let exchange = Guarded::new(self.exchanges.exchange(&head), Rc::clone(&self.ended_by));
+        let core = Rc::new(RefCell::new(Core::new(exchange, Held::new(self.held_bytes), body)));
+        let Some(headers) = poll_fn(|cx| core.borrow_mut().poll_leave(cx)).await else {
+            return self.end(&core, false);
+        };
+        replace(&mut head.headers, headers);
+        let connect = head.method == Method::CONNECT;
+        let head_only = head.method == Method::HEAD;
+
+        let mut request = Request::from_parts(head, ToServer::new(Rc::clone(&core)));
+        let interim = Arc::new(Mutex::new(Vec::new()));
+        hyper::ext::on_informational(&mut request, {
+            let interim = Arc::clone(&interim);
+            move |answer| {
+                let mut interim = interim.lock().unwrap_or_else(PoisonError::into_inner);
+                if interim.len() < MOST_INTERIM {
+                    interim.push(answer.status().as_u16());
+                }
+            }
+        });
+        // The request before may not have passed whole although its answer has.
+        if let Err(error) = poll_fn(|cx| self.sender.borrow_mut().poll_ready(cx)).await {
+            core.borrow_mut().exchange.cut(Cut::Server);
+            return self.fail(Cut::Server, error);
+        }
+        let sent = self.sender.borrow_mut().send_request(request);
+        let mut sent = std::pin::pin!(sent);
+        let answer = poll_fn(|cx| {
+            loop {
+                if core.borrow().verdict.is_some() {
+                    return Poll::Ready(None);
+                }
+                if let Poll::Ready(answer) = sent.as_mut().poll(cx) {
+                    return Poll::Ready(Some(answer));
+                }
+                // Also while the server takes nothing: it may be refused meanwhile.
+                if !core.borrow_mut().poll_more(cx) {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await;
+        for status in interim.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            if status != StatusCode::CONTINUE.as_u16() {
+                self.exchanges.interim_dropped(status);
+            }
+        }
+        match answer {
+            None => self.end(&core, true),
+            Some(Err(error)) => self.server_failed(&core, &error),
+            Some(Ok(answer)) => self.answered(&core, answer, connect, head_only).await,
+        }
+    }
+
+    /// Ends an exchange by its verdict; `begun`: something of it has gone to the server.
+    fn end(&self, core: &Shared<X>, begun: bool) -> Answered<X> {
+        self.abandon.set(begun);
+        let mut core = core.borrow_mut();
+        match core.verdict.take() {
+            Some(Verdict::Answer(answer)) => {
+                core.exchange.cut(Cut::Ours);
+                Ok(self.ours(answer))
+            }
+            Some(Verdict::Broken(error)) => match self.turn.refusal() {
+                Some(refusal) => {
+                    core.exchange.cut(Cut::Ours);
+                    Ok(self.refuse(&refusal))
+                }
+                None => {
+                    core.exchange.cut(Cut::Client);
+                    self.fail(Cut::Client, error)
+                }
+            },
+            Some(Verdict::Reset) | None => {
+                core.exchange.cut(Cut::Ours);
+                self.fail(Cut::Ours, "the exchange cannot be recorded")
+            }
+        }
+    }
+
+    fn server_failed(&self, core: &Shared<X>, error: &hyper::Error) -> Answered<X> {
+        let cut = if error.is_parse() {
+            self.violation(false, format!("server's answer: {error}"), false);
+            Cut::Ours
+        } else {
+            Cut::Server
+        };
+        core.borrow_mut().exchange.cut(cut);
+        self.fail(cut, error)
+    }
+
+    async fn answered(
+        &self,
+        core: &Shared<X>,
+        answer: http::Response<Incoming>,
+        connect: bool,
+        head_only: bool,
+    ) -> Answered<X> {
+        let (mut head, body) = answer.into_parts();
+        if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.remove(CONTENT_LENGTH).is_some() {
+            // Read as chunked, and passed on as nothing else (RFC 9112 section 6.3).
+            self.violation(false, "server's answer: both Transfer-Encoding and Content-Length", true);
+        }
+        let upgrade = match head.status {
+            StatusCode::SWITCHING_PROTOCOLS => Some(UpgradeReason::Upgrade),
+            status if connect && status.is_success() => Some(UpgradeReason::Connect),
+            _ => None,
+        };
+        let ends = upgrade.is_some() || head_only || http_body::Body::is_end_stream(&body);
+        show_head(&head, ends, &mut core.borrow_mut().exchange);
+        if !poll_fn(|cx| core.borrow_mut().exchange.poll_recorded(cx)).await {
+            core.borrow_mut().exchange.cut(Cut::Ours);
+            self.abandon.set(true);
+            return self.fail(Cut::Ours, "the exchange cannot be recorded");
+        }
+        self.upgrade.set(upgrade);
+        let says_nothing = head.status == StatusCode::NOT_MODIFIED && head.headers.contains_key(CONTENT_LENGTH);
+        let body = ToClient::of_server(Rc::clone(core), body, ends, says_nothing, Rc::clone(&self.turn));
+        Ok(http::Response::from_parts(head, body))
+    }
+}
