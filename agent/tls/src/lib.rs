@@ -2,3 +2,26 @@
 //! of both legs.
 //!
 //! Owns names, keys, certificates and sessions. Knows no socket, no record and no protocol inside TLS.
+
+mod authority;
+mod downstream;
+mod name;
+mod provider;
+mod refusals;
+mod roots;
+mod trust;
+mod upstream;
+
+pub use authority::{Authority, AuthorityError, AuthorityMaterial, LeafError};
+pub use downstream::Downstream;
+pub use name::{LeafName, NameError};
+pub use refusals::{Insistence, Moment, RefusalFile, RefusalFileError, Refusals, Refused, refusal};
+pub use roots::{Roots, RootsError, system_bundle};
+pub use trust::{
+    Bundle, Change, EnvironmentPlan, JavaStore, Problem, Source, StoreError, TrustPaths, TrustStore,
+    pem_bundle, pkcs12_trust_store, plan,
+};
+pub use upstream::{Offer, Upstream, UpstreamError, UpstreamFailure, UpstreamRoots, noticing, noticing_sync};
+
+// Whoever drives the handshakes uses the same version.
+pub use rustls;

@@ -1,0 +1,115 @@
+//! Who does not trust us, and which servers want a certificate that we do not have.
+//!
+//! Owns the memory of both, bounded, and what counts as a refusal. Knows not what is done about it.
+
+mod alert;
+mod file;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use hashlink::LruCache;
+
+pub(crate) use self::alert::tls_error;
+pub use self::{
+    alert::{Moment, refusal},
+    file::{RefusalFile, RefusalFileError},
+};
+
+/// Pairs of workload and service remembered; the least used go first.
+const REFUSALS: usize = 16 * 1024;
+/// Destinations remembered.
+const DESTINATIONS: usize = 4096;
+
+/// A client refused our leaf.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Refused {
+    /// The alert's name in the RFCs, e.g. `unknown_ca`; `eof` where the client said nothing.
+    pub alert: String,
+    /// When, seconds since 1970.
+    pub since_unix_seconds: u64,
+}
+
+/// A server that insists on a client's certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Insistence {
+    /// Where it listens.
+    pub destination: SocketAddr,
+    /// The server name that it was asked for; empty without one.
+    pub server_name: String,
+}
+
+/// What was learned from refusals. Shared by all shards.
+#[derive(Debug)]
+pub struct Refusals {
+    by_client: Mutex<LruCache<(String, String), Refused>>,
+    by_server: Mutex<LruCache<Insistence, u64>>,
+    changed: AtomicBool,
+}
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self {
+            by_client: Mutex::new(LruCache::new(REFUSALS)),
+            by_server: Mutex::new(LruCache::new(DESTINATIONS)),
+            changed: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Refusals {
+    /// Whether this workload (its container, by whatever key names it for as long as it lives) has refused our
+    /// leaf for this service (the name that the leaf was for), and how.
+    #[must_use]
+    pub fn refused(&self, workload: &str, service: &str) -> Option<Refused> {
+        lock(&self.by_client).get(&(workload.to_owned(), service.to_owned())).cloned()
+    }
+
+    /// It has: from now on it is remembered. `alert` as [`refusal`] gives it.
+    pub fn remember(&self, workload: &str, service: &str, alert: &str) {
+        let refused = Refused { alert: alert.to_owned(), since_unix_seconds: now() };
+        lock(&self.by_client).insert((workload.to_owned(), service.to_owned()), refused);
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Whether this server insists on a client's certificate.
+    #[must_use]
+    pub fn insists(&self, destination: SocketAddr, server_name: &str) -> bool {
+        let key = Insistence { destination, server_name: server_name.to_owned() };
+        lock(&self.by_server).get(&key).is_some()
+    }
+
+    /// It does.
+    pub fn remember_insistence(&self, destination: SocketAddr, server_name: &str) {
+        let key = Insistence { destination, server_name: server_name.to_owned() };
+        lock(&self.by_server).insert(key, now());
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// The workload is gone: what it refused is forgotten.
+    pub fn forget(&self, workload: &str) {
+        let mut kept = lock(&self.by_client);
+        let before = kept.len();
+        kept.retain(|(owner, _), _| owner != workload);
+        if kept.len() != before {
+            self.changed.store(true, Ordering::Release);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+#[cfg(test)]
+mod tests;

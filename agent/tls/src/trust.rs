@@ -1,0 +1,124 @@
+//! What a workload is given so that it trusts us, beside everything that it trusted before.
+//!
+//! Owns bundles, Java's trust store and the variables that point to them. Writes no file and starts no process.
+
+mod environment;
+mod java_options;
+mod jks;
+mod pkcs12;
+
+use std::path::PathBuf;
+
+use rustls::pki_types::CertificateDer;
+
+pub use self::{
+    environment::{Bundle, Change, EnvironmentPlan, JavaStore, TrustPaths, TrustStore, plan},
+    pkcs12::StoreError,
+};
+use crate::{
+    authority::Authority,
+    roots::{Roots, RootsError, bounded},
+};
+
+/// Where certificates come from that the workload trusts already.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The system's bundle.
+    System,
+    /// The trust stores of the JDKs on this system; without any, the system's bundle.
+    Jdk,
+    /// A PEM file, or a folder of them.
+    Pem(PathBuf),
+    /// A trust store that Java is told to use.
+    Java(JavaStore),
+}
+
+/// Trust that could not be carried over.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// PEM certificates.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// A Java trust store.
+    #[error("reading the trust store `{}` failed: {error}", path.display())]
+    Store {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: StoreError,
+    },
+}
+
+/// A PEM bundle: everything of the source, and our roots. Private keys and whatever else a source holds stay out.
+///
+/// What could not be read comes beside it: the bundle is then what was readable, and ours.
+#[must_use]
+pub fn pem_bundle(source: &Source, authority: &Authority) -> (String, Vec<Problem>) {
+    let (roots, problems) = gather(source, authority);
+    (pem_text(roots.certificates()), problems)
+}
+
+/// A trust store for Java: everything of the source, and our roots. PKCS#12, neither encrypted nor with a MAC, as
+/// the JDK's own has been since 18: it opens with any password and with none.
+///
+/// Problems as in [`pem_bundle`].
+#[must_use]
+pub fn pkcs12_trust_store(source: &Source, authority: &Authority) -> (Vec<u8>, Vec<Problem>) {
+    let (roots, problems) = gather(source, authority);
+    (pkcs12::write(roots.certificates()), problems)
+}
+
+fn gather(source: &Source, authority: &Authority) -> (Roots, Vec<Problem>) {
+    let mut roots = Roots::default();
+    let mut problems = Vec::new();
+    let added = match source {
+        Source::System => roots.add_system().map_err(Problem::from),
+        Source::Pem(path) => roots.add_path(path).map_err(Problem::from),
+        Source::Java(store) => add_store(&mut roots, store.path.clone(), store.password.as_deref()),
+        Source::Jdk => {
+            for path in jdk_stores() {
+                problems.extend(add_store(&mut roots, path, None).err());
+            }
+            if roots.certificates().is_empty() { roots.add_system().map_err(Problem::from) } else { Ok(()) }
+        }
+    };
+    problems.extend(added.err());
+    roots.add(authority.roots().iter().cloned());
+    (roots, problems)
+}
+
+fn add_store(roots: &mut Roots, path: PathBuf, password: Option<&str>) -> Result<(), Problem> {
+    let read = bounded(&path).map_err(StoreError::Read).and_then(|bytes| {
+        if jks::is_one(&bytes) { jks::read(&bytes) } else { pkcs12::read(&bytes, password) }
+    });
+    roots.add(read.map_err(|error| Problem::Store { path, error })?);
+    Ok(())
+}
+
+/// The JDKs' own trust stores, each file once.
+fn jdk_stores() -> Vec<PathBuf> {
+    let homes = std::env::var_os("JAVA_HOME").map(PathBuf::from).into_iter();
+    let installed = std::fs::read_dir("/usr/lib/jvm").into_iter().flatten().filter_map(Result::ok);
+    let homes = homes.chain(installed.map(|entry| entry.path()));
+    let within = homes.flat_map(|home| {
+        // With a JRE of its own until 8.
+        ["lib/security/cacerts", "jre/lib/security/cacerts"].map(|file| home.join(file))
+    });
+    let shared =
+        ["/etc/ssl/certs/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts"].map(PathBuf::from);
+    let mut found: Vec<_> = within.chain(shared).filter_map(|path| path.canonicalize().ok()).collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Certificates as PEM text.
+pub(crate) fn pem_text(certificates: &[CertificateDer<'_>]) -> String {
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    let blocks: Vec<_> =
+        certificates.iter().map(|certificate| pem::Pem::new("CERTIFICATE", certificate.to_vec())).collect();
+    pem::encode_many_config(&blocks, config)
+}
+
+#[cfg(test)]
+mod tests;
