@@ -59,6 +59,8 @@ pub struct Model<D> {
     pub events: Vec<Event>,
     /// Whether the decoder closed the leg toward the server.
     pub closed: bool,
+    /// What was agreed on, when the decoder has said its last word.
+    pub upgraded: Option<crate::seam::Upgrade>,
     held: Option<UnitId>,
     units: HashSet<UnitId>,
     open: HashSet<CommandId>,
@@ -82,6 +84,7 @@ impl<D: Decoder> Model<D> {
             legs: [Leg::default(), Leg::default()],
             events: Vec::new(),
             closed: false,
+            upgraded: None,
             held: None,
             units: HashSet::new(),
             open: HashSet::new(),
@@ -96,6 +99,16 @@ impl<D: Decoder> Model<D> {
         leg.input += bytes.len();
         leg.backlog.extend_from_slice(bytes);
         self.work(direction);
+        if direction == Direction::ToClient && self.held.is_none() {
+            // Something of the client may have waited for it.
+            self.work(Direction::ToServer);
+        }
+    }
+
+    /// What was consumed and has no edit, then what was not consumed: the next decoder's.
+    pub fn left(&self, direction: Direction) -> Vec<u8> {
+        let leg = &self.legs[index(direction)];
+        [leg.kept.as_slice(), &leg.backlog].concat()
     }
 
     /// A direction's input ends.
@@ -139,8 +152,12 @@ impl<D: Decoder> Model<D> {
             leg.backlog = rest.to_vec();
             let rest = !rest.is_empty();
             let waited = self.apply(log);
+            if self.upgraded.is_some() {
+                return;
+            }
             assert!(!rest || direction == Direction::ToServer, "only the client's input can wait");
-            if self.held.is_some() {
+            let awaits_answer = rest && consumed == 0 && self.decoder.outstanding();
+            if self.held.is_some() || awaits_answer {
                 return;
             }
             assert!(!rest || waited || consumed > 0, "input was refused although nothing waits");
@@ -154,6 +171,7 @@ impl<D: Decoder> Model<D> {
             match action {
                 Action::Event(event) => {
                     assert!(!self.opaque, "an event after Opaque: {event:?}");
+                    assert!(self.upgraded.is_none(), "an event after Upgrade: {event:?}");
                     self.observe(&event, &mut waiting);
                     self.events.push(event);
                 }
@@ -195,6 +213,10 @@ impl<D: Decoder> Model<D> {
             Event::Opaque(_) => {
                 assert!(self.open.is_empty(), "opaque with commands in flight");
                 self.opaque = true;
+            }
+            Event::Upgrade(upgrade) => {
+                assert!(self.open.is_empty(), "an upgrade with commands in flight");
+                self.upgraded = Some(*upgrade);
             }
             Event::Session(_) | Event::ChainBegun { .. } | Event::ChainEnded { .. } => {}
         }
@@ -258,6 +280,9 @@ impl<D: Decoder> Model<D> {
         }
         self.settle_splice();
         assert!(self.open.is_empty(), "commands never ended: {:?}", self.open);
+        if self.upgraded.is_some() {
+            return;
+        }
         for leg in &self.legs {
             assert!(leg.kept.is_empty(), "{} bytes were left without an edit", leg.kept.len());
             let out = leg.output.len() - leg.inserted + leg.dropped + leg.backlog.len();

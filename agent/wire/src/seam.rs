@@ -98,6 +98,10 @@ pub enum RedactionReason {
     Password,
     /// A connection string that holds a password.
     ConnectionString,
+    /// A token or key that whoever holds it may use, e.g. `access_token=`, `upload_id=`.
+    Token,
+    /// The signature of a signed URL.
+    Signature,
 }
 
 /// A span of the captured text that stands for a credential.
@@ -112,16 +116,17 @@ pub struct Redaction {
 }
 
 /// How a parameter was encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ParameterFormat {
-    /// PostgreSQL format code 0.
+    /// PostgreSQL format code 0; JSON.
+    #[default]
     Text,
     /// PostgreSQL format code 1.
     Binary,
 }
 
 /// A bound parameter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameter {
     /// PostgreSQL type OID, 0 where unknown.
     pub type_oid: u32,
@@ -131,6 +136,10 @@ pub struct Parameter {
     pub value: Option<Captured>,
     /// The value as a person would write it, where type and encoding are known.
     pub rendered: Option<String>,
+    /// Its name, where it is named; else it is known by its position.
+    pub name: String,
+    /// Its type by name, as the client gave it, e.g. `ARRAY<INT64>`; empty where a number says it or nobody.
+    pub type_name: String,
 }
 
 /// What goes on beyond one command.
@@ -311,6 +320,55 @@ pub enum SessionFact {
         /// As in [`SessionFact::CancelKey`].
         secret: Vec<u8>,
     },
+    /// The client binds its authentication to the TLS that it sees, which is ours and not the server's: from
+    /// the next connection on [`Encryption::ask_password`] spares it the first try.
+    BindsChannel,
+}
+
+/// How the legs of a connection are encrypted, and what is to be done about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encryption {
+    /// The client's leg is TLS that ends with us.
+    pub client: bool,
+    /// The server's leg is TLS of ours.
+    pub server: Option<ServerTls>,
+    /// Where client and server agree on TLS, it ends with us: [`Event::Upgrade`] instead of
+    /// [`Event::Opaque`]. An encryption that cannot end with us (GSSAPI) is declined in the server's place.
+    pub ends_here: bool,
+    /// The server's leg must be TLS before a session starts on it: [`Event::Upgrade`] where it is not.
+    pub server_required: bool,
+    /// Ask the client for its password at once, where authentication cannot be passed on.
+    pub ask_password: bool,
+    /// Random bytes for the nonces of an authentication in the client's place: never used twice.
+    pub nonce: [u8; 18],
+}
+
+/// TLS of ours toward the server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServerTls {
+    /// The server's certificate, DER, as it was shown in the handshake.
+    pub certificate: Vec<u8>,
+}
+
+/// Which legs are to become TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upgrade {
+    /// Client and server have agreed on it; their next bytes are TLS.
+    Both,
+    /// Only the server's, and nobody has asked it yet: [`Decoder::start_tls`] says how. What the client has
+    /// sent so far and is not forwarded is for the decoder that comes next.
+    Server,
+}
+
+/// How a client of this protocol begins TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct StartTls {
+    /// What it sends.
+    pub request: &'static [u8],
+    /// The byte with which the server agrees; TLS follows. Any other byte is a refusal.
+    pub agreed: u8,
+    /// Words, for the client, that its session cannot start; takes one line of text.
+    pub refusal: fn(&str) -> Vec<u8>,
 }
 
 /// What a decoder saw.
@@ -364,6 +422,9 @@ pub enum Event {
     /// From here on the connection passes undecoded; every command in flight has been finished as
     /// [`Status::OutcomeUnknown`] before. The decoder emits `Forward(u64::MAX)` for both directions.
     Opaque(OpaqueReason),
+    /// The decoder's last word: legs become TLS when the edits so far are carried out, and another decoder
+    /// begins. What it is fed from here on it does not consume; what is held belongs to the next one.
+    Upgrade(Upgrade),
 }
 
 /// What was decided about a unit.
@@ -425,6 +486,16 @@ pub trait Decoder: Send {
 
     /// Whether nothing will be decoded any more: the relay may splice.
     fn opaque(&self) -> bool;
+
+    /// Told before the first byte, if at all.
+    fn encryption(&mut self, encryption: Encryption) {
+        drop(encryption);
+    }
+
+    /// How its protocol begins TLS, where it has a way of its own.
+    fn start_tls(&self) -> Option<StartTls> {
+        None
+    }
 }
 
 /// Hard limits of a decoder.

@@ -98,6 +98,9 @@ impl Core {
         if !matches!(self.queue.front(), Some(Owed::Startup)) {
             return Err(Desynchronised);
         }
+        if kind == b'R' && self.authentication.reads_server() {
+            return self.server_authenticates(body, sink);
+        }
         if kind == b'K' {
             let (process_id, secret) = messages::key_data(body)?;
             let secret = secret.to_vec();

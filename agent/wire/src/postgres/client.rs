@@ -1,5 +1,7 @@
 //! Reads the client's bytes: finds messages, holds those that wait for a decision, passes the others on.
 
+use zeroize::Zeroizing;
+
 use super::{
     core::{Core, Mode},
     framing::{self, Framer, Header},
@@ -35,6 +37,8 @@ struct Progress {
 enum Body {
     Skipped,
     Collected,
+    /// Collected, and wiped afterwards.
+    Secret,
     Long(Box<Long>),
 }
 
@@ -45,6 +49,7 @@ pub(super) struct Intake {
     framer: Framer,
     current: Option<Progress>,
     buffer: Vec<u8>,
+    secret: Zeroizing<Vec<u8>>,
 }
 
 impl Intake {
@@ -57,6 +62,7 @@ impl Intake {
             }
             match core.mode {
                 Mode::Opaque => return bytes.len(),
+                Mode::Upgraded => return consumed,
                 Mode::Closed => {
                     core.to_server.hold(rest.len());
                     core.drop_held(crate::seam::Direction::ToServer, sink);
@@ -68,6 +74,10 @@ impl Intake {
                     return bytes.len();
                 }
                 Mode::Decoding | Mode::Doomed(_) => {}
+            }
+            if self.phase == Phase::Startup && core.awaits_encryption() {
+                // What it is depends on the answer.
+                return consumed;
             }
             match self.step(core, rest, sink) {
                 Ok(taken) => consumed = consumed.saturating_add(taken),
@@ -147,15 +157,26 @@ impl Intake {
         }
         core.to_server.hold(taken);
         let body_kind = self.body(core, kind, body)?;
-        if matches!(body_kind, Body::Collected) {
-            let end = taken.saturating_add(body);
-            if let Some(whole) = rest.get(taken..end) {
+        let end = taken.saturating_add(body);
+        match (&body_kind, rest.get(taken..end)) {
+            (Body::Collected, Some(whole)) => {
                 core.to_server.hold(body);
                 core.client_message(kind, whole, sink)?;
                 return Ok(end);
             }
+            (Body::Secret, Some(whole)) => {
+                core.to_server.hold(body);
+                core.client_authenticates(whole, sink)?;
+                core.to_server.pass();
+                return Ok(end);
+            }
+            _ => {}
         }
         self.buffer.clear();
+        if matches!(body_kind, Body::Secret) {
+            // Never grows, and so leaves no copy behind.
+            self.secret = Zeroizing::new(Vec::with_capacity(body));
+        }
         let progress = Progress { kind, remaining: body, body: body_kind };
         self.settle(core, progress, sink)?;
         Ok(taken)
@@ -168,6 +189,7 @@ impl Intake {
                 core.copied((body as u64).saturating_add(framing::HEADER as u64));
                 return Ok(Body::Skipped);
             }
+            b'p' if core.authentication.reads_client() => return Ok(Body::Secret),
             // Authentication: not a byte of it is kept.
             b'p' if core.transaction.is_none() => return Ok(Body::Skipped),
             b'Q' if body > capture.saturating_add(1) => Long::Unit(LongUnit::query(core, body)?),
@@ -196,6 +218,7 @@ impl Intake {
         match &mut progress.body {
             Body::Skipped => {}
             Body::Collected => self.buffer.extend_from_slice(part),
+            Body::Secret => self.secret.extend_from_slice(part),
             Body::Long(long) => long.push(part)?,
         }
         self.settle(core, progress, sink)?;
@@ -220,6 +243,12 @@ impl Intake {
                     self.buffer = body;
                 }
             }
+            Body::Secret if whole => {
+                let secret = ::core::mem::take(&mut self.secret);
+                core.client_authenticates(&secret, sink)?;
+                core.to_server.pass();
+            }
+            Body::Secret => {}
             Body::Collected if is_unit(progress.kind) => {}
             Body::Collected => core.to_server.pass(),
             Body::Long(long) if whole => return long.finish(core, sink),

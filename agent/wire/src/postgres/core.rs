@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use super::{
+    authentication::Authentication,
     names::{Names, Serial},
     outcome::Rejected,
     pipeline::{Commands, InFlight, Owed, Script},
@@ -14,8 +15,8 @@ use super::{
 use crate::{
     reader::Malformed,
     seam::{
-        Command, CommandId, Direction, Edit, Event, Limits, OpaqueReason, Outcome, ServerMessage, Sink,
-        TransactionState, UnitId,
+        Command, CommandId, Direction, Edit, Encryption, Event, Limits, OpaqueReason, Outcome, ServerMessage,
+        Sink, TransactionState, UnitId, Upgrade,
     },
 };
 
@@ -36,6 +37,8 @@ pub(super) enum Mode {
     Cancel,
     /// The leg toward the server is closed by us.
     Closed,
+    /// Legs become TLS; another decoder goes on.
+    Upgraded,
     Opaque,
 }
 
@@ -88,6 +91,8 @@ pub(super) struct Waiting {
 pub(super) struct Core {
     pub(super) limits: Limits,
     pub(super) mode: Mode,
+    pub(super) encryption: Encryption,
+    pub(super) authentication: Authentication,
     pub(super) queue: VecDeque<Owed>,
     pub(super) statements: Names<Statement>,
     pub(super) portals: Names<Portal>,
@@ -142,6 +147,8 @@ impl Core {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             mode: Mode::Decoding,
+            encryption: Encryption::default(),
+            authentication: Authentication::default(),
             queue: VecDeque::new(),
             statements: Names::new(limits.named_objects),
             portals: Names::new(limits.named_objects),
@@ -176,6 +183,25 @@ impl Core {
             server_ended: false,
             limits,
         }
+    }
+
+    pub(super) fn encrypted(&mut self, encryption: Encryption) {
+        if encryption.server.is_some() {
+            self.authentication = Authentication::Awaited;
+        }
+        self.encryption = encryption;
+    }
+
+    /// Nothing more is taken: TLS begins, and behind it another decoder.
+    pub(super) fn upgrade(&mut self, upgrade: Upgrade, sink: &mut dyn Sink) {
+        self.flush(sink);
+        self.mode = Mode::Upgraded;
+        sink.event(Event::Upgrade(upgrade));
+    }
+
+    /// Whether the server has yet to say whether TLS begins, and it would end with us.
+    pub(super) fn awaits_encryption(&self) -> bool {
+        self.encryption.ends_here && matches!(self.queue.front(), Some(Owed::Encryption(_)))
     }
 
     pub(super) fn next_unit(&mut self) -> UnitId {
@@ -268,7 +294,7 @@ impl Core {
 
     /// The input of a direction has ended.
     pub(super) fn finish(&mut self, direction: Direction, sink: &mut dyn Sink) {
-        if self.mode == Mode::Opaque {
+        if matches!(self.mode, Mode::Opaque | Mode::Upgraded) {
             return;
         }
         match direction {

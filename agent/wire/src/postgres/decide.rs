@@ -105,7 +105,7 @@ impl Core {
         self.close(sink);
     }
 
-    fn close(&mut self, sink: &mut dyn Sink) {
+    pub(super) fn close(&mut self, sink: &mut dyn Sink) {
         self.mode = Mode::Closed;
         self.flush(sink);
         sink.edit(Direction::ToServer, Edit::Close);

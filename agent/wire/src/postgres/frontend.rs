@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     capture::capture,
-    seam::{Captured, Event, OpaqueReason, Operation, Redaction, SessionFact, Sink},
+    seam::{Captured, Direction, Event, OpaqueReason, Operation, Redaction, SessionFact, Sink, Upgrade},
 };
 
 /// Statements of one message that get a command each; the last one takes what is left.
@@ -35,7 +35,16 @@ impl Core {
         sink: &mut dyn Sink,
     ) -> Result<bool, OpaqueReason> {
         match packet {
+            Packet::Cancel { .. } | Packet::Session(_) if self.lacks_tls() => {
+                self.upgrade(Upgrade::Server, sink);
+                return Ok(false);
+            }
             Packet::Ssl => self.push(Owed::Encryption(Encryption::Tls))?,
+            Packet::GssEnc if self.encryption.ends_here => {
+                self.drop_held(Direction::ToServer, sink);
+                self.insert(Direction::ToClient, b"N".to_vec(), sink);
+                return Ok(false);
+            }
             Packet::GssEnc => self.push(Owed::Encryption(Encryption::Gss))?,
             Packet::Cancel { process_id, secret } => {
                 self.cancel_request(*process_id, secret, sink);
@@ -58,6 +67,10 @@ impl Core {
         }
         self.to_server.pass();
         Ok(false)
+    }
+
+    fn lacks_tls(&self) -> bool {
+        self.encryption.server_required && self.encryption.server.is_none()
     }
 
     fn cancel_request(&mut self, process_id: u32, secret: &[u8], sink: &mut dyn Sink) {

@@ -7,10 +7,12 @@
 //! [`framing`]: self
 //! [`messages`]: self
 
+mod authentication;
 mod backend;
 mod client;
 mod core;
 mod decide;
+mod end_point;
 mod forgets;
 mod framing;
 mod frontend;
@@ -24,6 +26,7 @@ mod pipeline;
 mod redact;
 mod refuse;
 mod render;
+mod scram;
 mod server;
 mod split;
 pub(crate) mod startup;
@@ -31,7 +34,11 @@ mod statements;
 #[cfg(test)]
 mod tests;
 
-use crate::seam::{Decision, Decoder, Direction, Limits, Sink, UnitId};
+use crate::seam::{Decision, Decoder, Direction, Encryption, Limits, Sink, StartTls, UnitId};
+
+/// SSLRequest, as a client sends it.
+const START_TLS: StartTls =
+    StartTls { request: &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f], agreed: b'S', refusal: refuse::start };
 
 /// The decoder of one PostgreSQL connection, from its first byte on.
 ///
@@ -85,5 +92,13 @@ impl Decoder for PostgresDecoder {
 
     fn opaque(&self) -> bool {
         self.core.mode == core::Mode::Opaque
+    }
+
+    fn encryption(&mut self, encryption: Encryption) {
+        self.core.encrypted(encryption);
+    }
+
+    fn start_tls(&self) -> Option<StartTls> {
+        Some(START_TLS)
     }
 }

@@ -15,7 +15,8 @@ pub(super) const SYNTAX_ERROR: &str = "42601";
 /// ReadyForQuery outside a transaction.
 pub(super) const READY_IDLE: &[u8] = b"Z\0\0\0\x05I";
 
-fn message(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+/// A message with its length.
+pub(super) fn message(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length = parts.iter().map(|part| part.len()).sum::<usize>().saturating_add(4);
     let mut bytes = Vec::with_capacity(length.saturating_add(1));
     bytes.push(kind);
@@ -34,6 +35,15 @@ pub(super) fn query() -> Vec<u8> {
 /// Stands for an Execute: one ErrorResponse comes back, then the server skips to the Sync.
 pub(super) fn parse() -> Vec<u8> {
     message(b'P', &[RESERVED_NAME, NO_STATEMENT, &[0, 0]])
+}
+
+/// Ends a session before it began. The reason is ours: one line, without a NUL.
+pub(super) fn start(why: &str) -> Vec<u8> {
+    let hint = "let the client authenticate without channel binding (PGCHANNELBINDING=disable), or have the \
+                proxy pass this server's TLS on";
+    let text: Vec<u8> = why.bytes().filter(|byte| *byte != 0).take(8 * 1024).collect();
+    let fixed = b"SFATAL\0VFATAL\0C28000\0Mverbatim: this session cannot start: ";
+    message(b'E', &[fixed, &text, b"\0H", hint.as_bytes(), b"\0\0"])
 }
 
 /// The ErrorResponse for the client.

@@ -9,7 +9,7 @@ use super::{
     messages::backend::MAX_FIELDS,
     pipeline::{Encryption, Owed},
 };
-use crate::seam::{OpaqueReason, Sink};
+use crate::seam::{OpaqueReason, Sink, Upgrade};
 
 /// Longest ParameterDescription body: a count and as many OIDs.
 const MAX_DESCRIPTION: usize = 2 + 4 * 65_535;
@@ -39,8 +39,10 @@ impl Intake {
     pub(super) fn feed(&mut self, core: &mut Core, bytes: &[u8], sink: &mut dyn Sink) -> usize {
         let mut rest = bytes;
         while !rest.is_empty() {
-            if core.mode == Mode::Opaque {
-                return bytes.len();
+            match core.mode {
+                Mode::Opaque => return bytes.len(),
+                Mode::Upgraded => return bytes.len().saturating_sub(rest.len()),
+                _ => {}
             }
             if core.mode != Mode::Decoding {
                 core.to_client.hold(rest.len());
@@ -74,7 +76,7 @@ impl Intake {
         if let Some(Owed::Encryption(asked)) = core.queue.front() {
             let asked = *asked;
             if self.framer.at_boundary() {
-                return encryption(core, asked, rest);
+                return encryption(core, asked, rest, sink);
             }
         }
         match self.framer.read(rest) {
@@ -98,8 +100,9 @@ impl Intake {
     ) -> Result<usize, OpaqueReason> {
         check_length(kind, body)?;
         let length = (body as u64).saturating_add(framing::HEADER as u64);
-        let holds = kind == b'E' && core.may_replace_error();
-        let needs_body = needs_body(kind);
+        let authenticates = kind == b'R' && core.authentication.reads_server();
+        let holds = authenticates || (kind == b'E' && core.may_replace_error());
+        let needs_body = authenticates || needs_body(kind);
         let end = taken.saturating_add(body);
         if let Some(whole) = rest.get(taken..end) {
             core.to_client.hold(end);
@@ -162,8 +165,20 @@ fn check_length(kind: u8, body: usize) -> Result<(), OpaqueReason> {
 }
 
 /// The one byte that answers SSLRequest or GSSENCRequest.
-fn encryption(core: &mut Core, asked: Encryption, rest: &[u8]) -> Result<usize, OpaqueReason> {
+fn encryption(
+    core: &mut Core,
+    asked: Encryption,
+    rest: &[u8],
+    sink: &mut dyn Sink,
+) -> Result<usize, OpaqueReason> {
     match (rest.first(), asked) {
+        (Some(b'S'), Encryption::Tls) if core.encryption.ends_here => {
+            core.queue.pop_front();
+            core.to_client.hold(1);
+            core.to_client.pass();
+            core.upgrade(Upgrade::Both, sink);
+            Ok(1)
+        }
         (Some(b'S'), Encryption::Tls) => Err(OpaqueReason::Tls),
         (Some(b'G'), Encryption::Gss) => Err(OpaqueReason::GssEncryption),
         (Some(b'N'), _) => {
