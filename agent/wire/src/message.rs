@@ -3,7 +3,21 @@
 //! As [`crate::seam`] for byte protocols, it observes and says what may go on; it knows no connection and no
 //! HTTP version. Bodies come without transfer-coding (chunks, frames) and with their content-coding (gzip).
 
-use http::{HeaderMap, StatusCode, request, response};
+mod builtin;
+mod coding;
+mod failure;
+mod headers;
+mod host;
+mod http;
+mod json;
+mod redact;
+mod refuse;
+mod single;
+mod target;
+
+pub use builtin::Builtin;
+
+use ::http::{HeaderMap, StatusCode, request, response};
 
 use crate::seam::{Decision, Event, UnitId};
 

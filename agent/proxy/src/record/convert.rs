@@ -22,6 +22,8 @@ fn redaction(redaction: &seam::Redaction) -> v1::Redaction {
     let reason = match redaction.reason {
         seam::RedactionReason::Password => v1::RedactionReason::Password,
         seam::RedactionReason::ConnectionString => v1::RedactionReason::ConnectionString,
+        seam::RedactionReason::Token => v1::RedactionReason::Token,
+        seam::RedactionReason::Signature => v1::RedactionReason::Signature,
     };
     v1::Redaction { offset: redaction.offset, length: redaction.length, reason: reason.into() }
 }
@@ -38,6 +40,22 @@ pub(crate) fn parameter(parameter: &seam::Parameter) -> v1::Parameter {
         rendered: parameter.rendered.clone().unwrap_or_default(),
         full_length: parameter.value.as_ref().map_or(0, |value| value.full_length),
         full_sha256: parameter.value.as_ref().map(digest).unwrap_or_default(),
+        name: parameter.name.clone(),
+        type_name: parameter.type_name.clone(),
+    }
+}
+
+pub(crate) fn attributes(attributes: &[(&'static str, Vec<u8>)]) -> Vec<v1::Attribute> {
+    let attribute = |(name, value): &(&'static str, Vec<u8>)| v1::Attribute {
+        name: (*name).to_owned(),
+        value: value.clone(),
+    };
+    attributes.iter().map(attribute).collect()
+}
+
+pub(crate) fn finding(finding: seam::Finding) -> v1::CommandFinding {
+    match finding {
+        seam::Finding::HostMismatch => v1::CommandFinding::HostMismatch,
     }
 }
 

@@ -170,7 +170,13 @@ fn parameter(type_oid: u32, argument: &Argument) -> Parameter {
         .as_ref()
         .filter(|value| value.full_length == value.bytes.len() as u64)
         .and_then(|value| render::render(type_oid, argument.format, &value.bytes));
-    Parameter { type_oid, format: argument.format, value: argument.value.clone(), rendered }
+    Parameter {
+        type_oid,
+        format: argument.format,
+        value: argument.value.clone(),
+        rendered,
+        ..Parameter::default()
+    }
 }
 
 /// Parameters that belong to no portal: those of a FunctionCall.

@@ -354,6 +354,12 @@ pub struct Parameter {
     /// SHA-256 of the whole value, present when `value` is cut.
     #[prost(bytes = "vec", tag = "6")]
     pub full_sha256: ::prost::alloc::vec::Vec<u8>,
+    /// Its name, where it is named; else it is known by its position.
+    #[prost(string, tag = "7")]
+    pub name: ::prost::alloc::string::String,
+    /// Its type by name, as the client gave it, e.g. "ARRAY<INT64>"; empty where the OID says it.
+    #[prost(string, tag = "8")]
+    pub type_name: ::prost::alloc::string::String,
 }
 /// Where the command went.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1188,6 +1194,10 @@ pub enum RedactionReason {
     Password = 1,
     /// A connection string with a password.
     ConnectionString = 2,
+    /// A token or key that whoever holds it may use, e.g. access_token=, upload_id=.
+    Token = 3,
+    /// The signature of a signed URL.
+    Signature = 4,
 }
 impl RedactionReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1199,6 +1209,8 @@ impl RedactionReason {
             Self::Unspecified => "REDACTION_REASON_UNSPECIFIED",
             Self::Password => "REDACTION_REASON_PASSWORD",
             Self::ConnectionString => "REDACTION_REASON_CONNECTION_STRING",
+            Self::Token => "REDACTION_REASON_TOKEN",
+            Self::Signature => "REDACTION_REASON_SIGNATURE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1207,6 +1219,8 @@ impl RedactionReason {
             "REDACTION_REASON_UNSPECIFIED" => Some(Self::Unspecified),
             "REDACTION_REASON_PASSWORD" => Some(Self::Password),
             "REDACTION_REASON_CONNECTION_STRING" => Some(Self::ConnectionString),
+            "REDACTION_REASON_TOKEN" => Some(Self::Token),
+            "REDACTION_REASON_SIGNATURE" => Some(Self::Signature),
             _ => None,
         }
     }
@@ -1696,6 +1710,21 @@ pub struct Filter {
     pub captures: ::prost::alloc::vec::Vec<i32>,
     #[prost(string, tag = "14")]
     pub database: ::prost::alloc::string::String,
+    /// The API's method, exact, e.g. "bigquery.jobs.query".
+    #[prost(string, tag = "15")]
+    pub method: ::prost::alloc::string::String,
+    /// What it acts on, exact, by its name in the API.
+    #[prost(string, tag = "16")]
+    pub resource: ::prost::alloc::string::String,
+    /// HTTP status codes of answers.
+    #[prost(uint32, repeated, tag = "17")]
+    pub http_statuses: ::prost::alloc::vec::Vec<u32>,
+    /// id of the command that began what others go on with: those.
+    #[prost(bytes = "vec", tag = "18")]
+    pub parent_command_id: ::prost::alloc::vec::Vec<u8>,
+    /// At least one of them.
+    #[prost(enumeration = "CommandFinding", repeated, tag = "19")]
+    pub findings: ::prost::alloc::vec::Vec<i32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SearchRequest {
@@ -1758,6 +1787,11 @@ pub struct Command {
     pub principal: ::prost::alloc::string::String,
     #[prost(bool, tag = "11")]
     pub content_deleted: bool,
+    /// How what the command began has ended, where it went on by itself (status ACCEPTED at its own end).
+    #[prost(message, optional, tag = "12")]
+    pub ended: ::core::option::Option<Envelope>,
+    #[prost(message, optional, tag = "13")]
+    pub ended_content: ::core::option::Option<Content>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetRequest {
@@ -1833,6 +1867,9 @@ pub struct Session {
     pub bytes_sent: u64,
     #[prost(uint64, tag = "15")]
     pub bytes_received: u64,
+    /// What was agreed on in TLS, where we terminate it.
+    #[prost(message, optional, tag = "16")]
+    pub tls: ::core::option::Option<Tls>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FindingsRequest {

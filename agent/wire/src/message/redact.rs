@@ -1,0 +1,421 @@
+//! Takes credentials out of GoogleSQL, and of JSON that may hold some, before anything is kept or digested.
+//!
+//! Owns what counts as a credential: the literal after a word that ends in `password` (also as a name: with
+//! `=` or `:` between) or after `IDENTIFIED BY`, `password=…`, and the password of `scheme://user:password@`.
+//! Looks at patterns, not at grammar, so that it sees them in a literal within a literal as well; when in
+//! doubt it takes more away, never less. The result does not depend on how the text was cut.
+
+use super::target::MARK;
+use crate::{
+    capture::Capture,
+    seam::{Captured, Redaction, RedactionReason},
+};
+
+/// Longest word that is told from others.
+const MAX_WORD: usize = 64;
+/// Longest user or password of a URL that is kept while it is not known what it is.
+const MAX_CANDIDATE: usize = 1024;
+/// Bytes that are captured at once.
+const BATCH: usize = 4096;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Plain,
+    /// After a word that a credential follows.
+    Key(Key),
+    /// After `IDENTIFIED`.
+    Identified,
+    /// Within a quoted credential.
+    Quoted(Quoted),
+    /// Within a bare one.
+    Bare,
+    /// After `://`.
+    User {
+        length: usize,
+    },
+    /// After `://user:`.
+    Candidate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    /// The quote before the word: the same one after it ends a name.
+    quote: Option<u8>,
+    /// Whether anything came after the word.
+    moved: bool,
+    /// Whether `=` came, and nothing after it.
+    equals: bool,
+    /// Whether white space came.
+    spaced: bool,
+    /// Whether the byte before was a backslash.
+    backslash: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Quoted {
+    quote: u8,
+    /// The quote was written with a backslash: so is the one that ends it.
+    nested: bool,
+    marked: bool,
+    /// The byte before was a backslash.
+    backslash: bool,
+    /// It takes three quotes to end it.
+    triple: bool,
+    /// Quotes that were seen and may be its end, or stand for one (`''`).
+    run: u8,
+}
+
+/// Finds credentials in one text.
+struct Redactor {
+    state: State,
+    /// The word that is read, in lower case.
+    word: Vec<u8>,
+    /// The byte before the word.
+    before: u8,
+    /// How much of `://` was seen.
+    scheme: usize,
+    kept: Vec<u8>,
+}
+
+/// Redacted text, cut at a limit.
+pub(super) struct RedactedCapture {
+    redactor: Redactor,
+    output: Output,
+}
+
+struct Output {
+    capture: Capture,
+    redactions: Vec<Redaction>,
+    batch: Vec<u8>,
+}
+
+impl Output {
+    fn byte(&mut self, byte: u8) {
+        self.batch.push(byte);
+        if self.batch.len() >= BATCH {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.capture.push(&self.batch);
+        self.batch.clear();
+    }
+
+    fn mark(&mut self, reason: RedactionReason) {
+        self.flush();
+        let offset = self.capture.total();
+        self.capture.push(MARK);
+        let length = (self.capture.kept() as u64).saturating_sub(offset);
+        if length > 0 {
+            self.redactions.push(Redaction { offset, length, reason });
+        }
+    }
+}
+
+impl RedactedCapture {
+    pub(super) fn new(limit: usize) -> Self {
+        let redactor =
+            Redactor { state: State::Plain, word: Vec::new(), before: 0, scheme: 0, kept: Vec::new() };
+        let output = Output { capture: Capture::new(limit), redactions: Vec::new(), batch: Vec::new() };
+        Self { redactor, output }
+    }
+
+    pub(super) fn push(&mut self, text: &[u8]) {
+        for byte in text {
+            self.redactor.byte(*byte, &mut self.output);
+        }
+        self.output.flush();
+    }
+
+    pub(super) fn so_far(&self) -> (Captured, Vec<Redaction>) {
+        (self.output.capture.so_far(), self.output.redactions.clone())
+    }
+
+    pub(super) fn finish(mut self) -> (Captured, Vec<Redaction>) {
+        self.redactor.finish(&mut self.output);
+        self.output.flush();
+        (self.output.capture.finish(), self.output.redactions)
+    }
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+}
+
+fn is_quote(byte: u8) -> bool {
+    matches!(byte, b'\'' | b'"')
+}
+
+/// Ends a bare credential, and the user or password of a URL.
+fn is_end(byte: u8) -> bool {
+    byte.is_ascii_whitespace()
+        || is_quote(byte)
+        || matches!(byte, b';' | b'&' | b',' | b')' | b'}' | b'\\' | b'`')
+}
+
+impl Redactor {
+    fn byte(&mut self, byte: u8, out: &mut Output) {
+        match self.state {
+            State::Plain | State::Identified => self.plain(byte, out),
+            State::Key(key) => self.key(key, byte, out),
+            State::Quoted(quoted) => self.quoted(quoted, byte, out),
+            State::Bare if is_end(byte) => self.again(byte, out),
+            State::Bare => {}
+            State::User { length } => self.user(length, byte, out),
+            State::Candidate => self.candidate(byte, out),
+        }
+    }
+
+    /// The byte belongs to what comes next.
+    fn again(&mut self, byte: u8, out: &mut Output) {
+        self.state = State::Plain;
+        self.word.clear();
+        self.before = 0;
+        self.plain(byte, out);
+    }
+
+    fn plain(&mut self, byte: u8, out: &mut Output) {
+        if is_word(byte) {
+            if self.word.len() == MAX_WORD {
+                // Only a word's end is looked at.
+                self.word.remove(0);
+            }
+            self.word.push(byte.to_ascii_lowercase());
+            self.scheme = 0;
+            out.byte(byte);
+            return;
+        }
+        let word = std::mem::take(&mut self.word);
+        let quote = Some(self.before).filter(|before| is_quote(*before));
+        self.before = byte;
+        let by = self.state == State::Identified && word == b"by";
+        if by || word.ends_with(b"password") {
+            let key = Key { quote, moved: false, equals: false, spaced: false, backslash: false };
+            self.key(key, byte, out);
+            return;
+        }
+        if word == b"identified" {
+            self.state = State::Identified;
+        } else if !word.is_empty() || !byte.is_ascii_whitespace() {
+            self.state = State::Plain;
+        }
+        self.scheme = match (self.scheme, byte) {
+            (_, b':') => 1,
+            (seen @ (1 | 2), b'/') => seen.saturating_add(1),
+            _ => 0,
+        };
+        out.byte(byte);
+        if self.scheme == 3 {
+            self.scheme = 0;
+            self.state = State::User { length: 0 };
+        }
+    }
+
+    fn key(&mut self, key: Key, byte: u8, out: &mut Output) {
+        let Key { quote, moved, equals, spaced, backslash } = key;
+        let next = match byte {
+            // The end of a name in quotes: `"password": "…"`.
+            _ if is_quote(byte) && !moved && quote == Some(byte) => {
+                Key { quote: None, moved: false, backslash: false, ..key }
+            }
+            _ if is_quote(byte) => {
+                out.byte(byte);
+                let nested = backslash;
+                let begun =
+                    Quoted { quote: byte, nested, marked: false, backslash: false, triple: false, run: 0 };
+                self.state = State::Quoted(begun);
+                return;
+            }
+            b'\\' => Key { backslash: true, ..key },
+            b'=' => Key { moved: true, equals: true, backslash: false, ..key },
+            b':' | b'>' => Key { moved: true, equals: false, backslash: false, ..key },
+            _ if byte.is_ascii_whitespace() => Key { moved: true, spaced: true, backslash: false, ..key },
+            _ if equals && !spaced && !is_end(byte) => {
+                out.mark(RedactionReason::ConnectionString);
+                self.state = State::Bare;
+                return;
+            }
+            _ => {
+                self.again(byte, out);
+                return;
+            }
+        };
+        out.byte(byte);
+        self.state = State::Key(next);
+    }
+
+    fn quoted(&mut self, quoted: Quoted, byte: u8, out: &mut Output) {
+        if quoted.nested {
+            self.nested(quoted, byte, out);
+            return;
+        }
+        let Quoted { quote, marked, backslash, triple, run, .. } = quoted;
+        let inside = Quoted { backslash: false, run: 0, ..quoted };
+        if byte == quote && !backslash {
+            let run = run.saturating_add(1);
+            self.state = match (triple, run) {
+                (true, 3) => {
+                    out.byte(quote);
+                    self.closed(byte);
+                    return;
+                }
+                // Two quotes after the first one: nothing yet, and three to end it.
+                (false, 2) if !marked => State::Quoted(Quoted { triple: true, ..inside }),
+                (false, 2) => State::Quoted(inside),
+                _ => State::Quoted(Quoted { run, ..inside }),
+            };
+        } else if run == 1 && !triple {
+            out.byte(quote);
+            self.again(byte, out);
+        } else {
+            self.hide(Quoted { backslash: byte == b'\\' && !backslash, ..inside }, out);
+        }
+    }
+
+    /// `\"…\"`: ends with a backslash and the quote, or with what it is nested in.
+    fn nested(&mut self, quoted: Quoted, byte: u8, out: &mut Output) {
+        let Quoted { quote, backslash, .. } = quoted;
+        if is_quote(byte) && (backslash || byte == quote) {
+            if backslash {
+                out.byte(b'\\');
+            }
+            out.byte(byte);
+            self.closed(byte);
+        } else if byte == b'\\' && !backslash {
+            self.state = State::Quoted(Quoted { backslash: true, ..quoted });
+        } else {
+            self.hide(Quoted { backslash: false, ..quoted }, out);
+        }
+    }
+
+    fn closed(&mut self, quote: u8) {
+        self.state = State::Plain;
+        self.word.clear();
+        self.before = quote;
+    }
+
+    fn hide(&mut self, quoted: Quoted, out: &mut Output) {
+        if !quoted.marked {
+            out.mark(RedactionReason::Password);
+        }
+        self.state = State::Quoted(Quoted { marked: true, ..quoted });
+    }
+
+    fn user(&mut self, length: usize, byte: u8, out: &mut Output) {
+        match byte {
+            b':' => {
+                out.byte(byte);
+                self.kept.clear();
+                self.state = State::Candidate;
+            }
+            b'/' | b'?' | b'#' | b'@' => self.again(byte, out),
+            _ if is_end(byte) || length >= MAX_CANDIDATE => self.again(byte, out),
+            _ => {
+                out.byte(byte);
+                self.state = State::User { length: length.saturating_add(1) };
+            }
+        }
+    }
+
+    fn candidate(&mut self, byte: u8, out: &mut Output) {
+        // A password may hold whatever its writer did not escape, so only what no URL holds ends it.
+        if byte == b'@' {
+            out.mark(RedactionReason::ConnectionString);
+            self.kept.clear();
+            self.again(byte, out);
+        } else if byte.is_ascii_whitespace() || is_quote(byte) || byte == b'\\' || byte == b'`' {
+            self.release(out);
+            self.again(byte, out);
+        } else if self.kept.len() == MAX_CANDIDATE {
+            out.mark(RedactionReason::ConnectionString);
+            self.kept.clear();
+            self.state = State::Bare;
+        } else {
+            self.kept.push(byte);
+        }
+    }
+
+    fn release(&mut self, out: &mut Output) {
+        for byte in std::mem::take(&mut self.kept) {
+            out.byte(byte);
+        }
+    }
+
+    fn finish(&mut self, out: &mut Output) {
+        self.release(out);
+        if let State::Quoted(Quoted { run: 1, triple: false, quote, .. }) = self.state {
+            out.byte(quote);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redacted(text: &str, piece: usize) -> String {
+        let mut capture = RedactedCapture::new(usize::MAX);
+        for piece in text.as_bytes().chunks(piece) {
+            capture.push(piece);
+        }
+        let (captured, redactions) = capture.finish();
+        for redaction in redactions {
+            let from = redaction.offset as usize;
+            assert_eq!(&captured.bytes[from..from + redaction.length as usize], MARK);
+        }
+        String::from_utf8(captured.bytes).expect("text")
+    }
+
+    #[track_caller]
+    fn becomes(text: &str, expected: &str) {
+        for piece in 1..=text.len() {
+            assert_eq!(redacted(text, piece), expected, "by {piece}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_marked_however_they_are_written() {
+        becomes("ALTER USER a PASSWORD 's3cret' x", "ALTER USER a PASSWORD '[redacted]' x");
+        becomes("CREATE USER a IDENTIFIED  BY \"s3c''ret\"", "CREATE USER a IDENTIFIED  BY \"[redacted]\"");
+        becomes("OPTIONS(db_password=\"s3\\\"cret\", a=1)", "OPTIONS(db_password=\"[redacted]\", a=1)");
+        becomes("PASSWORD'it''s3cret',", "PASSWORD'[redacted]',");
+        becomes("password = '''s3c'ret''' b", "password = '[redacted]' b");
+        becomes(r#"{"password": "s3cret", "b": 1}"#, r#"{"password": "[redacted]", "b": 1}"#);
+        becomes(r#"{"q": "x PASSWORD \"s3cret\" y"}"#, r#"{"q": "x PASSWORD \"[redacted]\" y"}"#);
+        becomes(r#"{"q": "{\"password\": \"s3cret\", y"}"#, r#"{"q": "{\"password\": \"[redacted]\", y"}"#);
+        becomes("'host=h password=s3cret user=u'", "'host=h password=[redacted] user=u'");
+        becomes("'postgres://ada:s3cr/et@h/db'", "'postgres://ada:[redacted]@h/db'");
+    }
+
+    #[test]
+    fn what_is_no_credential_stays() {
+        let texts = [
+            "SELECT 'password', 'x'",
+            "SELECT password FROM t WHERE a = 'b'",
+            "'https://host:8080/path'",
+            "gs://bucket/a:b",
+            "SELECT ''",
+            "password = ''",
+            "IDENTIFIED x BY 'y'",
+            "passwords 'x'",
+            "password",
+            "x://a:b",
+        ];
+        for text in texts {
+            becomes(text, text);
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_there_before_it_is_whole_either() {
+        for text in ["PASSWORD 's3cret'", "x://u:s3cret@h", "password=s3cret"] {
+            for end in 0..=text.len() {
+                let mut capture = RedactedCapture::new(1000);
+                capture.push(&text.as_bytes()[..end]);
+                let so_far = String::from_utf8(capture.so_far().0.bytes).expect("text");
+                assert!(!so_far.contains("s3"), "{so_far}");
+            }
+        }
+    }
+}
