@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use verbatim_http::HttpConfig;
 use verbatim_wire::seam::Limits;
 
 /// Limits and times of all shards.
@@ -20,6 +21,8 @@ pub struct ProxyConfig {
     pub linger: Duration,
     /// How long a cancel request waits for the shard that holds its target; then it goes upstream.
     pub cancel_timeout: Duration,
+    /// Limits of connections of HTTP.
+    pub http: HttpConfig,
 }
 
 impl Default for ProxyConfig {
@@ -31,6 +34,7 @@ impl Default for ProxyConfig {
             keepalive: Duration::from_secs(60),
             linger: Duration::from_secs(5),
             cancel_timeout: Duration::from_secs(2),
+            http: HttpConfig::default(),
         }
     }
 }

@@ -7,17 +7,19 @@ use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 use verbatim_api::v1;
 use verbatim_spool::{AppendError, Appended, Draft};
 use verbatim_sys::clock;
-use verbatim_wire::seam::{Command, CommandId, Direction, Outcome, SessionFact, Status};
+use verbatim_wire::seam::{Command, CommandId, Direction, Outcome, ServerMessage, SessionFact, Status};
 
 use crate::{
     Records,
     control::Control,
-    record::{Facts, Finish, captured, operation},
+    record::{Facts, Finish, Place, Start, captured, operation},
     seam::{Grounds, Observer, Policy, Summary},
     stats::{Counters, add},
 };
 
+mod chain;
 mod close;
+mod http;
 
 /// How long a connection that was killed waits for room until its records are left to the successor.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
@@ -46,8 +48,11 @@ struct Open {
     /// Whether it was let through; not whether it was sent.
     released: bool,
     note: &'static str,
-    /// For the live view; empty where nobody watches.
+    service: &'static str,
+    /// For the live view, as all below; empty where nobody watches.
     statement: Vec<u8>,
+    method: String,
+    resource: String,
 }
 
 /// The records of one connection.
@@ -62,6 +67,8 @@ pub(crate) struct Journal<R> {
     opened_wall: u64,
     commands: u64,
     undecoded: Option<v1::OpaqueReason>,
+    /// What only connections of HTTP have; nothing is allocated for others.
+    http: http::Seen,
     /// Bytes forwarded, [to the server, to the workload].
     pub(crate) bytes: [u64; 2],
 }
@@ -85,6 +92,7 @@ impl<R: Records> Journal<R> {
             opened_wall: clock::wall_nanos(),
             commands: 0,
             undecoded: None,
+            http: http::Seen::default(),
             bytes: [0; 2],
         }
     }
@@ -160,20 +168,35 @@ impl<R: Records> Journal<R> {
         decision: v1::Decision,
         grounds: &Grounds,
     ) -> Result<Option<u64>, Stall> {
-        let version = self.policy.version();
-        let appended = match self.append(self.facts.started(command, decision, grounds, version)) {
+        self.started_at(command, decision, grounds, None, &[])
+    }
+
+    /// As [`Journal::started`], of a command that says itself where it goes, and perhaps what it goes on with:
+    /// the STARTED record with the id `parent`.
+    pub(crate) fn started_at(
+        &mut self,
+        command: &Command,
+        decision: v1::Decision,
+        grounds: &Grounds,
+        place: Option<&Place>,
+        parent: &[u8],
+    ) -> Result<Option<u64>, Stall> {
+        let policy_version = self.policy.version();
+        let start = Start { command, decision, grounds, policy_version, place, parent };
+        let appended = match self.append(self.facts.started(&start)) {
             Err(Stall::Refused(_)) => {
-                self.append(self.facts.started(&bare(command), decision, grounds, version))
+                let bare = bare(command);
+                self.append(self.facts.started(&Start { command: &bare, ..start }))
             }
             appended => appended,
         }?;
         let (capture, reason) = captured(command);
         let watched = self.observer.enabled();
-        self.open.push_back(Open {
+        let mut open = Open {
             id: command.id,
             command_id: appended.map(|a| a.record_id.to_vec()).unwrap_or_default(),
             started_boottime: appended.map_or_else(clock::boottime_nanos, |a| a.boottime_nanos),
-            started_wall: if watched { clock::wall_nanos() } else { 0 },
+            started_wall: 0,
             operation: operation(command.operation),
             capture,
             reason,
@@ -181,8 +204,18 @@ impl<R: Records> Journal<R> {
             decision,
             released: false,
             note: "",
-            statement: if watched { command.statement.bytes.clone() } else { Vec::new() },
-        });
+            service: place.map_or(self.facts.service, |place| place.service),
+            statement: Vec::new(),
+            method: String::new(),
+            resource: String::new(),
+        };
+        if watched {
+            open.started_wall = clock::wall_nanos();
+            open.statement.clone_from(&command.statement.bytes);
+            open.method.clone_from(&command.method);
+            open.resource.clone_from(&command.resource);
+        }
+        self.open.push_back(open);
         self.commands += 1;
         add(&self.counters.commands, 1);
         match decision {
@@ -263,7 +296,10 @@ impl<R: Records> Journal<R> {
             return Ok(());
         };
         if let Some(open) = self.open.get(place) {
-            if open.operation == v1::Operation::Cancel && outcome.status == Status::OutcomeUnknown {
+            if open.operation == v1::Operation::Cancel
+                && outcome.status == Status::OutcomeUnknown
+                && self.facts.protocol == v1::Protocol::Postgresql
+            {
                 // A server's answer to it is the end of the connection, which is yet to come.
                 return Ok(());
             }
@@ -295,21 +331,42 @@ impl<R: Records> Journal<R> {
             self.append(self.facts.finished(&finish))?;
         }
         if self.observer.enabled() {
-            let error = outcome.error.as_ref();
             self.observer.finished(Summary {
                 wall_nanos: open.started_wall,
-                principal: self.facts.identity.display().to_owned(),
-                service: self.facts.service,
+                service: open.service,
                 operation: open.operation,
+                method: open.method.clone(),
+                resource: open.resource.clone(),
                 decision: open.decision,
                 status: crate::record::status(status),
                 duration: Duration::from_nanos(duration),
                 statement: open.statement.clone(),
-                error: error.map(|e| format!("{}: {}", e.severity, String::from_utf8_lossy(&e.message))),
-                rows: outcome.rows,
+                ..self.summary(outcome)
             });
         }
         Ok(())
+    }
+
+    /// What the end of a command says of it.
+    fn summary(&self, outcome: &Outcome) -> Summary {
+        Summary {
+            principal: self.facts.identity.display().to_owned(),
+            http_status: outcome.http_status,
+            grpc_status: outcome.grpc_status,
+            error: outcome.error.as_ref().map(in_one_line),
+            rows: outcome.rows,
+            ..Summary::default()
+        }
+    }
+}
+
+/// A server's error, in one line.
+fn in_one_line(error: &ServerMessage) -> String {
+    let message = String::from_utf8_lossy(&error.message);
+    match error.severity.as_str() {
+        "" if error.code.is_empty() => message.into_owned(),
+        "" => format!("{}: {message}", error.code),
+        severity => format!("{severity}: {message}"),
     }
 }
 
@@ -329,6 +386,8 @@ fn bare(command: &Command) -> Command {
     bare.portal_name.clear();
     bare.parameters.clear();
     bare.attributes.clear();
+    bare.method.clear();
+    bare.resource.clear();
     bare.partly.get_or_insert(verbatim_wire::seam::OpaqueReason::Limit);
     bare
 }

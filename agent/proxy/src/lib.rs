@@ -5,13 +5,16 @@
 
 mod buffer;
 mod cancel;
+mod chains;
 mod client;
 mod config;
 mod connection;
 mod control;
 mod dial;
 mod guard;
+mod http;
 mod journal;
+mod judge;
 mod legs;
 mod protocols;
 mod record;

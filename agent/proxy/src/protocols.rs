@@ -1,8 +1,11 @@
 //! Which decoder the first bytes call for. The one place where the proxy names a protocol.
 
+use std::sync::Arc;
+
 use verbatim_api::v1;
 use verbatim_wire::{
     detect::{Detection, detect},
+    message::Messages,
     postgres::PostgresDecoder,
     seam::{Decoder, Limits},
 };
@@ -37,6 +40,11 @@ pub enum Detected {
 pub trait Protocols: Send + Sync + 'static {
     /// Looks at everything that the client has sent so far; never empty.
     fn detect(&self, first: &[u8]) -> Detected;
+
+    /// Decodes what is said by messages of HTTP. `None`: nobody does, and HTTP passes undecoded.
+    fn messages(&self) -> Option<Arc<dyn Messages>> {
+        None
+    }
 }
 
 /// The protocols that Verbatim decodes.

@@ -8,12 +8,15 @@ use verbatim_api::v1;
 use verbatim_spool::Draft;
 use verbatim_wire::seam;
 
-use crate::seam::{Flow, Grounds, Identity};
+use crate::{
+    chains::Begun,
+    seam::{Flow, Grounds, Identity},
+};
 
 mod convert;
 
 pub(crate) use convert::{opaque_reason, operation, status};
-use convert::{parameter, server_message, statement, transaction};
+use convert::{attributes, finding, parameter, server_message, statement, transaction};
 
 /// Session parameters kept for the connection's closing record.
 const ATTRIBUTES: usize = 32;
@@ -64,6 +67,13 @@ impl Facts {
         }
     }
 
+    /// As much as the records of the connection need to belong to it.
+    pub(crate) fn shell(&self) -> Self {
+        let flow_id = self.flow_id.clone();
+        let identity = Arc::clone(&self.identity);
+        Self { flow_id, ..Self::new(self.flow.clone(), identity, v1::Client::default(), self.policy_mode) }
+    }
+
     /// Takes up what the first bytes told.
     pub(crate) fn detected(&mut self, protocol: v1::Protocol, service: &'static str, host: Option<String>) {
         self.protocol = protocol;
@@ -87,7 +97,9 @@ impl Facts {
                     None => self.attributes.push(v1::Attribute { name, value }),
                 }
             }
-            seam::SessionFact::CancelKey { .. } | seam::SessionFact::CancelRequest { .. } => {}
+            seam::SessionFact::CancelKey { .. }
+            | seam::SessionFact::CancelRequest { .. }
+            | seam::SessionFact::BindsChannel => {}
         }
     }
 
@@ -142,7 +154,7 @@ impl Facts {
         let content = v1::Content {
             target: Some(self.target.clone()),
             client: Some(self.client.clone()),
-            attributes: self.attributes.clone(),
+            attributes: self.attributes.iter().chain(&closing.attributes).cloned().collect(),
             note: closing.note.clone(),
             ..v1::Content::default()
         };
@@ -150,13 +162,8 @@ impl Facts {
     }
 
     /// A command was read whole and has not gone upstream.
-    pub(crate) fn started(
-        &self,
-        command: &seam::Command,
-        decision: v1::Decision,
-        grounds: &Grounds,
-        policy_version: &str,
-    ) -> Draft {
+    pub(crate) fn started(&self, start: &Start<'_>) -> Draft {
+        let command = start.command;
         let (capture, reason) = captured(command);
         let mut envelope = self.envelope(v1::RecordKind::Started);
         envelope.workload = Some(self.workload.clone());
@@ -164,24 +171,39 @@ impl Facts {
         envelope.capture = capture.into();
         envelope.opaque_reason = reason.into();
         envelope.statement_index = command.statement_index;
-        envelope.decision = decision.into();
+        envelope.decision = start.decision.into();
         envelope.policy_mode = self.policy_mode.into();
-        envelope.policy_version = policy_version.to_owned();
+        envelope.policy_version = start.policy_version.to_owned();
         envelope.status = v1::Status::Pending.into();
-        let attribute = |(name, value): &(&'static str, Vec<u8>)| v1::Attribute {
-            name: (*name).to_owned(),
-            value: value.clone(),
-        };
+        envelope.parent_command_id = start.parent.to_vec();
+        envelope.findings = command.findings.iter().map(|found| finding(*found).into()).collect();
         let content = v1::Content {
             statement: Some(statement(command)),
             parameters: command.parameters.iter().map(parameter).collect(),
-            target: Some(self.target.clone()),
+            target: Some(self.target_of(command, start.place)),
             client: Some(self.caller()),
-            attributes: command.attributes.iter().map(attribute).collect(),
-            verdict: verdict(grounds),
+            attributes: attributes(&command.attributes),
+            verdict: verdict(start.grounds),
             ..v1::Content::default()
         };
         Draft { envelope, content: Some(content) }
+    }
+
+    fn target_of(&self, command: &seam::Command, place: Option<&Place>) -> v1::Target {
+        let (service, host) = match place {
+            Some(place) => (place.service, &place.host),
+            None => (self.service, &self.target.host),
+        };
+        v1::Target {
+            service: service.to_owned(),
+            address: self.target.address.clone(),
+            port: self.target.port,
+            host: host.clone(),
+            database: self.target.database.clone(),
+            user: self.target.user.clone(),
+            method: command.method.clone(),
+            resource: command.resource.clone(),
+        }
     }
 
     /// Who called, in short: a command's record names its workload by itself, also where the principal is
@@ -206,6 +228,32 @@ impl Facts {
         envelope.status = v1::Status::Pending.into();
         let whole = v1::Statement { text: Vec::new(), redactions: Vec::new(), ..statement(command) };
         let content = v1::Content { statement: Some(whole), ..v1::Content::default() };
+        Draft { envelope, content: Some(content) }
+    }
+
+    /// What a command began has ended, as the answer to a later one says.
+    pub(crate) fn chain_ended(&self, begun: &Begun, outcome: &seam::Outcome, duration_nanos: u64) -> Draft {
+        let mut envelope = self.envelope(v1::RecordKind::Progress);
+        envelope.command_id.clone_from(&begun.command_id);
+        envelope.operation = begun.operation.into();
+        envelope.status = status(outcome.status).into();
+        envelope.duration_nanos = duration_nanos;
+        self.outcome(&mut envelope, outcome);
+        Draft { envelope, content: Some(answer(outcome)) }
+    }
+
+    /// A rule was broken on the connection: what, in one line.
+    pub(crate) fn violated(&self, reason: v1::OpaqueReason, note: &str) -> Draft {
+        let mut envelope = self.envelope(v1::RecordKind::Progress);
+        envelope.command_id.clone_from(&self.flow_id);
+        envelope.workload = Some(self.workload.clone());
+        envelope.opaque_reason = reason.into();
+        envelope.status = v1::Status::Error.into();
+        let content = v1::Content {
+            target: Some(self.target.clone()),
+            note: note.to_owned(),
+            ..v1::Content::default()
+        };
         Draft { envelope, content: Some(content) }
     }
 
@@ -251,22 +299,52 @@ impl Facts {
         envelope.policy_mode = self.policy_mode.into();
         envelope.status = end.status.into();
         envelope.duration_nanos = end.duration_nanos;
+        self.outcome(&mut envelope, outcome);
+        let content = v1::Content { note: end.note.to_owned(), ..answer(outcome) };
+        Draft { envelope, content: Some(content) }
+    }
+
+    fn outcome(&self, envelope: &mut v1::Envelope, outcome: &seam::Outcome) {
         envelope.rows = outcome.rows;
         envelope.bytes_sent = outcome.bytes_sent;
         envelope.bytes_received = outcome.bytes_received;
         envelope.transaction_state = transaction(outcome.transaction).into();
-        if let Some(error) = &outcome.error {
+        envelope.http_status = outcome.http_status.map_or(0, u32::from);
+        envelope.grpc_status = outcome.grpc_status;
+        if let Some(error) = outcome.error.as_ref().filter(|_| self.protocol == v1::Protocol::Postgresql) {
             envelope.status_code = sqlstate(&error.code);
         }
-        let content = v1::Content {
-            error: outcome.error.as_ref().map(server_message),
-            notices: outcome.notices.iter().map(server_message).collect(),
-            command_tag: text(&outcome.command_tag),
-            note: end.note.to_owned(),
-            ..v1::Content::default()
-        };
-        Draft { envelope, content: Some(content) }
     }
+}
+
+/// The deletable part of how something ended.
+fn answer(outcome: &seam::Outcome) -> v1::Content {
+    v1::Content {
+        error: outcome.error.as_ref().map(server_message),
+        notices: outcome.notices.iter().map(server_message).collect(),
+        command_tag: text(&outcome.command_tag),
+        attributes: attributes(&outcome.attributes),
+        ..v1::Content::default()
+    }
+}
+
+/// A command's start.
+pub(crate) struct Start<'a> {
+    pub(crate) command: &'a seam::Command,
+    pub(crate) decision: v1::Decision,
+    pub(crate) grounds: &'a Grounds,
+    pub(crate) policy_version: &'a str,
+    /// Where it goes, where that is not the same for the whole connection.
+    pub(crate) place: Option<&'a Place>,
+    /// record_id of the STARTED record of what it goes on with; empty where there is none.
+    pub(crate) parent: &'a [u8],
+}
+
+/// Where a command goes, as its request says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) service: &'static str,
+    pub(crate) host: String,
 }
 
 /// How a connection ended.
@@ -278,6 +356,8 @@ pub(crate) struct Closing {
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     pub(crate) note: String,
+    /// Beside the session's own.
+    pub(crate) attributes: Vec<v1::Attribute>,
 }
 
 /// How a command ended.

@@ -20,6 +20,7 @@ use crate::{
     cancel::{Address, CancelKey, Registry},
     control::Control,
     journal::Journal,
+    judge::{Prefix, Unit},
     legs::{BOTH, End, Legs, at},
     shard::Shard,
     sniff::First,
@@ -32,7 +33,7 @@ mod script;
 mod way;
 
 use entries::Entry;
-use gate::{Gate, Prefix, Unit};
+use gate::Gate;
 use script::Script;
 use way::Way;
 

@@ -1,13 +1,14 @@
 //! What the proxy is given by those who steer, name, decide and watch.
 
 use std::{
-    io,
+    fmt, io,
     net::SocketAddr,
     os::fd::{BorrowedFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
 
+use http::{HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 use verbatim_api::v1;
 use verbatim_wire::seam::Command;
@@ -89,6 +90,10 @@ pub struct Question<'a> {
     pub flow: &'a Flow,
     /// What.
     pub commands: &'a [Command],
+    /// As in the record's target, e.g. `postgresql`, `bigquery`.
+    pub service: &'a str,
+    /// The name that the client asked for: TLS SNI, or the request's host; may be empty.
+    pub host: &'a str,
     /// Database that the client named.
     pub database: &'a str,
     /// Database user that the client named.
@@ -105,10 +110,18 @@ pub struct Grounds {
 }
 
 /// What a policy says.
-#[derive(Debug)]
 pub enum Verdict {
     /// Forward.
     Allow(Grounds),
+    /// Forward, with these headers in the place of those of the same names. Their values are credentials: they
+    /// are never recorded, only how many bytes they are. A protocol without headers takes it as `Allow`, and
+    /// its record says so.
+    Replace {
+        /// Why.
+        grounds: Grounds,
+        /// Only the first verdict of a request can replace any: afterwards its head has gone on.
+        headers: Vec<(HeaderName, HeaderValue)>,
+    },
     /// Refuse.
     Deny(Grounds),
     /// Wait for a person.
@@ -120,6 +133,22 @@ pub enum Verdict {
         /// The answer; a dropped sender is a refusal.
         answer: oneshot::Receiver<HoldAnswer>,
     },
+}
+
+impl fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Allow(grounds) => f.debug_tuple("Allow").field(grounds).finish(),
+            Self::Replace { grounds, headers } => {
+                let names: Vec<_> = headers.iter().map(|(name, _)| name).collect();
+                f.debug_struct("Replace").field("grounds", grounds).field("headers", &names).finish()
+            }
+            Self::Deny(grounds) => f.debug_tuple("Deny").field(grounds).finish(),
+            Self::Hold { grounds, deadline, .. } => {
+                f.debug_struct("Hold").field("grounds", grounds).field("deadline", deadline).finish()
+            }
+        }
+    }
 }
 
 /// How a hold ended, when a person answered.
@@ -162,7 +191,7 @@ impl Policy for ObserveAll {
 }
 
 /// One line of the live view.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Wall clock of the start, nanoseconds since 1970.
     pub wall_nanos: u64,
@@ -172,10 +201,18 @@ pub struct Summary {
     pub service: &'static str,
     /// What.
     pub operation: v1::Operation,
+    /// The API's method, e.g. `bigquery.jobs.query`; empty for SQL.
+    pub method: String,
+    /// What it acts on, by its name in the API; may be empty.
+    pub resource: String,
     /// Allowed?
     pub decision: v1::Decision,
     /// How it ended.
     pub status: v1::Status,
+    /// HTTP status code of the answer.
+    pub http_status: Option<u16>,
+    /// gRPC status code of the answer.
+    pub grpc_status: Option<u32>,
     /// From start to end.
     pub duration: Duration,
     /// The text as captured, or for an undecoded connection its destination and reason.

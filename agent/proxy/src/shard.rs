@@ -19,11 +19,13 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use verbatim_spool::{AppendError, Appended, Draft};
+use verbatim_wire::message::Messages;
 
 use crate::{
     Deps, Protocols, ProxyConfig, Records,
     buffer::Pool,
     cancel::Registry,
+    chains::Chains,
     client::Clients,
     connection,
     control::Control,
@@ -51,6 +53,7 @@ pub(crate) struct Parts {
     pub(crate) deps: Deps,
     pub(crate) protocols: Arc<dyn Protocols>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) chains: Arc<Chains>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) messages: mpsc::Receiver<Message>,
 }
@@ -62,6 +65,9 @@ pub(crate) struct Shard<R> {
     pub(crate) deps: Deps,
     pub(crate) protocols: Arc<dyn Protocols>,
     pub(crate) registry: Arc<Registry>,
+    /// Decodes messages of HTTP.
+    pub(crate) decoders: Option<Arc<dyn Messages>>,
+    pub(crate) chains: Arc<Chains>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) spool: Rc<R>,
     pub(crate) pool: Pool,
@@ -115,8 +121,10 @@ async fn serve<R: Records>(parts: Parts, spool: Rc<R>) -> Done {
         clients: Clients::default(),
         config: parts.config,
         deps: parts.deps,
+        decoders: parts.protocols.messages(),
         protocols: parts.protocols,
         registry: parts.registry,
+        chains: parts.chains,
         counters: parts.counters,
         spool,
         connections: RefCell::default(),

@@ -14,6 +14,7 @@ use verbatim_spool::{AppendError, Appended, Draft};
 use crate::{
     Builtin, Protocols, ProxyConfig, Records, Stats,
     cancel::Registry,
+    chains::Chains,
     seam::{Dialer, Flows, Identities, Observer, Policy},
     shard::{self, Message},
     stats::Counters,
@@ -106,6 +107,7 @@ impl Shards {
     ) -> Result<Self, ShardsError> {
         let channels: Vec<_> = spools.iter().map(|_| mpsc::channel(MESSAGES)).collect();
         let registry = Registry::new(channels.iter().map(|(sender, _)| sender.downgrade()).collect());
+        let chains = Arc::new(Chains::default());
         let mut shards = Vec::with_capacity(spools.len());
         for (index, (spool, (sender, receiver))) in spools.into_iter().zip(channels).enumerate() {
             let counters = Arc::new(Counters::default());
@@ -115,6 +117,7 @@ impl Shards {
                 deps: deps.clone(),
                 protocols: Arc::clone(&protocols),
                 registry: Arc::clone(&registry),
+                chains: Arc::clone(&chains),
                 counters: Arc::clone(&counters),
                 messages: receiver,
             };

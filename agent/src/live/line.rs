@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use verbatim_api::v1;
 use verbatim_proxy::seam::Summary;
 
-/// Time, principal, service, operation, decision (and status, where it is not OK), duration, statement.
+/// Time, principal, service, operation, method, decision (and status, where it is not OK), HTTP and gRPC
+/// status, duration, statement (where there is none, what the command acts on).
 /// Ends with a newline.
 pub(crate) fn format(summary: &Summary, columns: usize) -> String {
     let mut line = String::with_capacity(columns + 8);
@@ -16,14 +17,30 @@ pub(crate) fn format(summary: &Summary, columns: usize) -> String {
     // Writing to a String cannot fail.
     write!(line, "{clock} ").ok();
     escape(short(&summary.principal).as_bytes(), &mut line);
-    write!(line, " {service} {operation} {outcome} {duration}").ok();
+    write!(line, " {service} {operation} ").ok();
+    if !summary.method.is_empty() {
+        escape(summary.method.as_bytes(), &mut line);
+        line.push(' ');
+    }
+    line.push_str(&outcome);
+    if let Some(status) = summary.http_status {
+        write!(line, " {status}").ok();
+    }
+    if let Some(status) = summary.grpc_status {
+        write!(line, " grpc:{status}").ok();
+    }
+    write!(line, " {duration}").ok();
     if let Some(rows) = summary.rows {
         write!(line, " {rows} {}", if rows == 1 { "row" } else { "rows" }).ok();
     }
     line.push_str("  ");
     // Every byte makes a column at least, but for those that continue a character: 4 a column is enough.
     let most = columns.saturating_mul(4);
-    escape(summary.statement.get(..most).unwrap_or(&summary.statement), &mut line);
+    let what = match &summary.statement[..] {
+        [] => summary.resource.as_bytes(),
+        statement => statement,
+    };
+    escape(what.get(..most).unwrap_or(what), &mut line);
     if let Some(error) = &summary.error {
         line.push_str("  ← ");
         escape(error.as_bytes(), &mut line);
@@ -167,9 +184,30 @@ pub(crate) mod tests {
             status: v1::Status::Ok,
             duration: Duration::from_micros(1234),
             statement: b"select 1".to_vec(),
-            error: None,
             rows: Some(1),
+            ..Summary::default()
         }
+    }
+
+    #[test]
+    fn a_request_shows_its_method_its_status_and_what_it_acts_on() {
+        let request = Summary {
+            service: "bigquery",
+            operation: v1::Operation::Get,
+            method: "bigquery.tables.get".into(),
+            resource: "projects/p/datasets/d/tables/t".into(),
+            status: v1::Status::Error,
+            http_status: Some(404),
+            statement: Vec::new(),
+            rows: None,
+            ..summary()
+        };
+        assert_eq!(
+            format(&request, 200),
+            "16:00:00.123Z local:host/alice bigquery get bigquery.tables.get allowed/error 404 1.2ms  projects/p/datasets/d/tables/t\n"
+        );
+        let call = Summary { http_status: Some(200), grpc_status: Some(7), ..request };
+        assert!(format(&call, 200).contains(" allowed/error 200 grpc:7 1.2ms "));
     }
 
     #[test]

@@ -23,10 +23,11 @@ impl<R: Records> Journal<R> {
         let mut open = std::mem::take(&mut self.open);
         for command in &mut open {
             if command.decision == v1::Decision::Held {
-                self.insist(control, |journal| journal.abandoned(command)).await;
+                let why = "the connection ended while the command was held";
+                self.insist(control, |journal| journal.abandoned(command, why)).await;
                 command.decision = v1::Decision::Abandoned;
             }
-            let outcome = unknown(command, &end);
+            let outcome = unknown(command, self.facts.protocol, &end);
             self.insist(control, |journal| journal.finish(command, &outcome)).await;
         }
         let closing = self.closing(&end);
@@ -54,13 +55,12 @@ impl<R: Records> Journal<R> {
         add(&self.counters.unwritten, 1);
     }
 
-    fn abandoned(&self, command: &Open) -> Result<(), Stall> {
+    pub(super) fn abandoned(&self, command: &Open, why: &str) -> Result<(), Stall> {
         if !command.recorded() {
             return Ok(());
         }
         let duration = clock::boottime_nanos().saturating_sub(command.started_boottime);
-        let reason = "the connection ended while the command was held".to_owned();
-        let verdict = v1::Verdict { reason, ..v1::Verdict::default() };
+        let verdict = v1::Verdict { reason: why.to_owned(), ..v1::Verdict::default() };
         let decision = v1::Decision::Abandoned;
         self.append(self.facts.decided(&command.command_id, decision, verdict, duration)).map(drop)
     }
@@ -70,6 +70,8 @@ impl<R: Records> Journal<R> {
             End::Closed => (v1::Status::Ok, String::new()),
             End::Reset(Side::Client) => (v1::Status::Error, "reset by the workload".to_owned()),
             End::Reset(Side::Server) => (v1::Status::Error, "reset by the server".to_owned()),
+            End::Broken(Side::Client, what) => (v1::Status::Error, format!("the workload: {what}")),
+            End::Broken(Side::Server, what) => (v1::Status::Error, format!("the server: {what}")),
             End::Refused => (v1::Status::Ok, "closed because a command under way was refused".to_owned()),
             End::Killed => (
                 v1::Status::OutcomeUnknown,
@@ -87,7 +89,7 @@ impl<R: Records> Journal<R> {
             _ if self.undecoded.is_none() && self.facts.protocol == v1::Protocol::Unspecified => {
                 Some(v1::OpaqueReason::Silent)
             }
-            _ => self.undecoded,
+            _ => self.undecoded.or(self.http.violated()),
         };
         let [bytes_sent, bytes_received] = self.bytes;
         Closing {
@@ -97,7 +99,8 @@ impl<R: Records> Journal<R> {
             duration_nanos: clock::boottime_nanos().saturating_sub(self.opened_boottime),
             bytes_sent,
             bytes_received,
-            note,
+            note: self.http.note(note),
+            attributes: self.http.attributes(),
         }
     }
 
@@ -118,15 +121,16 @@ impl<R: Records> Journal<R> {
             duration: Duration::from_nanos(closing.duration_nanos),
             statement: format!("{name}:{port} ({why})").into_bytes(),
             error: (!closing.note.is_empty()).then(|| closing.note.clone()),
-            rows: None,
+            ..Summary::default()
         });
     }
 }
 
 /// What is known of a command whose answer was not seen.
-fn unknown(command: &Open, end: &End) -> Outcome {
-    // A server answers a cancel request by closing the connection.
-    let answered = matches!(end, End::Closed | End::Reset(Side::Server));
+fn unknown(command: &Open, protocol: v1::Protocol, end: &End) -> Outcome {
+    // A server of PostgreSQL answers a cancel request by closing the connection.
+    let answered =
+        protocol == v1::Protocol::Postgresql && matches!(end, End::Closed | End::Reset(Side::Server));
     let status = match (command.released, command.operation) {
         (false, _) => Status::NotForwarded,
         (true, v1::Operation::Cancel) if answered => Status::Ok,

@@ -8,14 +8,12 @@ use std::{
 use verbatim_api::v1;
 use verbatim_wire::seam::{Command, CommandId, Direction, Event, SessionFact};
 
-use super::{
-    Gate, Relay,
-    gate::{Next, Unit},
-};
+use super::{Gate, Relay};
 use crate::{
     Records,
     cancel::CancelKey,
     journal::{Journal, Stall},
+    judge::{Next, Unit},
     legs::End,
     record::opaque_reason,
 };
