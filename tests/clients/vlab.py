@@ -31,3 +31,8 @@ def did(name, statement=None, **outcome):
 def say(text):
     """For a scenario that waits for the client to reach a point."""
     print(text, flush=True)
+
+
+def called(method, **outcome):
+    """Says which method of an API was called, where nothing in the call could carry an id."""
+    print(json.dumps({"call": method, **outcome}), flush=True)

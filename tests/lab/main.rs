@@ -5,6 +5,7 @@
 
 mod cases;
 mod decisions;
+mod google;
 mod input;
 mod own;
 mod passing;
@@ -22,6 +23,7 @@ use verbatim_tests::parts::{self, Part};
 fn scenarios() -> Vec<Scenario> {
     [
         own::scenarios(),
+        google::scenarios(),
         serve::scenarios(),
         decisions::scenarios(),
         passing::scenarios(),

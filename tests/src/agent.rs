@@ -8,7 +8,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    binaries,
+    binaries, google,
+    network::Pod,
     policy::CONTROL,
     process::{Ended, Place, Process},
 };
@@ -42,6 +43,14 @@ pub struct Options {
     pub over_tls: bool,
     /// Lines that are added to the configuration.
     pub extra: &'static str,
+    /// What there is of Google; with it TLS is terminated for the pods of `trusting`.
+    pub google: Option<google::Options>,
+    /// The pods that trust has been injected into.
+    pub trusting: &'static [Pod],
+    /// What becomes of connections of those that don't trust us: `splice` or `deny`.
+    pub untrusted: &'static str,
+    /// The lab's database offers TLS.
+    pub database_tls: bool,
 }
 
 impl Default for Options {
@@ -53,6 +62,10 @@ impl Default for Options {
             sync: "process",
             over_tls: false,
             extra: "",
+            google: None,
+            trusting: &Pod::ALL,
+            untrusted: "splice",
+            database_tls: false,
         }
     }
 }
@@ -81,6 +94,8 @@ pub struct Surroundings {
     pub namespaces: String,
     /// Who is who.
     pub workloads: Vec<Workload>,
+    /// The `tls` section of the configuration, where TLS is terminated.
+    pub tls: Option<String>,
 }
 
 /// A running agent.
@@ -121,8 +136,15 @@ impl Agent {
     /// collector beside them in the same tree prove that nothing else is.
     #[must_use]
     pub fn configuration(&self) -> String {
-        let Options { spool_limit, segment_size, when_full, sync, extra, .. } = self.options;
-        let Surroundings { attach, collector, namespaces, workloads } = &self.surroundings;
+        let Options { spool_limit, segment_size, when_full, sync, extra, untrusted, .. } = self.options;
+        let Surroundings { attach, collector, namespaces, workloads, tls } = &self.surroundings;
+        let set = |pod| match tls {
+            Some(_) if self.options.trusting.contains(&pod) => format!(", untrusted: {untrusted}, trust: injected"),
+            Some(_) => format!(", untrusted: {untrusted}"),
+            None => String::new(),
+        };
+        let (a, b) = (set(Pod::A), set(Pod::B));
+        let tls = tls.as_deref().unwrap_or_default();
         let mut text = format!(
             "\
 apiVersion: verbatim.v1
@@ -133,13 +155,16 @@ namespaces: {{directory: /run/netns, pattern: '{namespaces}', host: false}}
 destinations:
 - {{cidr: 10.61.9.0/24, action: steer}}
 - {{cidr: 'fd61:9::/64', action: steer}}
+- {{cidr: 199.36.153.4/30, action: steer}}
+- {{cidr: 199.36.153.8/30, action: steer}}
 selectors:
-- {{match: {{cgroup: '{attach}/kubepods/**'}}, set: {{capture: steer, failMode: closed}}}}
-- {{match: {{cgroup: '{attach}/kubepods.slice/**'}}, set: {{capture: steer, failMode: closed}}}}
+- {{match: {{cgroup: '{attach}/kubepods/**'}}, set: {{capture: steer, failMode: closed{a}}}}}
+- {{match: {{cgroup: '{attach}/kubepods.slice/**'}}, set: {{capture: steer, failMode: closed{b}}}}}
 - {{set: {{capture: pass, failMode: open}}}}
 spool: {{directory: {spool}, sync: {sync}, segmentSize: {segment_size}, limit: {spool_limit}, whenFull: {when_full}}}
 collector: {collector}
 drainDeadline: 5s
+{tls}
 {extra}
 identities:
 ",

@@ -61,6 +61,20 @@ pub struct Seen {
     pub note: String,
     /// How it was left: the server's transaction state.
     pub transaction: v1::TransactionState,
+    /// The API's method, e.g. `bigquery.jobs.query`; empty for SQL.
+    pub method: String,
+    /// What it acts on, by its name in the API.
+    pub resource: String,
+    /// HTTP status of the answer; 0 where there was none.
+    pub http_status: u16,
+    /// gRPC status of the answer.
+    pub grpc_status: Option<u32>,
+    /// record_id of the command that began what this one goes on with.
+    pub parent: Vec<u8>,
+    /// What is remarkable about it.
+    pub findings: Vec<v1::CommandFinding>,
+    /// Both legs of the connection, on records of connections.
+    pub tls: Option<v1::Tls>,
 }
 
 impl Seen {
@@ -72,6 +86,7 @@ impl Seen {
         let after = command.finished_content.clone().unwrap_or_default();
         let statement = content.statement.unwrap_or_default();
         let workload = started.workload.clone().unwrap_or_default();
+        let target = after.target.or(content.target).unwrap_or_default();
         if !command.started.iter().all(|envelope| envelope.record_id == command.id) {
             bail!("a command's id is not its STARTED record's");
         }
@@ -87,7 +102,7 @@ impl Seen {
             record: command.id.clone(),
             flow: started.flow_id.clone(),
             wall_nanos: started.wall_nanos,
-            ids: did::ids(&statement.text),
+            ids: ids(&statement.text, &target.resource, &content.attributes),
             principal: command.principal.clone(),
             // What a connection speaks, and to whom, is known when it has spoken: at its end.
             protocol: match finished.protocol() {
@@ -109,12 +124,29 @@ impl Seen {
             bytes_received: finished.bytes_received,
             namespace: workload.namespace,
             service_account: workload.service_account,
-            target: after.target.or(content.target).unwrap_or_default(),
-            attributes: content.attributes,
+            attributes: content.attributes.into_iter().chain(after.attributes).collect(),
             notices: after.notices.iter().map(|notice| notice.code.clone()).collect(),
             note: after.note,
             transaction: finished.transaction_state(),
+            method: target.method.clone(),
+            resource: target.resource.clone(),
+            http_status: u16::try_from(finished.http_status).unwrap_or(u16::MAX),
+            grpc_status: finished.grpc_status,
+            parent: match finished.parent_command_id.is_empty() {
+                true => started.parent_command_id.clone(),
+                false => finished.parent_command_id.clone(),
+            },
+            findings: started.findings().chain(finished.findings()).collect(),
+            tls: after.tls.or(content.tls),
+            target,
         })
+    }
+
+    /// Verb and path of an HTTP request.
+    #[must_use]
+    pub fn request(&self) -> String {
+        let part = |name| self.attribute(name).unwrap_or_default();
+        format!("{} {}", part("http_method"), part("http_path"))
     }
 
     /// Value of an attribute, as text.
@@ -135,6 +167,19 @@ pub fn envelope(entry: &v1::Entry) -> Result<v1::Envelope> {
 /// The other part of an entry.
 pub fn content(entry: &v1::Entry) -> Result<v1::Content> {
     v1::Content::decode(entry.content.as_ref()).context("an entry whose content is none")
+}
+
+/// Ids within the statement; where there is none, within what a request says otherwise.
+fn ids(statement: &[u8], resource: &str, attributes: &[v1::Attribute]) -> Vec<String> {
+    if !statement.is_empty() {
+        return did::ids(statement);
+    }
+    let values = attributes.iter().map(|attribute| attribute.value.as_ref());
+    let mut found: Vec<String> =
+        std::iter::once(resource.as_bytes()).chain(values).flat_map(did::ids).collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 fn parameter(parameter: &v1::Parameter) -> Option<String> {

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::{
+    google::names::PROJECT,
     network::DATABASE_NAME,
     parts, postgres,
     process::{Place, Process},
+    trust::Trust,
 };
 
 /// Folder with the scripts that clients run.
@@ -49,6 +51,24 @@ impl Clients {
         self.environment.retain(|(other, _)| other != name);
         self.environment.push((name.to_owned(), value.into()));
         self
+    }
+
+    /// The same with the variables of injected trust.
+    #[must_use]
+    pub fn trusting(self, trust: &Trust) -> Self {
+        trust.variables().into_iter().fold(self, |clients, (name, value)| clients.with(name, value))
+    }
+
+    /// The same for Google's clients, whose state is kept in a folder of the pod's.
+    pub fn for_google(self, state: &Path) -> Result<Self> {
+        std::fs::create_dir_all(state).with_context(|| format!("cannot make {}", state.display()))?;
+        let state = state.display().to_string();
+        Ok(self
+            .with("HOME", state.clone())
+            .with("CLOUDSDK_CONFIG", state + "/gcloud")
+            .with("CLOUDSDK_CORE_DISABLE_USAGE_REPORTING", "1")
+            .with("CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK", "1")
+            .with("GOOGLE_CLOUD_PROJECT", PROJECT))
     }
 
     /// Starts any program.

@@ -32,6 +32,8 @@ pub struct Did {
     pub capture: Capture,
     /// Whether the server saw it.
     pub server: ServerSaw,
+    /// The API's method.
+    pub method: Option<String>,
 }
 
 /// What the server's own log must say of a command.
@@ -61,6 +63,7 @@ impl Did {
             decision: Decision::Allowed,
             capture: Capture::Decoded,
             server: ServerSaw::It,
+            method: None,
         }
     }
 
@@ -134,12 +137,41 @@ struct Line {
     /// How many times the same thing was done.
     #[serde(default)]
     times: Option<usize>,
+    #[serde(default)]
+    method: Option<String>,
+}
+
+/// A call of an API that could carry no id. What of it is not said is not compared.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// The method.
+    pub call: String,
+    /// What it does, as records name it, in lower case.
+    #[serde(default)]
+    pub op: Option<String>,
+    /// How it ended, as records name it, in lower case.
+    #[serde(default)]
+    pub status: Option<String>,
+    /// Status of the answer.
+    #[serde(default)]
+    pub http_status: Option<u16>,
+}
+
+/// Reads the calls that a client script printed.
+pub fn calls(output: &str) -> Result<Vec<Call>> {
+    output
+        .lines()
+        .filter(|line| line.starts_with("{\"call\""))
+        .map(|line| serde_json::from_str(line).with_context(|| format!("client said {line}")))
+        .collect()
 }
 
 /// Reads what a client script printed. Lines that do not begin with `{` are for people.
 pub fn read(output: &str, principal: &str) -> Result<Vec<Did>> {
     let mut all = Vec::new();
-    for line in output.lines().filter(|line| line.starts_with('{')) {
+    let mine = |line: &&str| line.starts_with('{') && !line.starts_with("{\"call\"");
+    for line in output.lines().filter(mine) {
         let parsed: Line = serde_json::from_str(line).with_context(|| format!("client said {line}"))?;
         let times = parsed.times.unwrap_or(1);
         let one = from_line(parsed, principal).with_context(|| format!("client said {line}"))?;
@@ -185,6 +217,7 @@ fn from_line(line: Line, principal: &str) -> Result<Did> {
         decision: Decision::from_str_name(&named("DECISION", decision)).context("no such decision")?,
         capture: Capture::from_str_name(&named("CAPTURE", capture)).context("no such capture")?,
         server,
+        method: line.method,
     })
 }
 

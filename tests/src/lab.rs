@@ -11,17 +11,20 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     agent::{self, Agent, Surroundings, Workload, principal},
+    authority,
     cgroup::{Driver, Qos, Tree, container_path},
     clients::Clients,
     collector::Collector,
     did::Did,
     folder::Folder,
+    google::{self, Google},
     name,
     network::{DATABASE, Network, Pod},
     policy::Approver,
     postgres::{self, Server},
     process::Place,
     sets,
+    trust::Trust,
 };
 
 /// What a scenario stands on before any of our binaries runs. Fields are dropped in this order.
@@ -108,9 +111,12 @@ pub struct Lab {
     pub collector: Collector,
     /// The database.
     pub server: Server,
+    google: Option<Google>,
+    trust: Option<Trust>,
     /// What all of it stands on.
     pub ground: Ground,
     separate: bool,
+    trusting: &'static [Pod],
 }
 
 impl Lab {
@@ -122,20 +128,51 @@ impl Lab {
     /// Starts all of it with an agent that is different.
     pub fn with(scenario: &str, options: agent::Options) -> Result<Self> {
         let ground = Ground::create(scenario)?;
-        let server = ground.postgres("postgres", DATABASE, postgres::Options::default())?;
+        let google = options.google.map(|google| Google::start(&ground, google)).transpose()?;
+        let tls = postgres::Options { tls: options.database_tls };
+        let server = ground.postgres("postgres", DATABASE, tls)?;
         let collector =
             Collector::start(ground.node("collector")?, &ground.path("collector"), options.over_tls)?;
         for pod in Pod::ALL {
             ground.tree.make(container(pod))?;
         }
-        let surroundings = Surroundings {
+        let mut surroundings = Surroundings {
             attach: ground.name.clone(),
             collector: collector.target(),
             namespaces: format!("{}-pod-*", ground.name),
             workloads: Pod::ALL.map(|pod| workload(&ground.name, pod)).into(),
+            tls: None,
         };
+        let mut trust = None;
+        if let Some(google) = &google {
+            let given = authority::create(&ground.path("authority"), google.root())?;
+            surroundings.tls = Some(given.configuration);
+            trust = Some(given.trust);
+        }
+        let trusting = options.trusting;
         let agent = Agent::start(ground.node("agent")?, &ground.path("agent"), surroundings, options)?;
-        Ok(Self { agent, collector, server, ground, separate: false })
+        Ok(Self { agent, collector, server, google, trust, ground, separate: false, trusting })
+    }
+
+    /// Google's side of the lab.
+    pub fn google(&self) -> Result<&Google> {
+        self.google.as_ref().context("this scenario has no Google: name it in its options")
+    }
+
+    /// What injection gives to pods.
+    pub fn trust(&self) -> Result<&Trust> {
+        self.trust.as_ref().context("TLS is not terminated in this scenario")
+    }
+
+    /// Google's clients in a pod, with the trust that injection has given it or, where it has given none,
+    /// with what its image has.
+    pub fn google_pod(&self, pod: Pod) -> Result<Clients> {
+        let trust = match self.trusting.contains(&pod) {
+            true => self.trust()?.clone(),
+            false => Trust::without_us(self.ground.folder.path(), &self.google()?.root().certificate())?,
+        };
+        let state = self.ground.path(&format!("home-{}", pod.letter()));
+        self.pod(pod).trusting(&trust).for_google(&state)
     }
 
     /// Clients in a pod.
@@ -193,7 +230,13 @@ impl Lab {
     }
 
     fn check(&self, did: &[Did]) -> Result<()> {
-        let (seen, logged) = (self.collector.seen()?, self.server.log()?);
+        let (seen, mut logged) = (self.collector.seen()?, self.server.log()?);
+        if let Some(google) = &self.google {
+            let requests = google.requests()?;
+            let principals = Pod::ALL.map(|pod| (pod.address(), self.principal(pod)));
+            google::compare(&seen, &requests, &principals)?;
+            logged.extend(requests.iter().filter_map(google::logged));
+        }
         sets::compare(did, &seen, &logged)?;
         for one in seen {
             let expected = Pod::ALL.map(|pod| (self.principal(pod), identity(pod)));

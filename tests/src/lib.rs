@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod authority;
 pub mod binaries;
 pub mod cases;
 pub mod certificates;
@@ -15,6 +16,8 @@ pub mod collector;
 pub mod did;
 pub mod find;
 pub mod folder;
+pub mod front;
+pub mod google;
 pub mod lab;
 pub mod name;
 pub mod netns;
@@ -28,5 +31,6 @@ pub mod process;
 pub mod reaper;
 pub mod sets;
 pub mod shell;
+pub mod trust;
 pub mod undo;
 pub mod wait;

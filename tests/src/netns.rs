@@ -49,8 +49,12 @@ impl Namespace {
     pub fn hosts(&self, content: &str) -> Result<()> {
         let folder = PathBuf::from("/etc/netns").join(&self.name);
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let file = folder.join("hosts");
-        fs::write(&file, content).with_context(|| format!("cannot write {}", file.display()))
+        // Names beyond those of the hosts file are nobody's; asking for one fails at once.
+        for (name, content) in [("hosts", content), ("resolv.conf", "nameserver 127.0.0.1\n")] {
+            let file = folder.join(name);
+            fs::write(&file, content).with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        Ok(())
     }
 }
 

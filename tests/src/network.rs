@@ -82,12 +82,17 @@ impl Network {
         for pod in Pod::ALL {
             network.link(pod)?;
         }
-        let hosts = format!("127.0.0.1 localhost\n::1 localhost\n{DATABASE} {DATABASE_NAME}\n");
-        network.vpc.hosts(&hosts)?;
+        network.vpc.hosts(&hosts())?;
         for pod in Pod::ALL {
-            network.pod(pod).hosts(&format!("{hosts}{} pod-{}\n", pod.address(), pod.letter()))?;
+            network.add_hosts(pod, "")?;
         }
         Ok(network)
+    }
+
+    /// Adds lines to a pod's hosts file, in the place of those added before.
+    pub fn add_hosts(&self, pod: Pod, lines: &str) -> Result<()> {
+        let own = format!("{}{} pod-{}\n{lines}", hosts(), pod.address(), pod.letter());
+        self.pod(pod).hosts(&own)
     }
 
     /// The namespace of a pod.
@@ -115,4 +120,9 @@ impl Network {
         namespace.ip(&["route", "add", "default", "via", &format!("10.61.{number}.1")])?;
         namespace.ip(&["-6", "route", "add", "default", "via", &format!("fd61:{number}::1")]).map(drop)
     }
+}
+
+/// What every namespace's hosts file has.
+fn hosts() -> String {
+    format!("127.0.0.1 localhost\n::1 localhost\n{DATABASE} {DATABASE_NAME}\n")
 }

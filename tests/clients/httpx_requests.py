@@ -1,0 +1,101 @@
+"""httpx with HTTP/2 against the mirror: httpx_requests.py WHAT."""
+
+import asyncio
+import sys
+
+import httpx
+
+from vlab import new, say
+
+MIRROR = "https://mirror.googleapis.com"
+
+
+def path(how, name):
+    return f"{MIRROR}/{how}/id:{new(name)}"
+
+
+async def client():
+    # As in many programs: the roots that the environment names, HTTP/2 where the server has it.
+    return httpx.AsyncClient(http2=True, timeout=120)
+
+
+async def all():
+    """Each kind of answer once."""
+    async with await client() as http:
+        answer = await http.get(path("echo", "get"), headers={"x-lab": "yes"})
+        assert answer.http_version == "HTTP/2", answer.http_version
+        assert ["x-lab", "yes"] in answer.json()["headers"]
+        body = b"x" * 100_000
+        answer = await http.post(path("echo", "post"), content=body)
+        assert answer.json()["bytes"] == len(body)
+        answer = await http.get(f"{MIRROR}/bytes/1000000/id:{new('large')}")
+        assert len(answer.content) == 1_000_000
+        answer = await http.get(path("gzip", "gzip"))
+        assert answer.headers["content-encoding"] == "gzip" and answer.json()["method"] == "GET"
+        answer = await http.get(f"{MIRROR}/status/404/id:{new('missing')}")
+        assert answer.status_code == 404
+
+        async def parts():
+            for number in range(10):
+                yield b"part %d " % number
+                await asyncio.sleep(0.01)
+
+        answer = await http.post(path("duplex", "duplex"), content=parts())
+        assert answer.content == b"".join([b"part %d " % number for number in range(10)])
+
+
+async def many():
+    """A hundred requests at once on one connection while one of them is held; the scenario releases it."""
+    async with await client() as http:
+        held = asyncio.create_task(http.post(f"{MIRROR}/echo/lab:hold=3600/id:{new('held')}", content=b"x"))
+        while not held.done():
+            line = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+            if line.strip() == "go on":
+                break
+        paths = [path("echo", f"beside-{number}") for number in range(100)]
+        answers = await asyncio.gather(*(http.get(one) for one in paths))
+        assert all_ok(answers), answers
+        assert not held.done()
+        say("a hundred have passed")
+        answer = await held
+        assert answer.status_code == 200, answer
+
+
+def all_ok(answers):
+    return [answer.status_code for answer in answers] == [200] * len(answers)
+
+
+async def reset():
+    """A request is held, and its client gives it up; the connection goes on."""
+    async with await client() as http:
+        held = asyncio.create_task(http.post(f"{MIRROR}/echo/lab:hold=3600/id:{new('held')}", content=b"x"))
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        held.cancel()
+        try:
+            await held
+        except asyncio.CancelledError:
+            pass
+        answer = await http.get(path("echo", "after"))
+        assert answer.status_code == 200
+
+
+async def denied():
+    """Denied with 403; the connection goes on."""
+    async with await client() as http:
+        answer = await http.post(f"{MIRROR}/echo/lab:deny/id:{new('denied')}", content=b"x" * 100_000)
+        assert answer.status_code == 403, answer
+        assert "the lab says no" in answer.text, answer.text
+        answer = await http.get(path("echo", "after"))
+        assert answer.status_code == 200
+
+
+async def replaced():
+    """A header is replaced on the way."""
+    async with await client() as http:
+        answer = await http.get(f"{MIRROR}/echo/lab:replace/id:{new('replaced')}", headers={"x-lab-replaced": "no"})
+        values = [value for name, value in answer.json()["headers"] if name == "x-lab-replaced"]
+        assert values == ["yes"], values
+
+
+asyncio.run(globals()[sys.argv[1]]())
+say("done")
