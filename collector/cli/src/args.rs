@@ -138,19 +138,35 @@ pub(crate) struct FilterArgs {
     /// Pod name or UID.
     #[arg(long, value_name = "NAME")]
     pub(crate) pod: Option<String>,
-    /// Data service, e.g. postgresql.
+    /// Data service, e.g. postgresql, bigquery.
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,
     /// Database.
     #[arg(long, value_name = "NAME")]
     pub(crate) database: Option<String>,
-    /// query, execute, fetch, function-call, cancel, connect.
+    /// The API's method, e.g. bigquery.jobs.query.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) method: Option<String>,
+    /// What the command acts on, as the API names it, e.g. projects/P/datasets/D/tables/T.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) resource: Option<String>,
+    /// HTTP status of the answer, e.g. 403.
+    #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(100..=999))]
+    pub(crate) http_status: Vec<u32>,
+    /// host-mismatch.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) finding: Vec<String>,
+    /// Commands that go on with what this one began (a job, an upload), by its id.
+    #[arg(long, value_name = "ID")]
+    pub(crate) parent: Option<String>,
+    /// query, execute, fetch, function-call, cancel, connect, http-request, grpc-call, load, extract, copy,
+    /// read-rows, insert-rows, get, list, create, update, delete, upload.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) operation: Vec<String>,
     /// allowed, denied, held, expired, abandoned.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) decision: Vec<String>,
-    /// pending, ok, error, not-forwarded, not-executed, outcome-unknown, suspended.
+    /// pending, ok, error, not-forwarded, not-executed, outcome-unknown, suspended, accepted.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) status: Vec<String>,
     /// decoded, partly, seen-not-decoded.

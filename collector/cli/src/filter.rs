@@ -27,6 +27,11 @@ pub(crate) fn build(args: &FilterArgs, now: Timestamp) -> Result<v1::Filter, Fai
         to_wall_nanos: args.until.as_deref().map_or(Ok(0), |t| time(t, now))?,
         text: text(&args.text),
         flow_id: args.session.as_deref().map_or(Ok(Vec::new()), parse_id)?,
+        method: text(&args.method),
+        resource: text(&args.resource),
+        http_statuses: args.http_status.clone(),
+        findings: values::<v1::CommandFinding>(&args.finding)?,
+        parent_command_id: args.parent.as_deref().map_or(Ok(Vec::new()), parse_id)?,
     })
 }
 
@@ -80,11 +85,18 @@ mod tests {
             operation: vec!["query".into(), "execute".into()],
             status: vec!["not-forwarded".into()],
             since: Some("1h".into()),
+            method: Some("bigquery.jobs.query".into()),
+            http_status: vec![403],
+            finding: vec!["host-mismatch".into()],
+            parent: Some("00000000-0000-0000-0000-000000000001".into()),
             ..FilterArgs::default()
         };
         let filter = build(&args, now()).unwrap();
         assert_eq!(filter.operations, [v1::Operation::Query as i32, v1::Operation::Execute as i32]);
         assert_eq!(filter.statuses, [v1::Status::NotForwarded as i32]);
         assert!(filter.from_wall_nanos > 0 && filter.to_wall_nanos == 0);
+        assert_eq!((filter.method.as_str(), &filter.http_statuses[..]), ("bigquery.jobs.query", &[403][..]));
+        assert_eq!(filter.findings, [v1::CommandFinding::HostMismatch as i32]);
+        assert_eq!((filter.parent_command_id.len(), filter.parent_command_id.last()), (16, Some(&1)));
     }
 }

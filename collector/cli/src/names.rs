@@ -52,6 +52,7 @@ named! {
     PolicyMode, "POLICY_MODE_", "policy mode";
     RecordKind, "RECORD_KIND_", "record kind";
     FindingKind, "FINDING_KIND_", "finding";
+    CommandFinding, "COMMAND_FINDING_", "finding";
     TransactionState, "TRANSACTION_STATE_", "transaction state";
     RedactionReason, "REDACTION_REASON_", "redaction";
     ParameterFormat, "PARAMETER_FORMAT_", "format";

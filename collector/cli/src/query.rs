@@ -1,18 +1,18 @@
 //! The verbs: each asks the Audit service and writes what comes back.
 
 use jiff::Timestamp;
-use prost::Message as _;
 use verbatim_api::v1;
 
 use crate::{
     args::{FilterArgs, Output, Page, Records, Sessions, Tail},
     connect::Client,
     failure::Failure,
-    filter,
-    names::{self, Named},
-    output::{Row, Writer, harmless},
-    view::{CommandView, FindingView, SessionView, duration, time},
+    filter, names,
+    output::{Row, Writer},
+    view::{CommandView, FindingView, SessionView, duration},
 };
+
+mod show;
 
 /// Commands asked for in one call.
 const PAGE: u32 = 1000;
@@ -207,54 +207,7 @@ pub(crate) async fn show(client: &mut Client, id: &str, output: Output) -> Resul
         }
         Err(status) => return Err(status.into()),
     };
-    let view = CommandView::new(&answer.command.unwrap_or_default());
-    if output != Output::Table {
-        return Writer::new(output).rows(&[view]);
-    }
-    page(&view, &answer.entries)
-}
-
-/// A command as a page: one field a line, the statement whole, then its records.
-#[expect(clippy::print_stdout, reason = "this is the verb's output")]
-fn page(view: &CommandView, entries: &[v1::Entry]) -> Result<(), Failure> {
-    let fields = serde_json::to_value(view).map_err(std::io::Error::from)?;
-    let serde_json::Value::Object(fields) = fields else { return Ok(()) };
-    for (name, value) in &fields {
-        let empty = match value {
-            serde_json::Value::Null | serde_json::Value::Bool(false) => true,
-            serde_json::Value::String(text) => text.is_empty(),
-            serde_json::Value::Array(list) => list.is_empty(),
-            serde_json::Value::Number(number) => {
-                number.as_u64() == Some(0) && name != "sequence" && name != "rows"
-            }
-            _ => false,
-        };
-        if empty {
-            continue;
-        }
-        match value {
-            serde_json::Value::String(text) => println!("{name:>18}  {}", harmless(text)),
-            _ if name == "durationNanos" => println!("{:>18}  {}", "duration", duration(view.duration_nanos)),
-            other => println!("{name:>18}  {}", harmless(&other.to_string())),
-        }
-    }
-    println!();
-    for entry in entries {
-        let Ok(envelope) = v1::Envelope::decode(entry.envelope.as_ref()) else {
-            println!("{:>18}  an envelope of {} bytes that cannot be read", "record", entry.envelope.len());
-            continue;
-        };
-        println!(
-            "{:>18}  {} {} {} {}#{}",
-            "record",
-            time(envelope.wall_nanos),
-            envelope.kind().short(),
-            names::id(&envelope.record_id),
-            names::id(&envelope.chain_id),
-            envelope.sequence,
-        );
-    }
-    Ok(())
+    show::write(client, &answer, output).await
 }
 
 #[expect(clippy::print_stdout, reason = "this is the verb's output")]

@@ -5,6 +5,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 use verbatim_api::v1;
 
+mod tls;
+
+pub(crate) use self::tls::TlsView;
 use crate::names::{self, Named};
 
 /// A command as one JSON object. Bytes that are not UTF-8 come in a second field, `…Base64`, and nothing
@@ -30,6 +33,8 @@ pub(crate) struct CommandView {
     pub(crate) user: String,
     pub(crate) protocol: String,
     pub(crate) operation: String,
+    pub(crate) method: String,
+    pub(crate) resource: String,
     pub(crate) statement: Option<String>,
     pub(crate) statement_base64: Option<String>,
     pub(crate) statement_index: u32,
@@ -39,6 +44,11 @@ pub(crate) struct CommandView {
     pub(crate) statement_name: String,
     pub(crate) portal: String,
     pub(crate) parameters: Vec<ParameterView>,
+    /// As the request carried them.
+    pub(crate) attributes: Vec<AttributeView>,
+    pub(crate) findings: Vec<String>,
+    /// The command that began what this one goes on with.
+    pub(crate) parent: String,
     pub(crate) decision: String,
     pub(crate) policy_mode: String,
     pub(crate) policy_version: String,
@@ -48,10 +58,14 @@ pub(crate) struct CommandView {
     pub(crate) approval_id: String,
     pub(crate) status: String,
     pub(crate) status_code: String,
+    pub(crate) http_status: Option<u32>,
+    pub(crate) grpc_status: Option<u32>,
     pub(crate) error: Option<MessageView>,
     pub(crate) notices: Vec<MessageView>,
     pub(crate) command_tag: String,
     pub(crate) rows: Option<u64>,
+    /// As the answer carried them; of a job, also those of its end.
+    pub(crate) outcome: Vec<AttributeView>,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
     pub(crate) duration_nanos: u64,
@@ -65,11 +79,23 @@ pub(crate) struct CommandView {
     pub(crate) content_deleted: bool,
 }
 
+/// A name and its value.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct AttributeView {
+    pub(crate) name: String,
+    pub(crate) text: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) base64: Option<String>,
+}
+
 /// A bound parameter.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ParameterView {
+    pub(crate) name: String,
     pub(crate) type_oid: u32,
+    pub(crate) type_name: String,
     pub(crate) format: String,
     pub(crate) null: bool,
     pub(crate) text: Option<String>,
@@ -95,6 +121,9 @@ impl CommandView {
         let finished = command.finished.clone().unwrap_or_default();
         let content = command.started_content.clone().unwrap_or_default();
         let end = command.finished_content.clone().unwrap_or_default();
+        // Where the command began a job, what counts is how that ended.
+        let last = command.ended.as_ref().unwrap_or(&finished);
+        let last_content = command.ended_content.as_ref().unwrap_or(&end);
         let workload = started.workload.clone().unwrap_or_default();
         // What an undecoded connection speaks, and to whom, is known when it has spoken: at its end.
         let target = end.target.clone().or(content.target).unwrap_or_default();
@@ -124,6 +153,8 @@ impl CommandView {
             user: target.user,
             protocol: protocol.short(),
             operation: started.operation().short(),
+            method: target.method,
+            resource: target.resource,
             statement: text,
             statement_base64: base64,
             statement_index: started.statement_index,
@@ -133,6 +164,9 @@ impl CommandView {
             statement_name: lossy(&statement.statement_name),
             portal: lossy(&statement.portal_name),
             parameters: content.parameters.iter().map(ParameterView::new).collect(),
+            attributes: content.attributes.iter().map(AttributeView::new).collect(),
+            findings: started.findings().map(Named::short).collect(),
+            parent: names::id(&started.parent_command_id),
             decision: command.decision().short(),
             policy_mode: started.policy_mode().short(),
             policy_version: started.policy_version.clone(),
@@ -141,11 +175,14 @@ impl CommandView {
             approver: verdict.approver,
             approval_id: verdict.approval_id,
             status: command.status().short(),
-            status_code: finished.status_code.clone(),
-            error: end.error.as_ref().map(MessageView::new),
+            status_code: last.status_code.clone(),
+            http_status: Some(finished.http_status).filter(|status| *status != 0),
+            grpc_status: finished.grpc_status,
+            error: last_content.error.as_ref().map(MessageView::new),
             notices: end.notices.iter().map(MessageView::new).collect(),
-            command_tag: end.command_tag,
-            rows: finished.rows,
+            command_tag: end.command_tag.clone(),
+            rows: last.rows.or(finished.rows),
+            outcome: outcome(&end, command.ended_content.as_ref()),
             bytes_sent: finished.bytes_sent,
             bytes_received: finished.bytes_received,
             duration_nanos: command.duration_nanos,
@@ -160,7 +197,7 @@ impl CommandView {
                 .map(|reason| reason.short())
                 .find(|name| !name.is_empty())
                 .unwrap_or_default(),
-            note: [content.note, end.note]
+            note: [content.note, end.note.clone()]
                 .into_iter()
                 .filter(|n| !n.is_empty())
                 .collect::<Vec<_>>()
@@ -180,6 +217,8 @@ impl CommandView {
         let text = match (&self.statement, &self.statement_base64) {
             (Some(text), _) if !text.is_empty() => text.clone(),
             (_, Some(base64)) => format!("base64:{base64}"),
+            _ if !self.resource.is_empty() => format!("{} {}", self.method, self.resource),
+            _ if !self.method.is_empty() => format!("{} {}", self.method, self.host),
             _ if self.operation == "connect" => {
                 let name = if self.host.is_empty() { &self.address } else { &self.host };
                 format!("{name}:{} {}", self.port, self.opaque_reason)
@@ -191,10 +230,27 @@ impl CommandView {
             let values: Vec<String> = self.parameters.iter().map(ParameterView::short).collect();
             what.push_str(&format!("  [{}]", values.join(", ")));
         }
+        let failed = self.http_status.filter(|status| *status >= 400);
         if let Some(error) = &self.error {
             what.push_str(&format!("  -- {}: {}", error.code, error.message));
+        } else if let Some(status) = failed {
+            what.push_str(&format!("  -- HTTP {status}"));
         }
         what
+    }
+}
+
+/// What the answer said, and after it what was said of the end of a job; the later of one name holds.
+fn outcome(end: &v1::Content, ended: Option<&v1::Content>) -> Vec<AttributeView> {
+    let later = ended.map(|content| content.attributes.as_slice()).unwrap_or_default();
+    let earlier = end.attributes.iter().filter(|a| !later.iter().any(|l| l.name == a.name));
+    earlier.chain(later).map(AttributeView::new).collect()
+}
+
+impl AttributeView {
+    pub(crate) fn new(attribute: &v1::Attribute) -> Self {
+        let (text, base64) = text_or_base64(&attribute.value);
+        Self { name: attribute.name.clone(), text, base64 }
     }
 }
 
@@ -208,7 +264,9 @@ impl ParameterView {
             Some(value) => text_or_base64(value),
         };
         Self {
+            name: parameter.name.clone(),
             type_oid: parameter.type_oid,
+            type_name: parameter.type_name.clone(),
             format: parameter.format().short(),
             null: parameter.value.is_none(),
             text,
@@ -219,12 +277,13 @@ impl ParameterView {
     }
 
     fn short(&self) -> String {
-        match (&self.text, &self.base64) {
+        let value = match (&self.text, &self.base64) {
             _ if self.null => "NULL".to_owned(),
             _ if !self.rendered.is_empty() => self.rendered.clone(),
             (Some(text), _) => text.clone(),
             (None, base64) => format!("base64:{}", base64.as_deref().unwrap_or_default()),
-        }
+        };
+        if self.name.is_empty() { value } else { format!("{}={value}", self.name) }
     }
 }
 
@@ -266,6 +325,7 @@ pub(crate) struct SessionView {
     pub(crate) denied: u64,
     pub(crate) bytes_sent: u64,
     pub(crate) bytes_received: u64,
+    pub(crate) tls: Option<TlsView>,
 }
 
 impl SessionView {
@@ -295,6 +355,7 @@ impl SessionView {
             denied: session.denied,
             bytes_sent: session.bytes_sent,
             bytes_received: session.bytes_received,
+            tls: session.tls.as_ref().map(TlsView::new),
         }
     }
 }
@@ -354,7 +415,7 @@ fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -397,6 +458,37 @@ mod tests {
             ..Default::default()
         });
         assert_eq!(CommandView::new(&command).what(), "select $1  [NULL, x]  -- 42P01: gone");
+    }
+
+    #[test]
+    fn a_job_is_shown_with_its_own_end_and_not_with_the_answer_that_began_it() {
+        let attribute = |name: &str, value: &str| v1::Attribute { name: name.into(), value: value.into() };
+        let content = |attributes| Some(v1::Content { attributes, ..Default::default() });
+        let view = CommandView::new(&v1::Command {
+            finished: Some(v1::Envelope { http_status: 200, rows: None, ..Default::default() }),
+            finished_content: content(vec![attribute("job", "j"), attribute("state", "RUNNING")]),
+            ended: Some(v1::Envelope { rows: Some(7), ..Default::default() }),
+            ended_content: content(vec![attribute("state", "DONE")]),
+            ..command(b"select 1")
+        });
+        let outcome: Vec<_> = view.outcome.iter().map(|a| (a.name.as_str(), a.text.as_deref())).collect();
+        assert_eq!(outcome, [("job", Some("j")), ("state", Some("DONE"))]);
+        assert_eq!((view.rows, view.http_status), (Some(7), Some(200)));
+    }
+
+    #[test]
+    fn a_request_without_a_statement_is_shown_by_its_method_resource_and_failure() {
+        let mut request = command(b"");
+        if let Some(content) = &mut request.started_content {
+            content.target = Some(v1::Target {
+                method: "bigquery.tables.get".into(),
+                resource: "projects/p/datasets/d/tables/t".into(),
+                ..Default::default()
+            });
+        }
+        request.finished = Some(v1::Envelope { http_status: 404, ..Default::default() });
+        let what = CommandView::new(&request).what();
+        assert_eq!(what, "bigquery.tables.get projects/p/datasets/d/tables/t  -- HTTP 404");
     }
 
     #[test]

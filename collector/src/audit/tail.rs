@@ -105,7 +105,7 @@ impl Tail {
             for raw in records.iter().filter(|r| r.location.position >= self.after) {
                 for change in project(raw) {
                     if let Change::Command(part) = change
-                        && (part.role == Role::Finished
+                        && (matches!(part.role, Role::Finished | Role::Ended)
                             || (part.role == Role::Started && self.include_started))
                     {
                         commands.extend(self.command(&part)?);
@@ -124,6 +124,7 @@ impl Tail {
         row.position = part.location.position;
         if part.role == Role::Started {
             row.finished = None;
+            row.ended = None;
             row.status = v1::Status::Pending.into();
             row.duration = 0;
             row.decision = part.decision;

@@ -28,12 +28,14 @@ fn record(
 pub(super) fn command(view: &LogView, row: &CommandRow) -> Result<v1::Command, StoreError> {
     let started = record(view, row.started.as_ref())?;
     let finished = record(view, row.finished.as_ref())?;
+    let ended = record(view, row.ended.as_ref())?;
     let gone = |r: &Option<(v1::Envelope, Option<v1::Content>)>| {
         r.as_ref().is_some_and(|(e, c)| !e.content_sha256.is_empty() && c.is_none())
     };
-    let content_deleted = row.content_gone || gone(&started) || gone(&finished);
+    let content_deleted = row.content_gone || gone(&started) || gone(&finished) || gone(&ended);
     let (mut started, started_content) = started.map_or((None, None), |(e, c)| (Some(e), c));
     let (mut finished, finished_content) = finished.map_or((None, None), |(e, c)| (Some(e), c));
+    let (ended, ended_content) = ended.map_or((None, None), |(e, c)| (Some(e), c));
     if row.is_connection() {
         // A connection's records say nothing of an operation; as a command it has one.
         for envelope in [&mut started, &mut finished].into_iter().flatten() {
@@ -52,6 +54,8 @@ pub(super) fn command(view: &LogView, row: &CommandRow) -> Result<v1::Command, S
         position: row.position,
         principal: row.names.principal.clone(),
         content_deleted,
+        ended,
+        ended_content,
     })
 }
 
@@ -78,5 +82,6 @@ pub(super) fn session(view: &LogView, summary: &SessionSummary) -> Result<v1::Se
         denied: summary.denied,
         bytes_sent: row.bytes_sent,
         bytes_received: row.bytes_received,
+        tls: content().find_map(|c| c.tls.clone()),
     })
 }

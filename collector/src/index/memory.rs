@@ -9,7 +9,7 @@ use verbatim_api::v1::{self, Status};
 
 use super::{
     Batch, Change, CommandRow, FindingRow, Id, Index, IndexError, Names, Query, SessionRow, SessionSummary,
-    row::wanted_key,
+    row::{finding_bits, wanted_key},
 };
 use crate::log::Location;
 
@@ -101,6 +101,7 @@ impl Tables {
             && (f.from_wall_nanos == 0 || row.wall >= f.from_wall_nanos)
             && (f.to_wall_nanos == 0 || row.wall < f.to_wall_nanos)
             && (f.flow_id.is_empty() || row.flow == f.flow_id)
+            && (f.parent_command_id.is_empty() || row.parent == f.parent_command_id)
             && among(&f.captures, row.capture)
             && self.matches_deed(row, query)
     }
@@ -110,6 +111,10 @@ impl Tables {
         among(&f.operations, row.operation)
             && among(&f.decisions, row.decision)
             && among(&f.statuses, row.status)
+            && (f.method.is_empty() || row.method == f.method)
+            && (f.resource.is_empty() || row.resource == f.resource)
+            && (f.http_statuses.is_empty() || f.http_statuses.contains(&row.http_status))
+            && (f.findings.is_empty() || row.findings & finding_bits(&f.findings) != 0)
             && (query.words.is_empty() || self.texts.get(&row.id).is_some_and(|t| query.words.matches(t)))
     }
 }
@@ -169,7 +174,8 @@ impl Index for MemoryIndex {
         let tables = self.tables();
         let command = tables.keys.get(id).and_then(|k| tables.commands.get(k));
         let session = tables.session_keys.get(id).and_then(|k| tables.sessions.get(k));
-        let mut found: Vec<_> = command.into_iter().flat_map(|c| [c.started, c.finished]).flatten().collect();
+        let mut found: Vec<_> =
+            command.into_iter().flat_map(|c| [c.started, c.finished, c.ended]).flatten().collect();
         found.extend(session.into_iter().flat_map(|s| [s.opened, s.closed]).flatten());
         found.extend(tables.extras.get(id).into_iter().flatten());
         found.sort();
@@ -195,6 +201,10 @@ impl Index for MemoryIndex {
         let deeds = !(f.operations.is_empty()
             && f.decisions.is_empty()
             && f.statuses.is_empty()
+            && f.method.is_empty()
+            && f.resource.is_empty()
+            && f.http_statuses.is_empty()
+            && f.findings.is_empty()
             && query.words.is_empty());
         let on = |flow: Id| tables.commands.values().filter(move |c| c.flow == flow);
         let fits = |s: &&SessionRow| {

@@ -5,7 +5,7 @@ use verbatim_api::v1::{
     self, Capture, FindingKind, Operation, PrincipalKind, RecordKind, Status, envelope::Detail,
 };
 
-use super::{Change, Id, Names, Part, Role, SessionPart};
+use super::{Change, Id, Names, Part, Role, SessionPart, row::finding_bits};
 use crate::log::Raw;
 
 /// A record's part of what can be searched. Records that do not parse say nothing: that they do not is a
@@ -21,6 +21,9 @@ pub fn project(raw: &Raw) -> Vec<Change> {
         RecordKind::Decided => record.of_command(|r, id| vec![r.command(id, Role::Decided), r.extra(id)]),
         RecordKind::Finished => record.of_command(|r, id| vec![r.command(id, Role::Finished)]),
         RecordKind::Connection => record.connection(),
+        RecordKind::Progress if record.ends_a_chain() => {
+            record.of_command(|r, id| vec![r.command(id, Role::Ended)])
+        }
         RecordKind::Gap => vec![record.not_recorded()],
         RecordKind::Unspecified
         | RecordKind::Progress
@@ -74,6 +77,13 @@ impl Record<'_> {
         }
     }
 
+    /// Whether it says how what its command began has ended. What is said of a connection names that itself.
+    fn ends_a_chain(&self) -> bool {
+        let e = &self.envelope;
+        let ended = e.status != i32::from(Status::Unspecified) && e.status != i32::from(Status::Pending);
+        ended && !e.command_id.is_empty() && e.command_id != e.flow_id
+    }
+
     fn extra(&self, owner: Id) -> Change {
         Change::Extra(owner, self.raw.location)
     }
@@ -92,6 +102,10 @@ impl Record<'_> {
     fn command(&self, id: Id, role: Role) -> Change {
         let e = &self.envelope;
         let statement = self.content.as_ref().and_then(|c| c.statement.as_ref());
+        let target = self.content.as_ref().and_then(|c| c.target.as_ref());
+        let resource = target.map(|t| t.resource.clone()).unwrap_or_default();
+        let text = statement.map(|s| String::from_utf8_lossy(&s.text).into_owned());
+        let text = text.filter(|text| !text.is_empty()).or_else(|| Some(resource.clone()));
         Change::Command(Box::new(Part {
             id,
             role,
@@ -104,12 +118,16 @@ impl Record<'_> {
             status: e.status,
             wall: match role {
                 Role::Started => e.wall_nanos,
-                Role::Decided | Role::Finished => e.wall_nanos.saturating_sub(e.duration_nanos),
+                Role::Decided | Role::Finished | Role::Ended => e.wall_nanos.saturating_sub(e.duration_nanos),
             },
             duration: e.duration_nanos,
-            text: statement
-                .filter(|s| role == Role::Started && !s.text.is_empty())
-                .map(|s| String::from_utf8_lossy(&s.text).into_owned()),
+            method: target.map(|t| t.method.clone()).unwrap_or_default(),
+            resource,
+            parent: e.parent_command_id.clone(),
+            http_status: e.http_status,
+            grpc_status: e.grpc_status,
+            findings: finding_bits(&e.findings),
+            text: text.filter(|text| role == Role::Started && !text.is_empty()),
             content_gone: self.content_gone(),
         }))
     }

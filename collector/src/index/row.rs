@@ -55,6 +55,8 @@ pub enum Role {
     Decided,
     /// FINISHED, or a connection's end.
     Finished,
+    /// PROGRESS that says how what the command began has ended.
+    Ended,
 }
 
 /// One record of a command.
@@ -82,7 +84,19 @@ pub struct Part {
     pub wall: u64,
     /// Nanoseconds, at the end.
     pub duration: u64,
-    /// The statement, to be found by.
+    /// The API's method, at the start; content-borne.
+    pub method: String,
+    /// What it acts on, at the start; content-borne.
+    pub resource: String,
+    /// Id of the command that began what this one goes on with; empty where there is none.
+    pub parent: Vec<u8>,
+    /// HTTP status of the answer; 0 where there was none.
+    pub http_status: u32,
+    /// gRPC status of the answer.
+    pub grpc_status: Option<u32>,
+    /// Bits, numbered as `CommandFinding`.
+    pub findings: i64,
+    /// What to be found by: the statement, else the resource.
     pub text: Option<String>,
     /// It had a content that is deleted.
     pub content_gone: bool,
@@ -105,8 +119,20 @@ pub struct CommandRow {
     pub capture: i32,
     /// `Decision` that held in the end.
     pub decision: i32,
-    /// `Status`.
+    /// `Status`: where it began something that goes on, how that ended.
     pub status: i32,
+    /// See [`Part::method`].
+    pub method: String,
+    /// See [`Part::resource`].
+    pub resource: String,
+    /// See [`Part::parent`].
+    pub parent: Vec<u8>,
+    /// See [`Part::http_status`].
+    pub http_status: u32,
+    /// See [`Part::grpc_status`].
+    pub grpc_status: Option<u32>,
+    /// See [`Part::findings`].
+    pub findings: i64,
     /// Wall clock of the start, nanoseconds.
     pub wall: u64,
     /// Nanoseconds; 0 while it runs.
@@ -119,6 +145,8 @@ pub struct CommandRow {
     pub started: Option<Location>,
     /// Where the end is.
     pub finished: Option<Location>,
+    /// Where the end of what it began is.
+    pub ended: Option<Location>,
 }
 
 impl CommandRow {
@@ -134,6 +162,7 @@ impl CommandRow {
         let place = match part.role {
             Role::Started => Some(&mut self.started),
             Role::Finished => Some(&mut self.finished),
+            Role::Ended => Some(&mut self.ended),
             Role::Decided => None,
         };
         if let Some(place) = place {
@@ -142,10 +171,19 @@ impl CommandRow {
             }
             *place = Some(part.location);
         }
-        if self.flow.is_empty() {
-            self.flow.clone_from(&part.flow);
+        // The end of a job is seen on whichever connection asks for it.
+        if part.role != Role::Ended {
+            if self.flow.is_empty() {
+                self.flow.clone_from(&part.flow);
+            }
+            self.names.complete(&part.names);
         }
-        self.names.complete(&part.names);
+        if part.role == Role::Started {
+            self.method.clone_from(&part.method);
+            self.resource.clone_from(&part.resource);
+            self.parent.clone_from(&part.parent);
+            self.findings = part.findings;
+        }
         if self.operation == 0 || (part.role == Role::Started && part.operation != 0) {
             self.operation = part.operation;
         }
@@ -155,6 +193,10 @@ impl CommandRow {
             self.decision = part.decision;
         }
         if part.role == Role::Finished {
+            self.http_status = part.http_status;
+            self.grpc_status = part.grpc_status;
+        }
+        if part.role == Role::Ended || (part.role == Role::Finished && self.ended.is_none()) {
             self.status = part.status;
             self.duration = part.duration;
         }
@@ -252,4 +294,10 @@ impl SessionRow {
 pub(super) fn wanted_key(wall: u64) -> i64 {
     // Room above for making it unique; a node's clock can say anything.
     i64::try_from(wall).unwrap_or(i64::MAX).clamp(1, i64::MAX - (1 << 32))
+}
+
+/// As [`Part::findings`], of what is looked for.
+#[must_use]
+pub(super) fn finding_bits(findings: &[i32]) -> i64 {
+    findings.iter().filter(|f| (1..63).contains(*f)).fold(0, |bits, f| bits | 1 << f)
 }

@@ -308,3 +308,57 @@ async fn statements_that_are_not_utf8_are_kept_byte_for_byte_and_found_by_their_
     assert_eq!(statement.map(|s| &s.text), Some(&text));
     collector.shut_down().await.expect("ends");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_one_command_with_its_own_end_and_those_that_go_on_with_it() {
+    let place = Place::new();
+    let collector = place.start().await;
+    let mut node = Node::new();
+    let (first, second) = (node.connection(None, Capture::Decoded), node.connection(None, Capture::Decoded));
+    let (mut envelope, mut content) = node.started(&first, "SELECT wanted FROM accounts");
+    envelope.protocol = v1::Protocol::Http2.into();
+    content.target = Some(v1::Target {
+        service: "bigquery".to_owned(),
+        method: "bigquery.jobs.insert".to_owned(),
+        resource: "projects/p/jobs/j".to_owned(),
+        ..v1::Target::default()
+    });
+    let job = node.push(envelope, Some(content));
+    node.finish(&first, &job, Status::Accepted);
+    let (mut envelope, mut content) = node.started(&second, "");
+    envelope.operation = Operation::ReadRows.into();
+    envelope.parent_command_id = job.clone();
+    envelope.findings = vec![v1::CommandFinding::HostMismatch.into()];
+    content.target =
+        Some(v1::Target { resource: "projects/p/queries/j".to_owned(), ..v1::Target::default() });
+    let poll = node.push(envelope, Some(content));
+    // What is said of a connection is no command's end.
+    node.progress(&second, &second, Status::Error);
+    node.progress(&second, &job, Status::Error);
+    node.finish(&second, &poll, Status::Ok);
+    append(&mut place.ingest_client().await, vec![node.batch()]).await.expect("acknowledged");
+
+    let mut audit = place.audit_client().await;
+    let f = v1::Filter::default;
+    let ids = |commands: &[v1::Command]| commands.iter().map(|c| c.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&search(&mut audit, f()).await), [poll.clone(), job.clone()]);
+    let failed = search(&mut audit, v1::Filter { statuses: vec![Status::Error.into()], ..f() }).await;
+    assert_eq!(ids(&failed), [job.clone()]);
+    assert_eq!((failed[0].status(), failed[0].duration_nanos), (Status::Error, 7000));
+    assert_eq!(failed[0].finished.as_ref().map(v1::Envelope::status), Some(Status::Accepted));
+    assert_eq!(failed[0].ended.as_ref().and_then(|ended| ended.rows), Some(42));
+    assert_eq!(failed[0].ended_content.as_ref().map(|content| content.attributes.len()), Some(1));
+    for filter in [
+        v1::Filter { parent_command_id: job.clone(), ..f() },
+        v1::Filter { resource: "projects/p/queries/j".to_owned(), ..f() },
+        v1::Filter { findings: vec![v1::CommandFinding::HostMismatch.into()], ..f() },
+        v1::Filter { text: "queries".to_owned(), ..f() },
+    ] {
+        assert_eq!(ids(&search(&mut audit, filter.clone()).await), [poll.clone()], "{filter:?}");
+    }
+    let method = v1::Filter { method: "bigquery.jobs.insert".to_owned(), ..f() };
+    assert_eq!(ids(&search(&mut audit, method).await), [job.clone()]);
+    let entries = audit.get(v1::GetRequest { id: job }).await.expect("found").into_inner().entries;
+    assert_eq!(entries.len(), 3, "start, end, and the job's own end");
+    collector.shut_down().await.expect("ends");
+}

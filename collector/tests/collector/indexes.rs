@@ -64,8 +64,25 @@ fn started(n: u64, position: u64, wall: u64, text: &str) -> Part {
         status: Status::Pending.into(),
         wall,
         duration: 0,
+        method: String::new(),
+        resource: String::new(),
+        parent: Vec::new(),
+        http_status: 0,
+        grpc_status: None,
+        findings: 0,
         text: Some(text.to_owned()),
         content_gone: false,
+    }
+}
+
+/// A request for something, of a job if it is known which command began that.
+fn request(n: u64, position: u64, resource: &str, parent: Option<u64>) -> Part {
+    Part {
+        method: format!("things.{}", n % 3),
+        resource: resource.to_owned(),
+        parent: parent.map(|n| id(n).to_vec()).unwrap_or_default(),
+        findings: i64::from(n.is_multiple_of(2)) << 1,
+        ..started(n, position, position, resource)
     }
 }
 
@@ -77,6 +94,20 @@ fn finished(n: u64, position: u64, wall: u64, status: Status) -> Part {
         text: None,
         decision: 0,
         ..started(n, position, wall, "")
+    }
+}
+
+/// What a command began has ended, as another connection tells.
+fn ended(n: u64, position: u64, wall: u64, status: Status) -> Part {
+    Part {
+        role: Role::Ended,
+        flow: id(2000).to_vec(),
+        names: Names::default(),
+        operation: Operation::Query.into(),
+        capture: 0,
+        duration: 500,
+        http_status: 200,
+        ..finished(n, position, wall, status)
     }
 }
 
@@ -130,6 +161,60 @@ fn end_without_a_start_and_a_second_start_are_not_lost<M: Made>() {
     assert_eq!(index.locations(&id(2)).expect("locations"), [at(2), at(3)]);
     let second = Query { words: Words::parse("second").expect("words"), ..all() };
     assert_eq!(found(&*index, &second), []);
+}
+
+fn a_job_s_own_end_is_the_command_s_in_whatever_order_it_comes<M: Made>() {
+    let mut rows = Vec::new();
+    for order in [[0, 1, 2], [2, 1, 0], [0, 2, 1], [2, 0, 1]] {
+        let (index, _folder) = M::made();
+        let accepted = Part { http_status: 201, ..finished(1, 2, 10, Status::Accepted) };
+        let parts = [started(1, 1, 10, "select"), accepted, ended(1, 3, 10, Status::Error)];
+        for at in order {
+            apply(&*index, vec![command(parts[at].clone())], 4);
+        }
+        let row = found(&*index, &all()).remove(0);
+        assert_eq!(
+            (row.status, row.duration, row.http_status),
+            (Status::Error.into(), 500, 201),
+            "{order:?}"
+        );
+        assert_eq!((row.flow.as_slice(), row.ended), (&id(1001)[..], Some(at(3))), "{order:?}");
+        assert_eq!(index.locations(&id(1)).expect("locations"), [at(1), at(2), at(3)]);
+        rows.push(row);
+    }
+    assert!(rows.iter().all(|row| *row == rows[0]));
+}
+
+fn requests_are_found_by_what_they_act_on_how_they_were_answered_and_what_they_go_on_with<M: Made>() {
+    let (index, _folder) = M::made();
+    let answer = |n, position, http_status, grpc_status| Part {
+        http_status,
+        grpc_status,
+        ..finished(n, position, 10, Status::Ok)
+    };
+    let parts = vec![
+        request(1, 1, "projects/p", None),
+        answer(1, 2, 200, None),
+        request(2, 3, "projects/p/jobs/j", Some(1)),
+        answer(2, 4, 404, Some(5)),
+        request(3, 5, "projects/p", Some(1)),
+    ];
+    apply(&*index, parts.into_iter().map(command).collect(), 6);
+    let f = v1::Filter::default;
+    for (filter, wanted) in [
+        (v1::Filter { method: "things.1".to_owned(), ..f() }, vec![id(1)]),
+        (v1::Filter { resource: "projects/p".to_owned(), ..f() }, vec![id(3), id(1)]),
+        (v1::Filter { resource: "projects".to_owned(), ..f() }, vec![]),
+        (v1::Filter { http_statuses: vec![404, 500], ..f() }, vec![id(2)]),
+        (v1::Filter { parent_command_id: id(1).to_vec(), ..f() }, vec![id(3), id(2)]),
+        (v1::Filter { findings: vec![1], ..f() }, vec![id(2)]),
+        (v1::Filter { findings: vec![2], ..f() }, vec![]),
+    ] {
+        let rows = found(&*index, &Query { filter: filter.clone(), ..all() });
+        assert_eq!(rows.iter().map(|r| r.id).collect::<Vec<_>>(), wanted, "{filter:?}");
+    }
+    let row = &found(&*index, &all())[1];
+    assert_eq!((row.resource.as_str(), row.grpc_status), ("projects/p/jobs/j", Some(5)));
 }
 
 fn rows_of_one_instant_keep_their_order_of_arrival<M: Made>() {
@@ -214,6 +299,8 @@ macro_rules! suite {
 suite!(
     start_and_end_are_one_row_whether_they_come_together_or_apart,
     end_without_a_start_and_a_second_start_are_not_lost,
+    a_job_s_own_end_is_the_command_s_in_whatever_order_it_comes,
+    requests_are_found_by_what_they_act_on_how_they_were_answered_and_what_they_go_on_with,
     rows_of_one_instant_keep_their_order_of_arrival,
     impossible_clocks_are_taken,
     removed_rows_are_gone_with_everything_that_was_theirs,
@@ -228,7 +315,7 @@ mod agreement {
     const WORDS: [&str; 5] = ["select", "drop", "accounts", "public.accounts", "ünïcode"];
 
     fn any_change() -> impl Strategy<Value = (u64, u8, u64, usize, i32, i32)> {
-        (0_u64..40, 0_u8..5, 1_u64..60, 0..WORDS.len(), 1_i32..7, 1_i32..5)
+        (0_u64..40, 0_u8..7, 1_u64..60, 0..WORDS.len(), 1_i32..7, 1_i32..5)
     }
 
     fn change(
@@ -248,6 +335,22 @@ mod agreement {
             0 | 1 => command(Part { decision, names, ..started(n, position, wall, &text) }),
             2 => command(Part { status, names, ..finished(n, position, wall, Status::Ok) }),
             3 => Change::Extra(id(n), at(position)),
+            4 => {
+                let status = Status::try_from(status).unwrap_or_default();
+                command(Part { decision: 0, ..ended(n, position, wall, status) })
+            }
+            5 => {
+                let grpc_status = n.is_multiple_of(2).then_some(status as u32);
+                let answer = Part {
+                    http_status: 200 + wall as u32 % 3,
+                    grpc_status,
+                    ..finished(n, position, wall, Status::Error)
+                };
+                match wall % 2 {
+                    0 => command(answer),
+                    _ => command(request(n, position, WORDS[word], n.checked_sub(20))),
+                }
+            }
             _ => Change::Session(Box::new(SessionPart {
                 flow: id(1000 + n % 3),
                 end: wall % 2 == 0,
@@ -268,10 +371,21 @@ mod agreement {
             (maybe(&["p0", "p1", "nobody"]), maybe(&["ns0", "ns2"]), maybe(&["pod1", "uid2"])),
             (maybe(&["postgresql"]), maybe(&["drop", "accounts select", "public.accounts", "ünïcode"])),
             (vec(1_i32..7, 0..2), vec(1_i32..5, 0..2), 0_u64..50, 0_u64..70, 0_u64..5),
+            (maybe(&["things.0", "things.9"]), maybe(&["drop"]), 0_u32..12, 0_u64..30, 0_i32..8),
         )
             .prop_map(
-                |((principal, namespace, pod), (service, text), (statuses, decisions, from, to, flow))| {
+                |(
+                    (principal, namespace, pod),
+                    (service, text),
+                    (statuses, decisions, from, to, flow),
+                    (method, resource, http_status, parent, finding),
+                )| {
                     v1::Filter {
+                        method,
+                        resource,
+                        http_statuses: if http_status > 3 { Vec::new() } else { vec![199 + http_status] },
+                        parent_command_id: if parent > 5 { Vec::new() } else { id(parent).to_vec() },
+                        findings: if finding > 2 { Vec::new() } else { vec![finding] },
                         principal,
                         namespace,
                         pod,

@@ -8,7 +8,7 @@ use rusqlite::{
 use verbatim_api::v1;
 
 use crate::{
-    index::{CommandRow, FindingRow, Id, Names, Query, SessionRow, SessionSummary},
+    index::{CommandRow, FindingRow, Id, Names, Query, SessionRow, SessionSummary, row::finding_bits},
     log::Location,
 };
 
@@ -18,7 +18,9 @@ pub(super) const COMMAND: &str = "commands.key, commands.id, commands.flow,
   (SELECT name FROM names WHERE id = commands.service_account),
   (SELECT name FROM names WHERE id = commands.pod_name), (SELECT name FROM names WHERE id = commands.pod_uid),
   (SELECT name FROM names WHERE id = commands.service), (SELECT name FROM names WHERE id = commands.database),
-  operation, capture, decision, status, wall, duration, position, gone, started, finished FROM commands";
+  operation, capture, decision, status, wall, duration, position, gone, started, finished,
+  (SELECT name FROM names WHERE id = commands.method), resource, parent, http_status, grpc_status, findings, ended
+  FROM commands";
 
 /// As [`COMMAND`] for a [`SessionRow`].
 pub(super) const SESSION: &str = "sessions.key, sessions.flow, '',
@@ -73,6 +75,13 @@ pub(super) fn command_row(row: &Row<'_>) -> rusqlite::Result<CommandRow> {
         content_gone: row.get(17)?,
         started: location(row, 18)?,
         finished: location(row, 19)?,
+        method: row.get::<_, Option<String>>(20)?.unwrap_or_default(),
+        resource: row.get(21)?,
+        parent: row.get(22)?,
+        http_status: row.get(23)?,
+        grpc_status: row.get(24)?,
+        findings: row.get(25)?,
+        ended: location(row, 26)?,
     })
 }
 
@@ -165,8 +174,27 @@ impl Conditions {
         self.among("commands.operation", &query.filter.operations);
         self.odd("decision", &query.filter.decisions, [0, 1]);
         self.odd("status", &query.filter.statuses, [1, 2]);
+        self.answer(&query.filter);
         if !query.words.is_empty() {
             self.push("texts MATCH ?", query.words.fts5());
+        }
+    }
+
+    /// Where an index is partial, the condition repeats what the index says of itself, or it would not be used.
+    fn answer(&mut self, f: &v1::Filter) {
+        if !f.method.is_empty() {
+            self.push("commands.method = (SELECT id FROM names WHERE name = ?)", f.method.clone());
+        }
+        if !f.resource.is_empty() {
+            self.push("commands.resource <> '' AND commands.resource = ?", f.resource.clone());
+        }
+        if !f.http_statuses.is_empty() {
+            let list: Vec<_> = f.http_statuses.iter().map(u32::to_string).collect();
+            self.sql.push(format!("commands.http_status IN ({})", list.join(", ")));
+        }
+        if !f.findings.is_empty() {
+            let bits = finding_bits(&f.findings);
+            self.push("commands.findings <> 0 AND commands.findings & ? <> 0", bits);
         }
     }
 
@@ -176,6 +204,9 @@ impl Conditions {
         self.time("commands.wall", "commands.key", f);
         if !f.flow_id.is_empty() {
             self.push("commands.flow = ?", f.flow_id.clone());
+        }
+        if !f.parent_command_id.is_empty() {
+            self.push("commands.parent <> x'' AND commands.parent = ?", f.parent_command_id.clone());
         }
         self.among("commands.capture", &f.captures);
         self.deed(query);
@@ -236,6 +267,7 @@ pub(super) fn command(c: &Connection, id: &Id, query: &Query) -> rusqlite::Resul
 
 pub(super) fn locations(c: &Connection, id: &Id) -> rusqlite::Result<Vec<Location>> {
     let sql = "SELECT started FROM commands WHERE id = ?1 UNION ALL SELECT finished FROM commands WHERE id = ?1
+        UNION ALL SELECT ended FROM commands WHERE id = ?1
         UNION ALL SELECT opened FROM sessions WHERE flow = ?1 UNION ALL SELECT closed FROM sessions WHERE flow = ?1
         UNION ALL SELECT location FROM extras WHERE owner = ?1";
     let mut statement = c.prepare_cached(sql)?;
@@ -342,6 +374,14 @@ mod tests {
             (
                 Query { filter: v1::Filter { flow_id: vec![1; 16], ..f() }, ..Query::default() },
                 "commands_flow",
+            ),
+            (
+                Query { filter: v1::Filter { resource: "r".to_owned(), ..f() }, ..Query::default() },
+                "commands_resource",
+            ),
+            (
+                Query { filter: v1::Filter { parent_command_id: vec![1; 16], ..f() }, ..Query::default() },
+                "commands_parent",
             ),
         ] {
             let plan = plan(&query);

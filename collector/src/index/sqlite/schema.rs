@@ -9,7 +9,7 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, time::
 use rusqlite::{Connection, OpenFlags};
 
 /// Raised with every change below: a file of another version is made again.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 const TABLES: &str = "
 CREATE TABLE position (position INTEGER NOT NULL);
@@ -22,13 +22,18 @@ CREATE TABLE commands (
   pod_name INTEGER NOT NULL, pod_uid INTEGER NOT NULL, service INTEGER NOT NULL, database INTEGER NOT NULL,
   operation INTEGER NOT NULL, capture INTEGER NOT NULL, decision INTEGER NOT NULL, status INTEGER NOT NULL,
   wall INTEGER NOT NULL, duration INTEGER NOT NULL, position INTEGER NOT NULL, gone INTEGER NOT NULL,
-  started BLOB, finished BLOB
+  started BLOB, finished BLOB,
+  method INTEGER NOT NULL, resource TEXT NOT NULL, parent BLOB NOT NULL, http_status INTEGER NOT NULL,
+  grpc_status INTEGER, findings INTEGER NOT NULL, ended BLOB
 );
 CREATE UNIQUE INDEX commands_id ON commands (id);
 CREATE INDEX commands_principal ON commands (principal);
 CREATE INDEX commands_flow ON commands (flow, status);
 CREATE INDEX commands_odd_status ON commands (status) WHERE status NOT IN (1, 2);
 CREATE INDEX commands_odd_decision ON commands (decision) WHERE decision NOT IN (0, 1);
+CREATE INDEX commands_resource ON commands (resource) WHERE resource <> '';
+CREATE INDEX commands_parent ON commands (parent) WHERE parent <> x'';
+CREATE INDEX commands_found ON commands (findings) WHERE findings <> 0;
 CREATE VIRTUAL TABLE texts USING fts5 (text, tokenize = 'unicode61');
 INSERT INTO texts (texts, rank) VALUES ('secure-delete', 1);
 CREATE TABLE sessions (

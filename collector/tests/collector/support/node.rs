@@ -164,6 +164,22 @@ impl Node {
         self.push(envelope, Some(content))
     }
 
+    /// How what a command began has ended, as a connection tells.
+    pub(crate) fn progress(&mut self, flow: &[u8], command: &[u8], status: Status) -> Id {
+        let envelope = v1::Envelope {
+            kind: RecordKind::Progress.into(),
+            flow_id: flow.to_vec(),
+            command_id: command.to_vec(),
+            operation: Operation::Query.into(),
+            status: status.into(),
+            duration_nanos: 7000,
+            rows: Some(42),
+            ..v1::Envelope::default()
+        };
+        let attributes = vec![v1::Attribute { name: "bytes_billed".to_owned(), value: b"10".to_vec() }];
+        self.push(envelope, Some(v1::Content { attributes, ..v1::Content::default() }))
+    }
+
     /// A whole command on a connection of its own name.
     pub(crate) fn command(&mut self, flow: &[u8], statement: &str) -> Id {
         let id = self.start(flow, statement);
