@@ -2,7 +2,7 @@
 
 use h2::Reason;
 use http::{
-    HeaderName, HeaderValue, Request, Uri,
+    HeaderName, HeaderValue, Method, Request, Uri,
     header::{EXPECT, HOST},
     request,
     uri::{Authority, Scheme},
@@ -13,6 +13,13 @@ use super::errors::reset_code;
 /// Whether the client waits for a 100 (RFC 9110 section 10.1.1).
 pub(super) fn expects_continue(head: &request::Parts) -> bool {
     head.headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Whether it has what a request must have (RFC 9113 section 8.3.1), as far as the library does not look.
+pub(super) fn is_complete<B>(request: &Request<B>) -> bool {
+    let uri = request.uri();
+    let named = uri.authority().is_some() || request.headers().contains_key(HOST);
+    named && (request.method() == Method::CONNECT || uri.path_and_query().is_some())
 }
 
 /// Puts a header in the place of those of the same name.

@@ -238,6 +238,9 @@ where
 
     fn accept(&mut self, request: http::Request<h2::RecvStream>, mut respond: server::SendResponse<Bytes>) {
         self.from_client.accepted(respond.stream_id().as_u32());
+        if !head::is_complete(&request) {
+            return respond.send_reset(Reason::PROTOCOL_ERROR);
+        }
         match &self.sender {
             Some(sender) => {
                 self.streams.push(Stream::new(Rc::clone(&self.shared), request, respond, sender.clone()));

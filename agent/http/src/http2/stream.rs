@@ -96,6 +96,8 @@ impl<X: Exchanges> Future for Stream<X> {
                 (_, Half::Over) => return Poll::Ready(()),
                 (Half::Pending, Half::Pending) => return Poll::Pending,
                 _ if matches!((&this.upstream, &this.answer), (Upstream::Done, Answer::Done)) => {
+                    // Unless all has passed, the server did not want the rest.
+                    this.exchange.cut(Cut::Server);
                     return Poll::Ready(());
                 }
                 _ => {}
@@ -273,10 +275,6 @@ impl<X: Exchanges> Stream<X> {
     /// The server has reset its stream. It may have answered before (RFC 9113 section 8.1).
     fn server_wants_no_more(&mut self) -> Half {
         self.upstream = Upstream::Done;
-        if matches!(self.answer, Answer::Done) {
-            self.exchange.cut(Cut::Server);
-            return Half::Over;
-        }
         Half::Progress
     }
 
