@@ -49,7 +49,7 @@ with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
     file.flush()
     bq("load", "--source_format=CSV", f"{DATASET}.item", file.name)
 called("bigquery.jobs.insert", op="load")
-called("upload", op="upload")
+called("bigquery.jobs.insert", op="upload")
 
 text = mark("count", f"SELECT count(*) AS n FROM {DATASET}.item")
 assert int(json.loads(query(text))[0]["n"]) >= 999, query(text)

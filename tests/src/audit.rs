@@ -142,11 +142,11 @@ impl Seen {
         })
     }
 
-    /// Verb and path of an HTTP request.
+    /// Verb and path of an HTTP request that no decoder knows more about.
     #[must_use]
     pub fn request(&self) -> String {
-        let part = |name| self.attribute(name).unwrap_or_default();
-        format!("{} {}", part("http_method"), part("http_path"))
+        let line = String::from_utf8_lossy(&self.statement);
+        line.split('?').next().unwrap_or_default().to_owned()
     }
 
     /// Value of an attribute, as text.

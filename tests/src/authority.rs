@@ -1,11 +1,20 @@
-//! The authority that a node agent is given, as an issuer on a cluster would make it, and the trust that goes
-//! with it into pods.
+//! The authority that a node agent is given, made as an issuer on a cluster would make it, and the trust that
+//! goes with it into pods: constrained roots in the bundle, intermediates of the node's with the same
+//! constraints, never in the bundle.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, CidrSubnet, DnType, GeneralSubtree, IsCa, KeyPair,
+    KeyUsagePurpose, NameConstraints,
+};
 
-use crate::{google::Root, trust::Trust};
+use crate::{google::Root, network::DATABASE_NAME, trust::Trust};
 
 /// What is given to an agent and to pods.
 #[derive(Debug)]
@@ -19,10 +28,78 @@ pub struct Given {
 /// Makes it in a folder. `upstream` is the root that only the agent trusts.
 pub fn create(folder: &Path, upstream: &Root) -> Result<Given> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let apis = NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName("googleapis.com".into())],
+        excluded_subtrees: vec![range("0.0.0.0", 0)?, range("::", 0)?],
+    };
+    let databases = NameConstraints {
+        permitted_subtrees: vec![
+            GeneralSubtree::DnsName(DATABASE_NAME.into()),
+            range("10.0.0.0", 8)?,
+            range("fd00::", 8)?,
+        ],
+        excluded_subtrees: Vec::new(),
+    };
+    let classes = [class(folder, "apis", apis)?, class(folder, "databases", databases)?];
     let bundle = folder.join("bundle.pem");
+    // The image's own roots, as far as the lab has any, do not belong to them: nothing in the lab is signed by
+    // a root that pods trust, so that whatever works for them works through the agent.
+    fs::write(&bundle, classes.iter().map(|class| class.root_pem.as_str()).collect::<String>())?;
+    let roots: Vec<_> = classes.iter().map(|class| class.root.display().to_string()).collect();
+    let intermediates: Vec<_> = classes
+        .iter()
+        .map(|class| format!("{{certificate: {}, key: {}}}", class.certificate.display(), class.key.display()))
+        .collect();
     let configuration = format!(
-        "tls: {{authority: {{}}, upstreamRoots: {{system: true, files: [{}]}}, names: [db.vpc.internal]}}\n",
-        upstream.certificate().display()
+        "\
+tls:
+  authority: {{roots: [{}], intermediates: [{}]}}
+  upstreamRoots: {{system: true, files: [{}]}}
+  stateFile: {}
+",
+        roots.join(", "),
+        intermediates.join(", "),
+        upstream.certificate().display(),
+        folder.join("refusals").display(),
     );
     Ok(Given { configuration, trust: Trust::new(bundle, None) })
+}
+
+struct Class {
+    root_pem: String,
+    root: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+fn class(folder: &Path, name: &str, constraints: NameConstraints) -> Result<Class> {
+    let root = CertifiedIssuer::self_signed(params(name, "root", 1, &constraints), KeyPair::generate()?)?;
+    let key = KeyPair::generate()?;
+    let certificate = params(name, "intermediate", 0, &constraints).signed_by(&key, &root)?;
+    let path = |end: &str| folder.join(format!("{name}{end}"));
+    let class = Class {
+        root_pem: root.pem(),
+        root: path("-root.pem"),
+        certificate: path(".pem"),
+        key: path(".key"),
+    };
+    fs::write(&class.root, &class.root_pem)?;
+    fs::write(&class.certificate, certificate.pem())?;
+    fs::write(&class.key, key.serialize_pem())?;
+    Ok(class)
+}
+
+fn params(class: &str, role: &str, depth: u8, constraints: &NameConstraints) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, format!("Lab's {role} for {class}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(depth));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.name_constraints = Some(constraints.clone());
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn range(address: &str, length: u8) -> Result<GeneralSubtree> {
+    let address: IpAddr = address.parse()?;
+    Ok(GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(address, length)))
 }

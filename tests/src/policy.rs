@@ -1,8 +1,9 @@
 //! The lab's policy: what is decided stands in the statement.
 //!
-//! `lab:deny` is denied; `lab:hold=SECONDS` is held so long unless it is answered before. A held
-//! statement shows as the file `held/ID` in the control folder, and is answered by the file
-//! `answers/ID` that says `allow` or `deny`.
+//! `lab:deny` is denied; `lab:hold=SECONDS` is held so long unless it is answered before; with
+//! `lab:replace` the header `x-lab-replaced` is replaced. A held statement shows as the file `held/ID` in the
+//! control folder, and is answered by the file `answers/ID` that says `allow` or `deny`. Where a command has
+//! no statement, it may stand in the name of its resource or in a header that is recorded.
 
 use std::{
     collections::HashMap,
@@ -14,9 +15,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use http::{HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 use verbatim_api::v1::PolicyMode;
 use verbatim_proxy::seam::{Grounds, HoldAnswer, Policy, Question, Verdict};
+use verbatim_wire::seam::Command;
 
 use crate::did;
 
@@ -60,14 +63,23 @@ impl LabPolicy {
 
 impl Policy for LabPolicy {
     fn decide(&self, question: &Question<'_>) -> Verdict {
-        let texts = || question.commands.iter().map(|command| command.statement.bytes.as_slice());
-        if texts().any(|text| find(text, b"lab:deny").is_some()) {
+        let texts: Vec<Vec<u8>> = question.commands.iter().map(said).collect();
+        if texts.iter().any(|text| find(text, b"lab:deny").is_some()) {
             return Verdict::Deny(Grounds {
                 policies: vec!["lab-deny".into()],
                 reason: "the lab says no".into(),
             });
         }
-        let Some((text, seconds)) = texts().find_map(|text| Some((text, hold_seconds(text)?))) else {
+        if texts.iter().any(|text| find(text, b"lab:replace").is_some()) {
+            return Verdict::Replace {
+                grounds: Grounds {
+                    policies: vec!["lab-replace".into()],
+                    reason: "the lab puts in its own".into(),
+                },
+                headers: vec![(HeaderName::from_static("x-lab-replaced"), HeaderValue::from_static("yes"))],
+            };
+        }
+        let Some((text, seconds)) = texts.iter().find_map(|text| Some((text, hold_seconds(text)?))) else {
             return Verdict::Allow(Grounds::default());
         };
         let (sender, answer) = oneshot::channel();
@@ -91,6 +103,17 @@ impl Policy for LabPolicy {
     fn mode(&self) -> PolicyMode {
         PolicyMode::Enforce
     }
+}
+
+/// All that a command says.
+fn said(command: &Command) -> Vec<u8> {
+    let mut text = command.statement.bytes.clone();
+    let attributes = command.attributes.iter().map(|(_, value)| value.as_slice());
+    for more in [command.resource.as_bytes()].into_iter().chain(attributes) {
+        text.push(b' ');
+        text.extend_from_slice(more);
+    }
+    text
 }
 
 fn find(text: &[u8], words: &[u8]) -> Option<usize> {

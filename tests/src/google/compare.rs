@@ -21,7 +21,7 @@ pub fn compare(
     let mut counts: BTreeMap<Key, (usize, usize)> = BTreeMap::new();
     let mut differences = Vec::new();
     for one in seen.iter().filter(|one| http(one) && one.status != Status::NotForwarded) {
-        let what = if one.method.is_empty() { one.request() } else { one.method.clone() };
+        let what = if one.method.starts_with("bigquery.") { one.method.clone() } else { one.request() };
         counts.entry((one.principal.clone(), what, one.http_status)).or_default().0 += 1;
     }
     for one in requests {
@@ -56,7 +56,7 @@ pub fn calls(called: &[Call], principal: &str, seen: &[Seen]) -> Result<(), Diff
     for call in called {
         let name = |known: &str, prefix: &str| known.trim_start_matches(prefix).to_lowercase();
         let fits = |one: &&Seen| {
-            (one.method == call.call || call.call == "upload" && one.operation == Operation::Upload)
+            one.method == call.call
                 && call
                     .op
                     .as_ref()

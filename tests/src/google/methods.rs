@@ -55,7 +55,8 @@ pub fn method(verb: &str, path: &str) -> Option<&'static str> {
         ("DELETE", "/*/datasets/*/models/*", "bigquery.models.delete"),
     ];
     if upload && verb == "PUT" {
-        return Some("upload");
+        // A part of what began with this method.
+        return Some("bigquery.jobs.insert");
     }
     table.iter().find(|(other, pattern, _)| *other == verb && is(pattern, rest)).map(|(_, _, name)| *name)
 }
@@ -72,7 +73,7 @@ mod tests {
         assert_eq!(of("GET", "/p/queries/"), None);
         assert_eq!(of("POST", "/p/datasets/d/tables/t/insertAll"), Some("bigquery.tabledata.insertAll"));
         assert_eq!(method("POST", "/upload/bigquery/v2/projects/p/jobs"), Some("bigquery.jobs.insert"));
-        assert_eq!(method("PUT", "/upload/bigquery/v2/projects/p/jobs"), Some("upload"));
+        assert_eq!(method("PUT", "/upload/bigquery/v2/projects/p/jobs"), Some("bigquery.jobs.insert"));
         assert_eq!(method("GET", "/storage/v1/b"), None);
     }
 }
