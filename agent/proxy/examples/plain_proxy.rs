@@ -134,6 +134,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         identities: Arc::new(Nobody(Arc::new(Identity { workload, ..Identity::default() }))),
         policy: Arc::new(ObserveAll),
         observer: Arc::new(Unwatched),
+        tls: None,
     };
     let shards = Shards::start(ProxyConfig::default(), deps, opened.spools)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

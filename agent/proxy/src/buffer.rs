@@ -5,6 +5,7 @@
 use std::cell::RefCell;
 
 use verbatim_wire::seam::Limits;
+use zeroize::Zeroize;
 
 /// Size of a read.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
@@ -99,6 +100,23 @@ impl Buffer {
         if self.start == self.end {
             (self.start, self.fed, self.end) = (0, 0, 0);
         }
+    }
+
+    /// The first `n` bytes are done with and must not stay in memory: they are a credential's.
+    pub(crate) fn wipe(&mut self, n: usize) {
+        let end = (self.start + n).min(self.end);
+        self.store.get_mut(self.start..end).unwrap_or_default().zeroize();
+        self.dispose(n);
+    }
+
+    /// Nothing of it has been given to a decoder: another one begins with it.
+    pub(crate) fn rewind(&mut self) {
+        self.fed = self.start;
+    }
+
+    /// Holds these bytes, outside of the pool.
+    pub(crate) fn holding(bytes: &[u8]) -> Self {
+        Self { store: bytes.to_vec(), start: 0, fed: 0, end: bytes.len() }
     }
 
     /// Whatever is there is done with.

@@ -21,6 +21,8 @@ pub struct ProxyConfig {
     pub linger: Duration,
     /// How long a cancel request waits for the shard that holds its target; then it goes upstream.
     pub cancel_timeout: Duration,
+    /// How long a TLS handshake may take, on either leg.
+    pub handshake_timeout: Duration,
     /// Limits of connections of HTTP.
     pub http: HttpConfig,
 }
@@ -34,6 +36,7 @@ impl Default for ProxyConfig {
             keepalive: Duration::from_secs(60),
             linger: Duration::from_secs(5),
             cancel_timeout: Duration::from_secs(2),
+            handshake_timeout: Duration::from_secs(30),
             http: HttpConfig::default(),
         }
     }

@@ -21,6 +21,8 @@ mod chain;
 mod close;
 mod http;
 
+/// Remarks kept of a connection.
+const REMARKS: usize = 8;
 /// How long a connection that was killed waits for room until its records are left to the successor.
 const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -67,6 +69,8 @@ pub(crate) struct Journal<R> {
     opened_wall: u64,
     commands: u64,
     undecoded: Option<v1::OpaqueReason>,
+    /// For the closing record, beside what its end says.
+    remarks: Vec<String>,
     /// What only connections of HTTP have; nothing is allocated for others.
     http: http::Seen,
     /// Bytes forwarded, [to the server, to the workload].
@@ -92,6 +96,7 @@ impl<R: Records> Journal<R> {
             opened_wall: clock::wall_nanos(),
             commands: 0,
             undecoded: None,
+            remarks: Vec::new(),
             http: http::Seen::default(),
             bytes: [0; 2],
         }
@@ -146,6 +151,13 @@ impl<R: Records> Journal<R> {
         self.undecoded = Some(reason);
         self.counters.spliced(reason);
         Ok(())
+    }
+
+    /// Something to be said about the connection when it ends: one line.
+    pub(crate) fn remark(&mut self, what: String) {
+        if self.remarks.len() < REMARKS {
+            self.remarks.push(what);
+        }
     }
 
     /// Whether the connection passes undecoded because it is encrypted from here on.

@@ -1,18 +1,16 @@
-//! The two sockets of a connection, and how an end or a reset of one is carried over to the other.
+//! The two ends of a connection, and how an end or a reset of one is carried over to the other.
 
-use std::{
-    io,
-    pin::Pin,
-    task::{Context, Poll, ready},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
-    net::TcpStream,
-};
+use tokio::net::TcpStream;
 use verbatim_wire::seam::Direction;
+
+mod leg;
+mod tls;
+
+pub(crate) use leg::Leg;
+pub(crate) use tls::{TlsLeg, Watch};
 
 /// Both directions, in the order in which the relay serves them.
 pub(crate) const BOTH: [Direction; 2] = [Direction::ToServer, Direction::ToClient];
@@ -50,10 +48,22 @@ pub(crate) const fn source(direction: Direction) -> Side {
 /// How a direction's input ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// FIN.
+    /// FIN; of TLS, its own end.
     Fin,
-    /// RST, or a time-out of the kernel's.
+    /// FIN without TLS's own end: somebody may have cut it off.
+    Truncated,
+    /// RST, a time-out of the kernel's, a broken rule of TLS.
     Reset,
+}
+
+impl Ended {
+    /// From what a read said.
+    pub(crate) fn by(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Truncated,
+            _ => Self::Reset,
+        }
+    }
 }
 
 /// How a connection ended.
@@ -63,6 +73,8 @@ pub(crate) enum End {
     Closed,
     /// One side reset it.
     Reset(Side),
+    /// One side went away in the middle, or broke the protocol; carries what happened.
+    Broken(Side, String),
     /// We ended it because a command under way was refused.
     Refused,
     /// Drain: the deadline has passed.
@@ -75,53 +87,55 @@ pub(crate) enum End {
     Stuck(&'static str),
     /// A record cannot be written although there is room; carries why.
     Unrecordable(String),
+    /// TLS did not come about, or was refused; carries why.
+    Tls(String),
 }
 
-/// The sockets.
+/// Both ends.
 pub(crate) struct Legs {
-    pub(crate) client: TcpStream,
+    /// `None` only while somebody else has it.
+    pub(crate) client: Option<Leg>,
     /// `None` before the dial, and after a refusal that closed it.
-    pub(crate) server: Option<TcpStream>,
+    pub(crate) server: Option<Leg>,
 }
 
 impl Legs {
-    pub(crate) fn side(&mut self, side: Side) -> Option<&mut TcpStream> {
+    pub(crate) fn side(&mut self, side: Side) -> Option<&mut Leg> {
         match side {
-            Side::Client => Some(&mut self.client),
+            Side::Client => self.client.as_mut(),
             Side::Server => self.server.as_mut(),
         }
     }
 
     /// Where a direction's input comes from.
-    pub(crate) fn from(&mut self, direction: Direction) -> Option<&mut TcpStream> {
+    pub(crate) fn from(&mut self, direction: Direction) -> Option<&mut Leg> {
         self.side(source(direction))
     }
 
     /// Where a direction's output goes.
-    pub(crate) fn to(&mut self, direction: Direction) -> Option<&mut TcpStream> {
+    pub(crate) fn to(&mut self, direction: Direction) -> Option<&mut Leg> {
         self.side(source(opposite(direction)))
     }
 
     /// Resets the server's leg: what is under way there is not to be completed.
     pub(crate) fn abort_server(&mut self) {
         if let Some(server) = self.server.take() {
-            reset(&server);
+            reset(server.socket());
         }
     }
 
     /// Closes both legs the way the connection ended.
     pub(crate) fn close(self, end: &End) {
         match end {
-            End::Closed | End::Refused => {}
+            End::Closed | End::Refused | End::Broken(..) | End::Tls(_) => {}
             End::Reset(_)
             | End::Killed
             | End::DialFailed(_)
             | End::Panicked(_)
             | End::Stuck(_)
             | End::Unrecordable(_) => {
-                reset(&self.client);
-                if let Some(server) = &self.server {
-                    reset(server);
+                for leg in self.client.iter().chain(&self.server) {
+                    reset(leg.socket());
                 }
             }
         }
@@ -145,56 +159,5 @@ pub(crate) fn prepare(stream: &TcpStream, keepalive: Duration) {
     if let Err(error) = set {
         // The peer may have reset it already; reading will tell.
         tracing::debug!(%error, "socket options not set");
-    }
-}
-
-/// Reads as much as there is, at most the slice; 0 is the end.
-pub(crate) fn poll_read(
-    stream: &mut TcpStream,
-    space: &mut [u8],
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let mut space = ReadBuf::new(space);
-    ready!(Pin::new(stream).poll_read(cx, &mut space))?;
-    Poll::Ready(Ok(space.filled().len()))
-}
-
-pub(crate) fn poll_write(
-    stream: &mut TcpStream,
-    bytes: &[u8],
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    Pin::new(stream).poll_write(cx, bytes)
-}
-
-/// Sends FIN. A peer that is gone already is noticed by the other direction.
-pub(crate) fn shut(stream: &mut TcpStream, cx: &mut Context<'_>) {
-    if let Poll::Ready(Err(error)) = Pin::new(stream).poll_shutdown(cx) {
-        tracing::debug!(%error, "cannot shut down");
-    }
-}
-
-/// Whether the peer has closed or reset, seen past bytes that nobody reads now. Afterwards the socket's
-/// readiness is unknown: the next read must be [`read_regardless`].
-pub(crate) fn peer_has_gone(stream: &TcpStream, cx: &mut Context<'_>) -> bool {
-    for _ in 0..2 {
-        if stream.poll_read_ready(cx).is_pending() {
-            return false;
-        }
-        // Clears "readable"; "closed" stays, and makes the second look ready again.
-        let cleared: io::Result<()> =
-            stream.try_io(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
-        drop(cleared);
-    }
-    stream.poll_read_ready(cx).is_ready()
-}
-
-/// Reads without asking for readiness first.
-pub(crate) fn read_regardless(stream: &TcpStream, space: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match io::Read::read(&mut &*SockRef::from(stream), space) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            read => return read,
-        }
     }
 }

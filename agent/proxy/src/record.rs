@@ -15,8 +15,8 @@ use crate::{
 
 mod convert;
 
-pub(crate) use convert::{opaque_reason, operation, status};
 use convert::{attributes, finding, parameter, server_message, statement, transaction};
+pub(crate) use convert::{opaque_reason, operation, status};
 
 /// Session parameters kept for the connection's closing record.
 const ATTRIBUTES: usize = 32;
@@ -36,6 +36,8 @@ pub(crate) struct Facts {
     pub(crate) flow_id: Vec<u8>,
     pub(crate) workload: v1::Workload,
     pub(crate) target: v1::Target,
+    /// What was agreed on in TLS, where we end it.
+    pub(crate) tls: Option<v1::Tls>,
     attributes: Vec<v1::Attribute>,
 }
 
@@ -63,6 +65,7 @@ impl Facts {
             flow_id: Vec::new(),
             workload,
             target,
+            tls: None,
             attributes: Vec::new(),
         }
     }
@@ -156,6 +159,7 @@ impl Facts {
             client: Some(self.client.clone()),
             attributes: self.attributes.iter().chain(&closing.attributes).cloned().collect(),
             note: closing.note.clone(),
+            tls: self.tls.clone(),
             ..v1::Content::default()
         };
         Draft { envelope, content: Some(content) }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::time::Sleep;
-use verbatim_wire::seam::{CommandId, Decoder, Direction, Edit, Event, Sink};
+use verbatim_wire::seam::{CommandId, Decoder, Direction, Edit, Event, Sink, Upgrade};
 
 use crate::{
     Records,
@@ -44,6 +44,8 @@ pub(crate) enum Relayed {
     Ended(End),
     /// Nothing is decoded any more: what was read and not written yet, for the splice.
     Opaque([Input; 2]),
+    /// Legs become TLS: what was read and belongs to whoever goes on.
+    Upgraded(Upgrade, [Input; 2]),
 }
 
 /// One decoded connection.
@@ -65,6 +67,8 @@ pub(crate) struct Relay<'a, R> {
     cancel_request: Option<CancelKey>,
     /// Whose refusal the injected bytes belong to.
     last_refused: Option<CommandId>,
+    /// The decoder has said its last word.
+    upgrade: Option<Upgrade>,
     keys: Keys,
     /// We have closed the server's leg; until when the client is still read.
     lingering: Option<Pin<Box<Sleep>>>,
@@ -127,6 +131,7 @@ impl<'a, R: Records> Relay<'a, R> {
             room: None,
             cancel_request: None,
             last_refused: None,
+            upgrade: None,
             keys: Keys { registry: Arc::clone(&shard.registry), connection, keys: Vec::new() },
             lingering: None,
         }
@@ -134,10 +139,17 @@ impl<'a, R: Records> Relay<'a, R> {
 
     /// Carries both directions until one of the ends of a connection, or until nothing is decoded.
     pub(crate) async fn run(mut self, legs: &mut Legs, journal: &mut Journal<R>) -> Relayed {
+        for (way, before) in self.ways.iter_mut().zip(journal.bytes) {
+            way.bytes = before;
+        }
         let end = poll_fn(|cx| self.poll(legs, journal, cx)).await;
         journal.bytes = [self.ways[0].bytes, self.ways[1].bytes];
         let Some(end) = end else {
-            return Relayed::Opaque(self.ways.map(|way| Input { buffer: way.buffer, ended: way.ended }));
+            let inputs = self.ways.map(|way| Input { buffer: way.buffer, ended: way.ended });
+            return match self.upgrade {
+                Some(upgrade) => Relayed::Upgraded(upgrade, inputs),
+                None => Relayed::Opaque(inputs),
+            };
         };
         // Best effort: what the decoder still knows of the commands in flight is better than "unknown".
         for direction in BOTH {
@@ -160,6 +172,9 @@ impl<'a, R: Records> Relay<'a, R> {
         loop {
             if let Err(end) = ready!(self.poll_record(journal, cx)) {
                 return Poll::Ready(Some(end));
+            }
+            if self.upgrade.is_some() {
+                return self.poll_written(legs, cx).map(|()| None);
             }
             if self.poll_gate(journal, cx) || self.feed() {
                 continue;
@@ -185,6 +200,18 @@ impl<'a, R: Records> Relay<'a, R> {
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Whether everything that the decoder has disposed of is gone.
+    fn poll_written(&mut self, legs: &mut Legs, cx: &mut Context<'_>) -> Poll<()> {
+        for direction in BOTH {
+            self.poll_write(direction, legs, cx);
+            let blocked = self.scripts[at(direction)].step().is_some();
+            if blocked || legs.to(direction).is_some_and(|to| to.poll_flushed(cx).is_pending()) {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
     }
 
     fn may_splice(&self) -> bool {

@@ -13,6 +13,10 @@ use tokio::sync::oneshot;
 use verbatim_api::v1;
 use verbatim_wire::seam::Command;
 
+mod trust;
+
+pub use trust::{Termination, Tls, Trust};
+
 /// One steered TCP connection as the kernel saw its connect().
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flow {

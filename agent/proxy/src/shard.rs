@@ -30,6 +30,7 @@ use crate::{
     connection,
     control::Control,
     guard::CatchPanic,
+    known::Known,
     splicing::Pipes,
     stats::{Counters, add},
 };
@@ -54,6 +55,7 @@ pub(crate) struct Parts {
     pub(crate) protocols: Arc<dyn Protocols>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) chains: Arc<Chains>,
+    pub(crate) known: Arc<Known>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) messages: mpsc::Receiver<Message>,
 }
@@ -68,9 +70,10 @@ pub(crate) struct Shard<R> {
     /// Decodes messages of HTTP.
     pub(crate) decoders: Option<Arc<dyn Messages>>,
     pub(crate) chains: Arc<Chains>,
+    pub(crate) known: Arc<Known>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) spool: Rc<R>,
-    pub(crate) pool: Pool,
+    pub(crate) pool: Rc<Pool>,
     pub(crate) pipes: Pipes,
     pub(crate) clients: Clients,
     connections: RefCell<HashMap<u64, Rc<Control>>>,
@@ -116,7 +119,7 @@ async fn serve<R: Records>(parts: Parts, spool: Rc<R>) -> Done {
     let mut messages = parts.messages;
     let shard = Rc::new(Shard {
         index: parts.index,
-        pool: Pool::new(&parts.config.limits),
+        pool: Rc::new(Pool::new(&parts.config.limits)),
         pipes: Pipes::default(),
         clients: Clients::default(),
         config: parts.config,
@@ -125,6 +128,7 @@ async fn serve<R: Records>(parts: Parts, spool: Rc<R>) -> Done {
         protocols: parts.protocols,
         registry: parts.registry,
         chains: parts.chains,
+        known: parts.known,
         counters: parts.counters,
         spool,
         connections: RefCell::default(),

@@ -15,7 +15,8 @@ use crate::{
     Builtin, Protocols, ProxyConfig, Records, Stats,
     cancel::Registry,
     chains::Chains,
-    seam::{Dialer, Flows, Identities, Observer, Policy},
+    known::Known,
+    seam::{Dialer, Flows, Identities, Observer, Policy, Tls},
     shard::{self, Message},
     stats::Counters,
 };
@@ -36,6 +37,8 @@ pub struct Deps {
     pub policy: Arc<dyn Policy>,
     /// Watches.
     pub observer: Arc<dyn Observer>,
+    /// Ends TLS; `None`: all of it passes as it is.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// Why something could not be done with the shards.
@@ -108,6 +111,7 @@ impl Shards {
         let channels: Vec<_> = spools.iter().map(|_| mpsc::channel(MESSAGES)).collect();
         let registry = Registry::new(channels.iter().map(|(sender, _)| sender.downgrade()).collect());
         let chains = Arc::new(Chains::default());
+        let known = Arc::new(Known::default());
         let mut shards = Vec::with_capacity(spools.len());
         for (index, (spool, (sender, receiver))) in spools.into_iter().zip(channels).enumerate() {
             let counters = Arc::new(Counters::default());
@@ -118,6 +122,7 @@ impl Shards {
                 protocols: Arc::clone(&protocols),
                 registry: Arc::clone(&registry),
                 chains: Arc::clone(&chains),
+                known: Arc::clone(&known),
                 counters: Arc::clone(&counters),
                 messages: receiver,
             };

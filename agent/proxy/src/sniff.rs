@@ -2,13 +2,8 @@
 //!
 //! A connection that says nothing is left in peace for as long as it likes.
 
-use std::{
-    future::poll_fn,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{future::poll_fn, task::Poll};
 
-use tokio::{io::ReadBuf, net::TcpStream};
 use verbatim_api::v1;
 
 use crate::{
@@ -16,7 +11,7 @@ use crate::{
     buffer::{Buffer, Pool},
     control::Control,
     guard::catch,
-    legs::{End, Ended, Legs, poll_read},
+    legs::{End, Ended, Legs},
     protocols::Detected,
 };
 
@@ -51,7 +46,8 @@ pub(crate) async fn sniff(
             let Some(space) = first.buffer.space(pool) else {
                 return Poll::Ready(Ok(unknown(v1::OpaqueReason::UnknownProtocol)));
             };
-            match poll_read(&mut legs.client, space, cx) {
+            let Some(client) = legs.client.as_mut() else { break };
+            match client.poll_take(space, cx) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => first.ended = Some(Ended::Fin),
                 Poll::Ready(Ok(n)) => {
@@ -62,7 +58,7 @@ pub(crate) async fn sniff(
                         Err(panicked) => return Poll::Ready(Err(End::Panicked(panicked.0))),
                     }
                 }
-                Poll::Ready(Err(_reset)) => first.ended = Some(Ended::Reset),
+                Poll::Ready(Err(error)) => first.ended = Some(Ended::by(&error)),
             }
         }
         let silent = first.buffer.is_empty();
@@ -72,7 +68,7 @@ pub(crate) async fn sniff(
             return Poll::Ready(Ok(unknown(reason)));
         }
         let Some(server) = legs.server.as_mut() else { return Poll::Pending };
-        match poll_peek(server, cx) {
+        match server.poll_peek(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(true) => Poll::Ready(Ok(unknown(v1::OpaqueReason::ServerFirst))),
             Poll::Ready(false) if silent => Poll::Ready(Ok(unknown(v1::OpaqueReason::Silent))),
@@ -80,12 +76,6 @@ pub(crate) async fn sniff(
         }
     })
     .await
-}
-
-/// Whether the server has sent something; `false` when it closed or reset.
-fn poll_peek(server: &mut TcpStream, cx: &mut Context<'_>) -> Poll<bool> {
-    let mut byte = [0];
-    Pin::new(server).poll_peek(cx, &mut ReadBuf::new(&mut byte)).map(|peeked| matches!(peeked, Ok(1..)))
 }
 
 fn unknown(reason: v1::OpaqueReason) -> Detected {

@@ -1,13 +1,18 @@
-//! Carries a connection that nobody decodes: inside the kernel, counted both ways.
+//! Carries a connection that nobody decodes: inside the kernel, or, where a leg is TLS, through the shard's
+//! buffers. Counted both ways.
 
 use std::{
     cell::RefCell,
     future::poll_fn,
     io,
+    pin::Pin,
     task::{Context, Poll},
 };
 
-use tokio::{io::Interest, net::TcpStream};
+use tokio::{
+    io::{AsyncWrite, Interest},
+    net::TcpStream,
+};
 use verbatim_sys::splice::Pipe;
 use verbatim_wire::seam::Direction;
 
@@ -15,7 +20,7 @@ use crate::{
     Records,
     buffer::{Buffer, Pool},
     control::Control,
-    legs::{BOTH, End, Ended, Legs, at, opposite, poll_write, shut, source},
+    legs::{BOTH, End, Ended, Leg, Legs, at, opposite, source},
     shard::Shard,
 };
 
@@ -83,14 +88,21 @@ pub(crate) async fn run<R: Records>(
             let mut moved = false;
             for direction in BOTH {
                 let way = &mut ways[at(direction)];
-                let Legs { client, server: Some(server) } = &mut *legs else {
+                let Legs { client: Some(client), server: Some(server) } = &mut *legs else {
                     return Poll::Ready(End::Closed);
                 };
                 let (from, to) = match direction {
                     Direction::ToServer => (client, server),
                     Direction::ToClient => (server, client),
                 };
-                match way.carry(from, to, &shard.pool, &shard.pipes, &mut bytes[at(direction)], cx) {
+                let bytes = &mut bytes[at(direction)];
+                let carried = match (from, to) {
+                    (Leg::Plain(from), Leg::Plain(to)) => {
+                        way.carry(from, to, &shard.pool, &shard.pipes, bytes, cx)
+                    }
+                    (from, to) => Ok(way.copy(from, to, &shard.pool, bytes, cx)),
+                };
+                match carried {
                     Ok(progress) => moved |= progress,
                     Err(error) => return Poll::Ready(End::Panicked(format!("no pipe: {error}"))),
                 }
@@ -138,7 +150,9 @@ impl Way {
             self.before.release(pool);
             if self.ended.is_some() {
                 if !self.shut && self.ended == Some(Ended::Fin) {
-                    shut(to, cx);
+                    if let Poll::Ready(Err(error)) = Pin::new(&mut *to).poll_shutdown(cx) {
+                        tracing::debug!(%error, "cannot shut down");
+                    }
                     self.shut = true;
                     moved = true;
                 }
@@ -155,10 +169,62 @@ impl Way {
         }
     }
 
-    /// Writes what was read. `false`: the destination takes no more now.
-    fn flush(&mut self, to: &mut TcpStream, bytes: &mut u64, moved: &mut bool, cx: &mut Context<'_>) -> bool {
+    /// As [`Way::carry`], through memory.
+    fn copy(
+        &mut self,
+        from: &mut Leg,
+        to: &mut Leg,
+        pool: &Pool,
+        bytes: &mut u64,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let mut moved = false;
+        loop {
+            if !self.dead && to.poll_flushed(cx).is_pending() {
+                return moved;
+            }
+            if !self.flush_before(|before| to.poll_put(before, cx), bytes, &mut moved) {
+                return moved;
+            }
+            if self.dead {
+                self.before.clear();
+            }
+            if let Some(ended) = self.ended {
+                self.before.release(pool);
+                let open = !self.shut && ended != Ended::Reset;
+                if open && to.poll_shut(ended == Ended::Fin, cx).is_ready() {
+                    self.shut = true;
+                    moved = true;
+                }
+                return moved;
+            }
+            if from.poll_read_ready(cx).is_pending() {
+                self.before.release(pool);
+                return moved;
+            }
+            let Some(space) = self.before.space(pool) else { return moved };
+            match from.poll_take(space, cx) {
+                Poll::Pending => {
+                    self.before.release(pool);
+                    return moved;
+                }
+                Poll::Ready(Ok(0)) => self.ended = Some(Ended::Fin),
+                Poll::Ready(Ok(n)) => self.before.filled(n),
+                Poll::Ready(Err(error)) => self.ended = Some(Ended::by(&error)),
+            }
+            moved = true;
+        }
+    }
+
+    /// Writes what is in memory. `false`: the destination takes no more now.
+    fn flush_before(
+        &mut self,
+        mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>,
+        bytes: &mut u64,
+        moved: &mut bool,
+    ) -> bool {
         while !self.dead && !self.before.is_empty() {
-            match poll_write(to, self.before.all(), cx) {
+            match write(self.before.all()) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(n)) => {
                     self.before.dispose(n);
@@ -167,6 +233,14 @@ impl Way {
                 }
                 Poll::Ready(Err(_gone)) => self.dead = true,
             }
+        }
+        true
+    }
+
+    /// Writes what was read. `false`: the destination takes no more now.
+    fn flush(&mut self, to: &mut TcpStream, bytes: &mut u64, moved: &mut bool, cx: &mut Context<'_>) -> bool {
+        if !self.flush_before(|before| Pin::new(&mut *to).poll_write(cx, before), bytes, moved) {
+            return false;
         }
         while let Some(pipe) = self.pipe.as_ref().filter(|_| !self.dead && self.in_pipe > 0) {
             match to.poll_write_ready(cx) {

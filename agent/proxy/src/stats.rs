@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use verbatim_api::v1::OpaqueReason;
 
 /// Number of values of [`OpaqueReason`], from 0 without a hole.
-const REASONS: usize = 16;
+const REASONS: usize = 32;
 
 /// Connections that passed undecoded, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -112,6 +112,7 @@ impl Worker {
             identities: seams.identities,
             policy: seams.policy,
             observer: seams.observer,
+            tls: None,
         };
         let shards = Arc::new(Shards::start(plan.proxy, deps, opened.spools)?);
         steering.set_destinations(&plan.destinations)?;

@@ -332,9 +332,11 @@ pub struct Encryption {
     pub client: bool,
     /// The server's leg is TLS of ours.
     pub server: Option<ServerTls>,
-    /// Where client and server agree on TLS, it ends with us: [`Event::Upgrade`] instead of
-    /// [`Event::Opaque`]. An encryption that cannot end with us (GSSAPI) is declined in the server's place.
+    /// Where client and server agree on TLS, it may end with us: [`Event::Upgrade`] instead of
+    /// [`Event::Opaque`].
     pub ends_here: bool,
+    /// An encryption that cannot end with us (GSSAPI) is declined in the server's place.
+    pub declines_others: bool,
     /// The server's leg must be TLS before a session starts on it: [`Event::Upgrade`] where it is not.
     pub server_required: bool,
     /// Ask the client for its password at once, where authentication cannot be passed on.

@@ -81,6 +81,7 @@ impl<R: Records> Journal<R> {
             End::Panicked(message) => {
                 (v1::Status::Error, format!("reset because of an error in the node agent: {message}"))
             }
+            End::Tls(why) => (v1::Status::Error, why.clone()),
             End::Stuck(why) => (v1::Status::Error, format!("reset: {why}")),
             End::Unrecordable(why) => (v1::Status::Error, format!("reset, not recordable: {why}")),
         };
@@ -99,9 +100,14 @@ impl<R: Records> Journal<R> {
             duration_nanos: clock::boottime_nanos().saturating_sub(self.opened_boottime),
             bytes_sent,
             bytes_received,
-            note: self.http.note(note),
+            note: self.remarked(self.http.note(note)),
             attributes: self.http.attributes(),
         }
+    }
+
+    fn remarked(&self, note: String) -> String {
+        let notes = [note].into_iter().chain(self.remarks.iter().cloned());
+        notes.filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; ")
     }
 
     /// A line of the live view for what was not decoded.

@@ -104,6 +104,7 @@ impl<R: Records> Relay<'_, R> {
             Entry::Event(Event::Session(fact)) => self.learn(fact.clone(), journal),
             // Only an HTTP exchange begins what others go on with.
             Entry::Event(Event::ChainBegun { .. } | Event::ChainEnded { .. }) => {}
+            Entry::Event(Event::Upgrade(upgrade)) => self.upgrade = Some(*upgrade),
             Entry::Event(Event::Opaque(reason)) => {
                 journal.undecoded(opaque_reason(*reason))?;
                 if self.unit.is_some() {
@@ -148,6 +149,7 @@ impl<R: Records> Relay<'_, R> {
             SessionFact::CancelRequest { process_id, secret } => {
                 self.cancel_request = Some(CancelKey::new(&journal.facts.flow, process_id, secret));
             }
+            SessionFact::BindsChannel => self.shard.known.bound(&journal.facts.flow),
             fact => journal.learn(fact),
         }
     }

@@ -9,10 +9,7 @@ use super::{Collect, Gate, Relay, script::Step};
 use crate::{
     Records,
     buffer::Buffer,
-    legs::{
-        BOTH, End, Ended, Legs, at, opposite, peer_has_gone, poll_read, poll_write, read_regardless, shut,
-        source,
-    },
+    legs::{BOTH, End, Ended, Legs, at, opposite, source},
 };
 
 /// One direction.
@@ -36,7 +33,8 @@ pub(super) struct Way {
 }
 
 impl Way {
-    pub(super) fn begin(buffer: Buffer, ended: Option<Ended>) -> Self {
+    pub(super) fn begin(mut buffer: Buffer, ended: Option<Ended>) -> Self {
+        buffer.rewind();
         Self { buffer, ended, ..Self::default() }
     }
 }
@@ -95,6 +93,10 @@ impl<R: Records> Relay<'_, R> {
         let script = &mut self.scripts[at(direction)];
         let mut moved = false;
         way.blocked = false;
+        if legs.to(direction).is_some_and(|to| to.poll_flushed(cx).is_pending()) {
+            way.blocked = true;
+            return false;
+        }
         while let Some(step) = script.step() {
             let (bytes, ours) = match step {
                 Step::Close => {
@@ -107,7 +109,8 @@ impl<R: Records> Relay<'_, R> {
                     if n == 0 {
                         break;
                     }
-                    way.buffer.dispose(n);
+                    // It may be a password.
+                    way.buffer.wipe(n);
                     script.done(n);
                     moved = true;
                     continue;
@@ -122,7 +125,7 @@ impl<R: Records> Relay<'_, R> {
                 break;
             }
             let written = match legs.to(direction).filter(|_| !way.dead) {
-                Some(to) => poll_write(to, bytes, cx),
+                Some(to) => to.poll_put(bytes, cx),
                 None => Poll::Ready(Ok(bytes.len())),
             };
             match written {
@@ -150,17 +153,24 @@ impl<R: Records> Relay<'_, R> {
     /// Passes the end of a direction's input on, when everything before it was.
     fn poll_shut(&mut self, direction: Direction, legs: &mut Legs, cx: &mut Context<'_>) -> bool {
         let way = &mut self.ways[at(direction)];
-        if way.blocked || way.shut || !way.finished || way.ended != Some(Ended::Fin) {
+        let clean = match way.ended {
+            Some(Ended::Fin) => true,
+            Some(Ended::Truncated) => false,
+            Some(Ended::Reset) | None => return false,
+        };
+        if way.blocked || way.shut || !way.finished {
             return false;
         }
         // What the decoder did not dispose of was not whole and never will be.
         way.buffer.clear();
         way.buffer.release(&self.shard.pool);
-        way.shut = true;
         let vain = self.ways[at(opposite(direction))].dead;
-        if let Some(to) = legs.to(direction).filter(|_| !vain) {
-            shut(to, cx);
+        if let Some(to) = legs.to(direction).filter(|_| !vain)
+            && to.poll_shut(clean, cx).is_pending()
+        {
+            return false;
         }
+        self.ways[at(direction)].shut = true;
         true
     }
 
@@ -181,7 +191,7 @@ impl<R: Records> Relay<'_, R> {
         cx: &mut Context<'_>,
     ) -> Result<bool, End> {
         let waits = direction == Direction::ToServer && !matches!(self.gate, Gate::Open);
-        let held = matches!(self.gate, Gate::Held { .. });
+        let held = matches!(self.gate, Gate::Held(_));
         let way = &mut self.ways[at(direction)];
         let Some(from) = legs.from(direction) else { return Ok(false) };
         if way.blocked || way.ended.is_some() {
@@ -200,16 +210,16 @@ impl<R: Records> Relay<'_, R> {
                 return Ok(false);
             }
             way.stale = true;
-            let gone = peer_has_gone(from, cx);
+            let gone = from.peer_has_gone(cx);
             if gone {
                 way.ended = Some(Ended::Fin);
             }
             return Ok(gone);
         };
-        let read = match way.stale.then(|| read_regardless(from, space)) {
-            Some(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock => poll_read(from, space, cx),
+        let read = match way.stale.then(|| from.take_regardless(space, cx)) {
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::WouldBlock => from.poll_take(space, cx),
             Some(read) => Poll::Ready(read),
-            None => poll_read(from, space, cx),
+            None => from.poll_take(space, cx),
         };
         match read {
             Poll::Pending => {
@@ -219,7 +229,7 @@ impl<R: Records> Relay<'_, R> {
             }
             Poll::Ready(Ok(0)) => way.ended = Some(Ended::Fin),
             Poll::Ready(Ok(n)) => way.buffer.filled(n),
-            Poll::Ready(Err(_reset)) => way.ended = Some(Ended::Reset),
+            Poll::Ready(Err(error)) => way.ended = Some(Ended::by(&error)),
         }
         Ok(true)
     }

@@ -40,7 +40,7 @@ impl Core {
                 return Ok(false);
             }
             Packet::Ssl => self.push(Owed::Encryption(Encryption::Tls))?,
-            Packet::GssEnc if self.encryption.ends_here => {
+            Packet::GssEnc if self.encryption.declines_others => {
                 self.drop_held(Direction::ToServer, sink);
                 self.insert(Direction::ToClient, b"N".to_vec(), sink);
                 return Ok(false);

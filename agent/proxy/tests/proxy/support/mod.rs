@@ -20,7 +20,7 @@ use verbatim_proxy::{
     Deps, Protocols, ProxyConfig, Shards,
     seam::{
         Dialer, Flow, Flows, Grounds, HoldAnswer, Identities, Identity, Observer, Policy, Question, Summary,
-        Verdict,
+        Tls, Verdict,
     },
 };
 
@@ -140,6 +140,7 @@ pub(crate) struct Options {
     pub(crate) mode: v1::PolicyMode,
     pub deadline: Duration,
     pub protocols: Arc<dyn Protocols>,
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 impl Default for Options {
@@ -150,6 +151,7 @@ impl Default for Options {
             mode: v1::PolicyMode::Enforce,
             deadline: PATIENCE,
             protocols: Arc::new(LineProtocol { limits: config.limits }),
+            tls: None,
             config,
         }
     }
@@ -169,6 +171,7 @@ impl World {
             identities: Arc::new(OneIdentity),
             policy: Arc::clone(&policy) as Arc<dyn Policy>,
             observer: Arc::clone(&seen) as Arc<dyn Observer>,
+            tls: options.tls,
         };
         let spools: Vec<_> = (0..options.shards).map(MemorySpool::new).collect();
         let shards = Shards::start_with(options.config, deps, options.protocols, spools.clone()).unwrap();

@@ -1,0 +1,360 @@
+//! TLS over a socket, as either side of it. Owns the session and what of the socket's bytes it has not taken.
+//!
+//! An idle leg holds no buffer of ours: ciphertext is read 64 KiB at a time into one of the shard's, which goes
+//! back as soon as the session has taken it.
+
+use std::{
+    cell::{Cell, OnceCell},
+    io::{self, IoSlice, Read, Write},
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use rustls::Connection;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use super::leg::read_regardless;
+use crate::buffer::{Buffer, Pool};
+
+/// How the socket's input ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    Open,
+    Fin,
+    Reset,
+}
+
+/// What is to be known of a leg when somebody else has had it.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Why TLS broke: a rule that the peer did not keep, or its alert.
+    failure: OnceCell<rustls::Error>,
+    /// The input ended without TLS's own end.
+    truncated: Cell<bool>,
+    /// The peer has sent something within TLS.
+    spoke: Cell<bool>,
+    /// The socket was reset.
+    reset: Cell<bool>,
+}
+
+impl Watch {
+    /// Why TLS broke, in the form in which an I/O error carries it.
+    pub(crate) fn failure(&self) -> Option<io::Error> {
+        self.failure.get().map(broken)
+    }
+
+    /// Whether the input was cut off: it ended without TLS's own end.
+    pub(crate) fn truncated(&self) -> bool {
+        self.truncated.get()
+    }
+
+    /// Whether the socket was reset.
+    pub(crate) fn reset(&self) -> bool {
+        self.reset.get()
+    }
+
+    /// Whether the peer has sent anything within TLS.
+    pub(crate) fn spoke(&self) -> bool {
+        self.spoke.get()
+    }
+}
+
+fn broken(error: &rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error.clone())
+}
+
+/// One end of a TLS connection.
+pub(crate) struct TlsLeg {
+    socket: TcpStream,
+    session: Connection,
+    pool: Rc<Pool>,
+    /// Read from the socket, not taken by the session.
+    ahead: Buffer,
+    input: Input,
+    watch: Rc<Watch>,
+    /// The socket's readiness was looked past.
+    stale: bool,
+    /// TLS's own end is sent, or is not to be.
+    ending: bool,
+}
+
+impl TlsLeg {
+    /// Before the handshake. `ahead`: what was read of the socket and is the session's.
+    pub(crate) fn new(socket: TcpStream, session: Connection, pool: Rc<Pool>, ahead: Buffer) -> Self {
+        Self {
+            socket,
+            session,
+            pool,
+            ahead,
+            input: Input::Open,
+            watch: Rc::default(),
+            stale: false,
+            ending: false,
+        }
+    }
+
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.socket
+    }
+
+    pub(crate) fn session(&self) -> &Connection {
+        &self.session
+    }
+
+    /// To be asked when the leg is gone.
+    pub(crate) fn watch(&self) -> Rc<Watch> {
+        Rc::clone(&self.watch)
+    }
+
+    fn failed(&self) -> bool {
+        self.watch.failure.get().is_some()
+    }
+
+    /// The first failure is the one that counts.
+    fn fail(&mut self, error: rustls::Error) {
+        self.watch.failure.get_or_init(|| error);
+        self.ahead.clear();
+    }
+
+    /// Goes on with the handshake until it is done and everything of ours is sent. An error of TLS's is inside
+    /// the I/O error; `UnexpectedEof` and `ConnectionReset` say that the peer went away.
+    pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let flushed = self.poll_flush_records(cx);
+            if matches!(flushed, Poll::Ready(Err(_))) {
+                // What the peer said before it went is worth more: an alert.
+                while !self.failed() && self.input == Input::Open {
+                    ready!(self.poll_feed(cx));
+                }
+                return Poll::Ready(Err(self.gone()));
+            }
+            if !self.session.is_handshaking() {
+                return flushed;
+            }
+            ready!(self.poll_feed(cx));
+            if self.failed() || (self.input != Input::Open && self.ahead.is_empty()) {
+                return Poll::Ready(Err(self.gone()));
+            }
+        }
+    }
+
+    fn gone(&self) -> io::Error {
+        self.watch.failure().unwrap_or_else(|| match self.input {
+            Input::Fin => io::ErrorKind::UnexpectedEof.into(),
+            Input::Open | Input::Reset => io::ErrorKind::ConnectionReset.into(),
+        })
+    }
+
+    pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let waits =
+            self.session.reader().into_first_chunk().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
+        let idle = waits && !self.failed() && self.ahead.is_empty() && self.input == Input::Open;
+        if !idle || self.stale {
+            return Poll::Ready(());
+        }
+        self.socket.poll_read_ready(cx).map(drop)
+    }
+
+    pub(crate) fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            let peeked = self.session.reader().into_first_chunk().map(|chunk| !chunk.is_empty());
+            match peeked.map_err(|error| error.kind()) {
+                Ok(there) => return Poll::Ready(there),
+                Err(io::ErrorKind::WouldBlock) if !self.failed() && self.input != Input::Reset => {
+                    ready!(self.poll_feed(cx));
+                }
+                Err(_ended) => return Poll::Ready(false),
+            }
+        }
+    }
+
+    pub(crate) fn poll_take(&mut self, space: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut taken = 0;
+        loop {
+            let rest = space.get_mut(taken..).unwrap_or_default();
+            if rest.is_empty() {
+                return Poll::Ready(Ok(taken));
+            }
+            match self.session.reader().read(rest) {
+                Ok(n) if n > 0 => {
+                    taken += n;
+                    self.watch.spoke.set(true);
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // What was read comes first, the end with the next call.
+                _ if taken > 0 => return Poll::Ready(Ok(taken)),
+                ended => {
+                    self.watch.truncated.set(ended.is_err());
+                    return Poll::Ready(ended);
+                }
+            }
+            if taken > 0 && (self.ahead.is_empty() || self.failed()) {
+                return Poll::Ready(Ok(taken));
+            }
+            if let Some(error) = self.watch.failure() {
+                return Poll::Ready(Err(error));
+            }
+            if self.input == Input::Reset {
+                self.watch.reset.set(true);
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            ready!(self.poll_feed(cx));
+        }
+    }
+
+    pub(crate) fn take_regardless(&mut self, space: &mut [u8], cx: &mut Context<'_>) -> io::Result<usize> {
+        self.stale = true;
+        match self.poll_take(space, cx) {
+            Poll::Ready(taken) => taken,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Gives the session more of what the peer sent. What comes of it is in the session, in `failure` and in
+    /// `input`.
+    fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ahead.is_empty() {
+            ready!(self.poll_read_ahead(cx));
+        }
+        let mut bytes = self.ahead.all();
+        if self.input == Input::Reset && bytes.is_empty() {
+            return Poll::Ready(());
+        }
+        match self.session.read_tls(&mut bytes) {
+            // After TLS's own end nothing more is taken.
+            Ok(0) => self.ahead.clear(),
+            Ok(n) => self.ahead.dispose(n),
+            Err(error) => self.fail(rustls::Error::General(error.to_string())),
+        }
+        if let Err(error) = self.session.process_new_packets() {
+            self.fail(error);
+        }
+        self.ahead.release(&self.pool);
+        if self.session.wants_write() {
+            // An alert, an answer to a key update. What does not go now goes with the next flush.
+            drop(self.poll_flush_records(cx));
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.input != Input::Open {
+            return Poll::Ready(());
+        }
+        let Some(space) = self.ahead.space(&self.pool) else { return Poll::Ready(()) };
+        let read = match self.stale.then(|| read_regardless(&self.socket, space)) {
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll_read(&mut self.socket, space, cx)
+            }
+            Some(read) => Poll::Ready(read),
+            None => poll_read(&mut self.socket, space, cx),
+        };
+        match read {
+            Poll::Pending => {
+                self.stale = false;
+                self.ahead.release(&self.pool);
+                // Makes the session's own buffer small again; it reads nothing.
+                drop(self.session.read_tls(&mut Nothing));
+                return Poll::Pending;
+            }
+            Poll::Ready(Ok(0)) => self.input = Input::Fin,
+            Poll::Ready(Ok(n)) => self.ahead.filled(n),
+            Poll::Ready(Err(_reset)) => self.input = Input::Reset,
+        }
+        Poll::Ready(())
+    }
+
+    pub(crate) fn poll_put(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush_records(cx))?;
+        let written = self.session.writer().write(bytes)?;
+        self.put(written, cx)
+    }
+
+    pub(crate) fn poll_put_vectored(
+        &mut self,
+        parts: &[IoSlice<'_>],
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_flush_records(cx))?;
+        let written = self.session.writer().write_vectored(parts)?;
+        self.put(written, cx)
+    }
+
+    fn put(&mut self, written: usize, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self.poll_flush_records(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => Poll::Ready(Ok(written)),
+        }
+    }
+
+    /// Sends the records that the session has made.
+    pub(crate) fn poll_flush_records(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.session.wants_write() {
+            let mut socket = Outward { socket: &mut self.socket, cx };
+            match self.session.write_tls(&mut socket) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends TLS's own end, if that is clean, and FIN.
+    pub(crate) fn poll_shut(&mut self, clean: bool, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !std::mem::replace(&mut self.ending, true) && clean && !self.failed() {
+            self.session.send_close_notify();
+        }
+        let flushed = ready!(self.poll_flush_records(cx));
+        let shut = ready!(Pin::new(&mut self.socket).poll_shutdown(cx));
+        Poll::Ready(flushed.and(shut))
+    }
+}
+
+fn poll_read(socket: &mut TcpStream, space: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let mut space = ReadBuf::new(space);
+    ready!(Pin::new(socket).poll_read(cx, &mut space))?;
+    Poll::Ready(Ok(space.filled().len()))
+}
+
+/// The socket as what the session writes to.
+struct Outward<'a, 'b> {
+    socket: &'a mut TcpStream,
+    cx: &'a mut Context<'b>,
+}
+
+impl Write for Outward<'_, '_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        not_now(Pin::new(&mut *self.socket).poll_write(self.cx, bytes))
+    }
+
+    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        not_now(Pin::new(&mut *self.socket).poll_write_vectored(self.cx, parts))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn not_now<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
+    match polled {
+        Poll::Ready(done) => done,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+/// Has nothing to read now.
+struct Nothing;
+
+impl Read for Nothing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+}

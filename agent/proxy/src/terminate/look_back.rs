@@ -1,0 +1,71 @@
+//! What only the end of a connection says of its TLS: a client that verified late, a server that wanted a
+//! certificate after all, an end that was cut off.
+
+use verbatim_api::v1;
+use verbatim_tls::{Moment, UpstreamFailure, refusal};
+
+use super::{Inside, insists, refused};
+use crate::{
+    Records,
+    connection::undecoded,
+    control::Control,
+    journal::Journal,
+    legs::{End, Watch},
+    shard::Shard,
+};
+
+impl Inside {
+    /// Records and remembers it.
+    pub(crate) async fn look_back<R: Records>(
+        &self,
+        shard: &Shard<R>,
+        journal: &mut Journal<R>,
+        control: &Control,
+    ) -> Result<(), End> {
+        let Some(tls) = &shard.deps.tls else { return Ok(()) };
+        for (who, watch) in [("workload", &self.client), ("server", &self.server)] {
+            if let Some(failure) = watch.failure() {
+                journal.remark(format!("TLS with the {who} broke: {failure}"));
+            } else if watch.truncated() && watch.spoke() {
+                journal
+                    .remark(format!("the {who}'s TLS ended without close_notify: it may have been cut off"));
+            }
+        }
+        let name = self.server_name.as_deref();
+        if let Some(alert) = self.late_refusal(shard, journal) {
+            refused(tls, name, alert, journal);
+            journal.remark(format!("the client refused our certificate after the handshake: {alert}"));
+            return undecoded(journal, control, v1::OpaqueReason::ClientDoesNotTrustUs).await;
+        }
+        if insisted(&self.server, self.certificate_requested) {
+            insists(tls, name, journal);
+            let what = "the server insists on a client's certificate: the next connection passes as it is";
+            journal.remark(what.to_owned());
+            return undecoded(journal, control, v1::OpaqueReason::ClientCertificateRequired).await;
+        }
+        Ok(())
+    }
+
+    /// A client may verify only after the handshake: its alert then, or that it goes away without a word and
+    /// without TLS's end. The latter counts only as long as no connection of its workload to this destination
+    /// has said anything.
+    fn late_refusal<R: Records>(&self, shard: &Shard<R>, journal: &Journal<R>) -> Option<&'static str> {
+        if self.client.spoke() {
+            return None;
+        }
+        match self.client.failure() {
+            Some(failure) => refusal(&failure, Moment::Established),
+            None => {
+                let gone = self.client.truncated() || self.client.reset();
+                (gone && !shard.known.has_spoken(&journal.facts.flow)).then_some("eof")
+            }
+        }
+    }
+}
+
+fn insisted(server: &Watch, certificate_requested: bool) -> bool {
+    let failure = server.failure().filter(|_| !server.spoke());
+    failure.is_some_and(|failure| {
+        UpstreamFailure::read(&failure, certificate_requested) == UpstreamFailure::ClientCertificateRequired
+    })
+}
