@@ -61,7 +61,8 @@ impl<E: Exchange> Guarded<E> {
 
     /// Ends it here, if it has not ended.
     pub(crate) fn cut(&mut self, cut: Cut) {
-        if !self.cut && !(self.request_ended && self.response_ended) {
+        let over = self.cut || (self.request_ended && self.response_ended);
+        if !over {
             self.cut = true;
             self.exchange.cut(cut);
         }

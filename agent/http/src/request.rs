@@ -74,7 +74,11 @@ impl Request {
 
     /// Bytes that may be sent now and are there.
     pub(crate) fn sendable(&self) -> usize {
-        if self.rest { self.held_bytes } else { self.held_bytes.min(usize::try_from(self.due).unwrap_or(usize::MAX)) }
+        if self.rest {
+            self.held_bytes
+        } else {
+            self.held_bytes.min(usize::try_from(self.due).unwrap_or(usize::MAX))
+        }
     }
 
     /// Takes up to `most` of the bytes that may be sent, one piece as it was read; empty when there are none.

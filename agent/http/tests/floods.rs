@@ -9,8 +9,8 @@ use http::Response;
 use support::{
     Paired,
     frames::{
-        CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, Raw, SETTINGS,
-        WINDOW_UPDATE, field, frame, request,
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, Raw,
+        SETTINGS, WINDOW_UPDATE, field, frame, request,
     },
     run,
 };
@@ -157,7 +157,10 @@ fn a_rapid_reset_ends_the_connection_and_is_told() {
         assert!(recorder.violations.borrow().iter().any(|violation| violation.by_client));
         // Each that was seen has its end, and few were.
         assert!(recorder.count() < 4000, "{}", recorder.count());
-        assert!((0..recorder.count()).all(|index| recorder.seen(index).cut.is_some() || recorder.seen(index).response_ended));
+        assert!(
+            (0..recorder.count())
+                .all(|index| recorder.seen(index).cut.is_some() || recorder.seen(index).response_ended)
+        );
     });
 }
 

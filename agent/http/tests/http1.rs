@@ -36,7 +36,11 @@ async fn write(stream: &mut TcpStream, text: &str) {
 }
 
 /// A server that reads a request up to `end` and answers it, over and over.
-fn answer(mut stream: TcpStream, end: &'static str, answer: &'static str) -> Rc<std::cell::RefCell<Vec<String>>> {
+fn answer(
+    mut stream: TcpStream,
+    end: &'static str,
+    answer: &'static str,
+) -> Rc<std::cell::RefCell<Vec<String>>> {
     let requests = Rc::new(std::cell::RefCell::new(Vec::new()));
     let seen = Rc::clone(&requests);
     spawn_local(async move {
@@ -218,9 +222,15 @@ fn connection_close_closes_both_legs() {
 fn a_client_that_waits_for_100_gets_it() {
     run(async {
         let (_pair, mut client, server) = pair().await;
-        let requests = answer(server, "body", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        let requests = answer(
+            server,
+            "body",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        );
         for path in ["/", "/whole"] {
-            let head = format!("POST {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+            );
             write(&mut client, &head).await;
             assert_eq!(read_until(&mut client, "\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
             write(&mut client, "body").await;
@@ -339,7 +349,8 @@ fn an_answer_before_the_request_is_complete_passes() {
         let head = "POST /pieces HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n";
         write(&mut client, &format!("{head}some")).await;
         read_until(&mut server, "some").await;
-        write(&mut server, "HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno").await;
+        write(&mut server, "HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno")
+            .await;
         let got = read_until(&mut client, "\r\n\r\nno").await;
         assert!(got.starts_with("HTTP/1.1 413 "), "{got}");
         drop((client, server));
@@ -404,7 +415,11 @@ fn a_server_that_closes_an_idle_connection_closes_the_clients() {
 fn an_upgrade_hands_both_streams_back_with_what_was_read() {
     run(async {
         let (pair, mut client, mut server) = pair().await;
-        write(&mut client, "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly").await;
+        write(
+            &mut client,
+            "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly",
+        )
+        .await;
         read_until(&mut server, "\r\n\r\n").await;
         let answer = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
         write(&mut server, &format!("{answer}first")).await;
@@ -428,7 +443,8 @@ fn an_upgrade_that_is_declined_leaves_http() {
         let (pair, mut client, server) = pair().await;
         answer(server, "\r\n\r\n", OK);
         for _ in 0..2 {
-            write(&mut client, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n").await;
+            write(&mut client, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+                .await;
             read_until(&mut client, "\r\n\r\nok").await;
         }
         assert_eq!(pair.recorder.count(), 2);

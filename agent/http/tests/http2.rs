@@ -304,7 +304,8 @@ fn a_denied_request_is_answered_and_never_sent() {
         let mut send = connect(pair.client()).await;
         let answer = post(&mut send, "/deny", "body").await.expect("answer");
         assert_eq!((answer.status(), &answer.body()[..]), (StatusCode::FORBIDDEN, &b"denied"[..]));
-        let (answer, mut stream) = send.send_request(request(Method::POST, "/deny-grpc"), false).expect("sent");
+        let (answer, mut stream) =
+            send.send_request(request(Method::POST, "/deny-grpc"), false).expect("sent");
         stream.send_data("body".into(), true).expect("sent");
         let answer = answer.await.expect("answer");
         assert_eq!(answer.headers().get("grpc-status").expect("status"), "7");
@@ -335,7 +336,8 @@ fn a_request_denied_under_way_is_reset_at_the_server() {
             }
         });
         let mut send = connect(pair.client()).await;
-        let (answer, mut stream) = send.send_request(request(Method::POST, "/deny-late"), false).expect("sent");
+        let (answer, mut stream) =
+            send.send_request(request(Method::POST, "/deny-late"), false).expect("sent");
         stream.send_data("0123456789".into(), false).expect("sent");
         pair.recorder.until(|recorder| recorder.count() == 1 && recorder.seen(0).request.len() == 10).await;
         stream.send_data("and more".into(), false).expect("sent");
@@ -621,7 +623,8 @@ fn a_request_that_is_held_stops_its_client_and_not_its_connection() {
         let mut send = connect(pair.client()).await;
         let mut held = Vec::new();
         for _ in 0..20 {
-            let (answer, mut stream) = send.send_request(request(Method::POST, "/hold"), false).expect("sent");
+            let (answer, mut stream) =
+                send.send_request(request(Method::POST, "/hold"), false).expect("sent");
             stream.reserve_capacity(4 << 20);
             held.push((answer, stream, 0_usize));
         }
@@ -637,7 +640,11 @@ fn a_request_that_is_held_stops_its_client_and_not_its_connection() {
             post(&mut send, "/", "small").await.expect("a sibling's answer");
         }
         let config = HttpConfig::default();
-        let kept: usize = (0..pair.recorder.count()).map(|index| pair.recorder.seen(index)).filter(|seen| seen.uri.ends_with("/hold")).map(|seen| seen.request.len()).sum();
+        let kept: usize = (0..pair.recorder.count())
+            .map(|index| pair.recorder.seen(index))
+            .filter(|seen| seen.uri.ends_with("/hold"))
+            .map(|seen| seen.request.len())
+            .sum();
         assert!(kept >= 20 * config.held_bytes, "{kept} bytes were read");
         assert!(kept <= 20 * (config.held_bytes + (64 << 10)), "{kept} bytes were read");
         let sent: usize = held.iter().map(|(_, _, sent)| sent).sum();

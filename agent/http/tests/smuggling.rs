@@ -44,10 +44,16 @@ async fn send(bytes: &[u8], step: usize) -> Sent {
     }
     let mut got = Vec::new();
     client.read_to_end(&mut got).await.expect("read");
+    drop(client);
     let (_, recorder) = pair.ended().await;
     let server = serving.await.expect("no panic");
     let violations = recorder.violations.borrow().clone();
-    Sent { client: String::from_utf8_lossy(&got).into_owned(), server, violations, exchanges: recorder.count() }
+    Sent {
+        client: String::from_utf8_lossy(&got).into_owned(),
+        server,
+        violations,
+        exchanges: recorder.count(),
+    }
 }
 
 /// Refused with this status, as ambiguous, before anything went on.
@@ -109,7 +115,8 @@ fn transfer_codings_that_are_not_plainly_chunked_are_refused() {
             let request = format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{smuggled}");
             refused(&request, 400, true).await;
         }
-        let request = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n{smuggled}");
+        let request =
+            format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n{smuggled}");
         refused(&request, 501, false).await;
         refused("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, true).await;
     });
@@ -136,7 +143,14 @@ fn requests_with_no_host_or_two_are_refused() {
 #[test]
 fn request_lines_that_are_none_are_refused() {
     run(async {
-        for line in ["GET  / HTTP/1.1", "GET /a b HTTP/1.1", "GET\t/ HTTP/1.1", "GET /", "G(T / HTTP/1.1", "\x16\x03\x01"] {
+        for line in [
+            "GET  / HTTP/1.1",
+            "GET /a b HTTP/1.1",
+            "GET\t/ HTTP/1.1",
+            "GET /",
+            "G(T / HTTP/1.1",
+            "\x16\x03\x01",
+        ] {
             refused(&format!("{line}\r\nHost: a\r\n\r\n"), 400, false).await;
         }
         refused("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505, false).await;
@@ -159,7 +173,8 @@ fn bodies_whose_chunks_do_not_add_up_go_no_further() {
             "0\r\nTransfer-Encoding: chunked\r\n\r\n",
             "0\r\n folded\r\n\r\n",
         ] {
-            let request = format!("POST /whole HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
+            let request =
+                format!("POST /whole HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}");
             for step in [request.len(), 1] {
                 let sent = send(request.as_bytes(), step).await;
                 assert_eq!(sent.server, "", "{chunks:?}");
@@ -265,7 +280,9 @@ fn answers_with_two_lengths_are_told_and_pass_with_one() {
 #[test]
 fn an_answer_that_is_none_is_told_as_the_servers() {
     run(async {
-        for answer in ["nonsense\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"] {
+        for answer in
+            ["nonsense\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"]
+        {
             let mut pair = Paired::new(Version::Http1).await;
             let (mut client, mut server) = (pair.client(), pair.server());
             client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");

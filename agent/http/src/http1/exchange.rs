@@ -20,7 +20,7 @@ use crate::{
     seam::{Cut, Exchanges},
 };
 
-use super::gate::Turn;
+use super::service::Connection;
 
 impl Source for Incoming {
     type Broken = hyper::Error;
@@ -46,6 +46,9 @@ impl Source for Incoming {
     }
 }
 
+/// Why a connection ends when an exchange cannot be recorded.
+pub(super) const UNRECORDED: &str = "the exchange cannot be recorded";
+
 /// Why the request goes no further.
 pub(super) enum Verdict {
     Answer(http::Response<Bytes>),
@@ -56,6 +59,7 @@ pub(super) enum Verdict {
 
 /// The request's half, and the exchange itself.
 pub(super) struct Core<X: Exchanges> {
+    connection: Rc<Connection<X>>,
     pub(super) exchange: Guarded<X::Exchange>,
     pub(super) request: Request,
     pub(super) from_client: Incoming,
@@ -67,8 +71,13 @@ pub(super) struct Core<X: Exchanges> {
 pub(super) type Shared<X> = Rc<RefCell<Core<X>>>;
 
 impl<X: Exchanges> Core<X> {
-    pub(super) fn new(exchange: Guarded<X::Exchange>, request: Request, from_client: Incoming) -> Self {
-        Self { exchange, request, from_client, verdict: None, leave: None }
+    pub(super) fn new(
+        connection: Rc<Connection<X>>,
+        exchange: Guarded<X::Exchange>,
+        from_client: Incoming,
+    ) -> Self {
+        let request = Request::new(connection.held_bytes);
+        Self { connection, exchange, request, from_client, verdict: None, leave: None }
     }
 
     /// Reads and asks once more; whether anything came of it.
@@ -82,13 +91,20 @@ impl<X: Exchanges> Core<X> {
             Poll::Ready(More::Head(headers)) => self.leave = Some(headers),
             Poll::Ready(More::Answer(answer)) => self.verdict = Some(Verdict::Answer(answer)),
             Poll::Ready(More::Reset) => self.verdict = Some(Verdict::Reset),
-            Poll::Ready(More::Broken(error)) => self.verdict = Some(Verdict::Broken(error)),
+            Poll::Ready(More::Broken(error)) => {
+                let broken = self.connection.tell_refusal();
+                self.exchange.cut(if broken.is_some() { Cut::Ours } else { Cut::Client });
+                self.verdict = Some(Verdict::Broken(error));
+            }
         }
         true
     }
 
     /// Leave for the head, once it is known whether the request has a body; `None` where there is a verdict.
-    pub(super) fn poll_leave(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<(HeaderName, HeaderValue)>>> {
+    pub(super) fn poll_leave(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Vec<(HeaderName, HeaderValue)>>> {
         loop {
             if self.verdict.is_some() {
                 return Poll::Ready(None);
@@ -151,7 +167,9 @@ impl<X: Exchanges> Body for ToServer<X> {
             }
             if core.request.end_is_due() {
                 this.ended = true;
-                return Poll::Ready(core.request.take_trailers().map(|trailers| Ok(Frame::trailers(trailers))));
+                return Poll::Ready(
+                    core.request.take_trailers().map(|trailers| Ok(Frame::trailers(trailers))),
+                );
             }
             if !core.poll_more(cx) {
                 return Poll::Pending;
@@ -177,30 +195,44 @@ pub(super) struct ToClient<X: Exchanges> {
     core: Option<Shared<X>>,
     from: From,
     way: Response,
-    turn: Rc<Turn>,
+    connection: Rc<Connection<X>>,
     ended: bool,
     /// It has no body and yet must not say so, or the library drops its Content-Length.
     says_nothing: bool,
 }
 
 impl<X: Exchanges> ToClient<X> {
-    pub(super) fn of_server(core: Shared<X>, body: Incoming, ended: bool, says_nothing: bool, turn: Rc<Turn>) -> Self {
-        let this = Self { core: Some(core), from: From::Server(body), way: Response::default(), turn, ended, says_nothing };
+    pub(super) fn of_server(core: Shared<X>, body: Incoming, ended: bool, says_nothing: bool) -> Self {
+        let connection = Rc::clone(&core.borrow().connection);
+        let this = Self {
+            core: Some(core),
+            from: From::Server(body),
+            way: Response::default(),
+            connection,
+            ended,
+            says_nothing,
+        };
         this.done();
         this
     }
 
-    pub(super) fn ours(bytes: Bytes, turn: Rc<Turn>) -> Self {
+    pub(super) fn ours(bytes: Bytes, connection: Rc<Connection<X>>) -> Self {
         let ended = bytes.is_empty();
-        let this =
-            Self { core: None, from: From::Ours(bytes), way: Response::default(), turn, ended, says_nothing: false };
+        let this = Self {
+            core: None,
+            from: From::Ours(bytes),
+            way: Response::default(),
+            connection,
+            ended,
+            says_nothing: false,
+        };
         this.done();
         this
     }
 
     fn done(&self) {
         if self.ended {
-            self.turn.answered();
+            self.connection.turn.answered();
         }
     }
 }
@@ -231,10 +263,12 @@ impl<X: Exchanges> Body for ToClient<X> {
                     }
                     Err(Stopped::Unrecorded) => {
                         core.exchange.cut(Cut::Ours);
+                        this.connection.failed(Cut::Ours, UNRECORDED);
                         Some(Err(Cancelled))
                     }
-                    Err(Stopped::Broken(_)) => {
+                    Err(Stopped::Broken(error)) => {
                         core.exchange.cut(Cut::Server);
+                        this.connection.failed(Cut::Server, &error);
                         Some(Err(Cancelled))
                     }
                 }

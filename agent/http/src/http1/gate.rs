@@ -16,6 +16,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::HttpConfig;
+
 use super::head::{Framing, Refusal, chunk_size, framing, trailer};
 
 /// Stands for the request that is refused.
@@ -82,12 +84,13 @@ pub(super) struct Gate<T> {
     at: At,
     ended: bool,
     head_bytes: usize,
+    head_lines: usize,
     read_ahead: usize,
     turn: Rc<Turn>,
 }
 
 impl<T> Gate<T> {
-    pub(super) fn new(io: T, head_bytes: usize, read_ahead: usize, turn: Rc<Turn>) -> Self {
+    pub(super) fn new(io: T, config: &HttpConfig, turn: Rc<Turn>) -> Self {
         Self {
             io,
             buffer: BytesMut::new(),
@@ -96,8 +99,9 @@ impl<T> Gate<T> {
             line: 0,
             at: At::Head,
             ended: false,
-            head_bytes,
-            read_ahead,
+            head_bytes: config.header_bytes as usize,
+            head_lines: config.header_count,
+            read_ahead: config.read_buffer,
             turn,
         }
     }
@@ -118,8 +122,12 @@ impl<T> Gate<T> {
         loop {
             let step = match self.at {
                 At::Head => self.head(),
-                At::Body(left) => self.pass(left).map(|left| if left == 0 { At::Between } else { At::Body(left) }),
-                At::Chunk(left) => self.pass(left).map(|left| if left == 0 { At::ChunkEnd } else { At::Chunk(left) }),
+                At::Body(left) => {
+                    self.pass(left).map(|left| if left == 0 { At::Between } else { At::Body(left) })
+                }
+                At::Chunk(left) => {
+                    self.pass(left).map(|left| if left == 0 { At::ChunkEnd } else { At::Chunk(left) })
+                }
                 At::ChunkEnd => self.chunk_end(),
                 At::ChunkSize => self.chunk_size(),
                 At::Trailers => self.trailers(),
@@ -201,7 +209,7 @@ impl<T> Gate<T> {
         if self.line > self.head_bytes {
             return Some(self.refuse(Refusal::plain(431, "a header section above the limit")));
         }
-        match framing(self.unvetted().get(..self.line).unwrap_or_default()) {
+        match framing(self.unvetted().get(..self.line).unwrap_or_default(), self.head_lines) {
             Err(refusal) => Some(self.refuse(refusal)),
             Ok(framing) => {
                 self.let_in(self.line);
@@ -310,7 +318,11 @@ impl<T: AsyncRead + Unpin> Gate<T> {
 }
 
 impl<T: AsyncRead + Unpin> Read for Gate<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut into: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
             if this.vetted > 0 {

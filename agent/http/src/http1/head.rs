@@ -31,13 +31,16 @@ pub(super) enum Framing {
 }
 
 /// Looks at a whole head, up to and with its empty line; its lines are known to end in CRLF.
-pub(super) fn framing(head: &[u8]) -> Result<Framing, Refusal> {
+pub(super) fn framing(head: &[u8], most_lines: usize) -> Result<Framing, Refusal> {
     let mut lines = lines(head);
     let (connect, modern) = request_line(lines.next().unwrap_or_default())?;
     let mut length = None;
     let mut coding = None;
     let mut hosts = 0_u32;
-    for line in lines.take_while(|line| !line.is_empty()) {
+    for (number, line) in lines.take_while(|line| !line.is_empty()).enumerate() {
+        if number >= most_lines {
+            return Err(Refusal::plain(431, "more header lines than the limit"));
+        }
         let (name, value) = field(line)?;
         if name.eq_ignore_ascii_case(b"content-length") {
             if length.is_some() {
@@ -89,11 +92,12 @@ pub(super) fn chunk_size(line: &[u8]) -> Result<u64, Refusal> {
     if size.is_empty() || size.len() > 15 {
         return Err(BAD);
     }
-    if !extension.is_empty() && (!extension.starts_with(b";") || !extension.iter().all(|&byte| is_text(byte))) {
+    if !extension.is_empty() && (!extension.starts_with(b";") || !extension.iter().all(|&byte| is_text(byte)))
+    {
         return Err(BAD);
     }
-    let size = std::str::from_utf8(size).map_err(|_| BAD)?;
-    u64::from_str_radix(size, 16).map_err(|_| BAD)
+    let size = std::str::from_utf8(size).ok();
+    size.and_then(|size| u64::from_str_radix(size, 16).ok()).ok_or(BAD)
 }
 
 fn lines(head: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -118,7 +122,9 @@ fn request_line(line: &[u8]) -> Result<(bool, bool), Refusal> {
     let modern = match version {
         b"HTTP/1.1" => true,
         b"HTTP/1.0" => false,
-        _ if version.starts_with(b"HTTP/") => return Err(Refusal::plain(505, "a version that is not spoken")),
+        _ if version.starts_with(b"HTTP/") => {
+            return Err(Refusal::plain(505, "a version that is not spoken"));
+        }
         _ => return Err(BAD),
     };
     Ok((method == b"CONNECT", modern))
@@ -148,7 +154,8 @@ fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
         return Err(BAD);
     }
-    std::str::from_utf8(value).map_err(|_| BAD)?.parse().map_err(|_| BAD)
+    let value = std::str::from_utf8(value).ok();
+    value.and_then(|value| value.parse().ok()).ok_or(BAD)
 }
 
 fn chunked(coding: &[u8]) -> Result<Framing, Refusal> {
@@ -185,6 +192,10 @@ fn is_text(byte: u8) -> bool {
 mod tests {
     use super::*;
 
+    fn framing(head: &[u8]) -> Result<Framing, Refusal> {
+        super::framing(head, 100)
+    }
+
     fn refused(head: &str) -> &'static str {
         framing(head.as_bytes()).expect_err("refused").what
     }
@@ -209,8 +220,11 @@ mod tests {
         for length in ["1, 1", "+1", "0x1", "", "1 1", "18446744073709551617", "-1"] {
             assert_eq!(refused(&post(&format!("Content-Length: {length}"))), "a Content-Length that is none");
         }
-        for coding in ["xchunked", "chunked, chunked", "identity", "chunked, identity", "\u{b}chunked", "gzip", ""] {
-            let refusal = framing(post(&format!("Transfer-Encoding: {coding}")).as_bytes()).expect_err("refused");
+        for coding in
+            ["xchunked", "chunked, chunked", "identity", "chunked, identity", "\u{b}chunked", "gzip", ""]
+        {
+            let refusal =
+                framing(post(&format!("Transfer-Encoding: {coding}")).as_bytes()).expect_err("refused");
             assert!(refusal.ambiguous, "{coding:?}");
         }
         assert_eq!(refused(&post("Transfer-Encoding : chunked")), "a header name that is none");

@@ -67,16 +67,18 @@ where
         sender: RefCell::new(sender),
         abandon: Cell::new(false),
         upgrade: Cell::new(None),
+        told: Cell::new(false),
+        server_ended: RefCell::new(None),
         failed: RefCell::new(None),
     });
-    let gate = Gate::new(client, config.header_bytes as usize, config.read_buffer, turn);
+    let gate = Gate::new(client, config, turn);
     let client = server::conn::http1::Builder::new()
         .preserve_header_case(true)
         .auto_date_header(false)
         .header_read_timeout(None)
         .max_headers(config.header_count)
         .serve_connection(gate, Pairing(Rc::clone(&connection)));
-    let mut pair = Pair { connection, client, upstream: Some(upstream), server_ended: None };
+    let mut pair = Pair { connection, client, upstream: Some(upstream), closing: false };
     let mut stop = pin!(stop);
     let driven = poll_fn(|cx| pair.poll(stop.as_mut(), cx)).await;
     pair.end(driven, config.linger).await
@@ -88,7 +90,8 @@ struct Pair<C, S: AsyncRead + AsyncWrite, X: Exchanges> {
     client: ClientSide<C, X>,
     /// `None` once it is of no more use.
     upstream: Option<ServerSide<S, X>>,
-    server_ended: Option<String>,
+    /// The client's connection was told to end after what is under way.
+    closing: bool,
 }
 
 /// What ended it.
@@ -114,23 +117,33 @@ where
             if self.connection.abandon.get() {
                 self.upstream = None;
             }
-            let upgraded = self.connection.upgrade.get().is_some();
-            let Some(upstream) = self.upstream.as_mut().filter(|_| !upgraded) else { return Poll::Pending };
-            let Poll::Ready(ended) = upstream.poll_without_shutdown(cx) else { return Poll::Pending };
-            if self.connection.upgrade.get().is_some() {
-                // Kept: it holds what goes on.
-                continue;
+            let moved = self.poll_server(cx);
+            // What is under way ends by itself; then the client's connection ends too. An upgrade ends the
+            // server's endpoint as well, and is known only when its answer has been read.
+            let over = self.connection.server_ended.borrow().is_some() && !self.connection.turn.under_way();
+            if over && !self.closing && self.connection.upgrade.get().is_none() {
+                self.closing = true;
+                Pin::new(&mut self.client).graceful_shutdown();
+            } else if !moved {
+                return Poll::Pending;
             }
-            self.upstream = None;
-            if let Err(error) = ended {
-                if error.is_parse() {
-                    self.violation(false, format!("server's answer: {error}"));
-                }
-                self.server_ended = Some(error.to_string());
-            }
-            // What is under way ends by itself; then, or now, the client's connection ends.
-            Pin::new(&mut self.client).graceful_shutdown();
         }
+    }
+
+    /// Drives the server's endpoint; whether it has just ended.
+    fn poll_server(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(upstream) = &mut self.upstream else { return false };
+        if self.connection.server_ended.borrow().is_some() {
+            return false;
+        }
+        let Poll::Ready(ended) = upstream.poll_without_shutdown(cx) else { return false };
+        if let Err(error) = &ended
+            && error.is_parse()
+        {
+            self.violation(false, format!("server's answer: {error}"));
+        }
+        self.connection.server_ended.replace(Some(ended.map_err(|error| error.to_string())));
+        true
     }
 
     fn violation(&self, by_client: bool, what: String) {
@@ -138,7 +151,8 @@ where
     }
 
     async fn end(self, driven: Driven, linger: Duration) -> Ended<C, S> {
-        let Self { connection, client, upstream, server_ended } = self;
+        let Self { connection, client, upstream, .. } = self;
+        let server_ended = connection.server_ended.take();
         let failed = connection.failed.take();
         let cut = match (&driven, &failed) {
             (Driven::Client(Err(_)), None) => Cut::Client,
@@ -152,7 +166,9 @@ where
         let ended_in_head = parts.io.ended_in_head();
         let (mut client, ahead) = parts.io.into_parts();
         let server = upstream.map(|upstream| upstream.into_parts());
-        if let (Some(reason), Some(server), Driven::Client(Ok(()))) = (connection.upgrade.get(), server, &driven) {
+        if let (Some(reason), Some(server), Driven::Client(Ok(()))) =
+            (connection.upgrade.get(), server, &driven)
+        {
             let mut from_client = BytesMut::from(&*parts.read_buf);
             from_client.extend_from_slice(&ahead);
             let from_server: Bytes = server.read_buf;
@@ -164,7 +180,7 @@ where
             let what = "the connection ended in the middle of a request's head".into();
             connection.exchanges.violation(Violation { by_client: true, what, ambiguous: false });
         }
-        let refused = connection.turn.refusal();
+        let refused = connection.tell_refusal();
         // Where it takes longer it is of no use.
         drop(timeout(linger, say_goodbye(&mut client, refused.is_some())).await);
         match (driven, failed) {
@@ -175,15 +191,18 @@ where
             (Driven::Client(Err(error)), None) => Ended::Client(error.to_string()),
             (Driven::Client(Ok(())), None) => match (refused, server_ended) {
                 (Some(refusal), _) => Ended::Client(refusal.what.into()),
-                (None, Some(why)) => Ended::Server(why),
-                (None, None) => Ended::Closed,
+                (None, Some(Err(why))) => Ended::Server(why),
+                (None, _) => Ended::Closed,
             },
         }
     }
 }
 
 /// Closes in order; a client that was refused in the middle of what it sends would lose the answer by a reset.
-async fn say_goodbye<C: AsyncRead + AsyncWrite + Unpin>(client: &mut C, refused: bool) -> std::io::Result<()> {
+async fn say_goodbye<C: AsyncRead + AsyncWrite + Unpin>(
+    client: &mut C,
+    refused: bool,
+) -> std::io::Result<()> {
     client.shutdown().await?;
     let mut left = if refused { LINGER_BYTES } else { 0 };
     let mut bytes = [0_u8; 4096];

@@ -17,7 +17,7 @@ use http::{
 use hyper::{body::Incoming, client::conn::http1::SendRequest, service::Service};
 
 use super::{
-    exchange::{Core, Shared, ToClient, ToServer, Verdict},
+    exchange::{Core, Shared, ToClient, ToServer, UNRECORDED, Verdict},
     gate::Turn,
     head::Refusal,
 };
@@ -25,7 +25,6 @@ use crate::{
     UpgradeReason,
     guarded::{EndedBy, Guarded},
     http2::head::replace,
-    request::Request as Held,
     response::show_head,
     seam::{Cut, Exchanges, Violation},
 };
@@ -42,6 +41,10 @@ pub(super) struct Connection<X: Exchanges> {
     pub(super) sender: RefCell<SendRequest<ToServer<X>>>,
     /// The connection to the server must not be used any more.
     pub(super) abandon: Cell<bool>,
+    /// The refusal has been told.
+    pub(super) told: Cell<bool>,
+    /// How the server's endpoint has ended, if it has.
+    pub(super) server_ended: RefCell<Option<Result<(), String>>>,
     pub(super) upgrade: Cell<Option<UpgradeReason>>,
     /// Why the client's connection is closed without an answer.
     pub(super) failed: RefCell<Option<(Cut, String)>>,
@@ -64,7 +67,7 @@ impl<X: Exchanges> Service<Request<Incoming>> for Pairing<X> {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let connection = Rc::clone(&self.0);
-        match connection.turn.refusal() {
+        match connection.tell_refusal() {
             Some(refusal) => Box::pin(async move { Ok(connection.refuse(&refusal)) }),
             None => Box::pin(connection.carry(request)),
         }
@@ -76,19 +79,32 @@ impl<X: Exchanges> Connection<X> {
         self.exchanges.violation(Violation { by_client, what: what.into(), ambiguous });
     }
 
+    /// Says why the client's connection is going to be closed; the first reason counts.
+    pub(super) fn failed(&self, cut: Cut, why: impl ToString) {
+        self.failed.borrow_mut().get_or_insert_with(|| (cut, why.to_string()));
+    }
+
     fn fail<T>(&self, cut: Cut, why: impl ToString) -> Result<T, Closed> {
-        self.failed.replace(Some((cut, why.to_string())));
+        self.failed(cut, why);
         Err(Closed)
     }
 
-    fn ours(&self, mut answer: http::Response<Bytes>) -> http::Response<ToClient<X>> {
-        // What was not read of the request is not read; and the server's leg may be gone.
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        answer.map(|bytes| ToClient::ours(bytes, Rc::clone(&self.turn)))
+    /// Tells, once, which rule the client has broken, where it has broken one.
+    pub(super) fn tell_refusal(&self) -> Option<Refusal> {
+        let refusal = self.turn.refusal()?;
+        if !self.told.replace(true) {
+            self.violation(true, refusal.what, refusal.ambiguous);
+        }
+        Some(refusal)
     }
 
-    fn refuse(&self, refusal: &Refusal) -> http::Response<ToClient<X>> {
-        self.violation(true, refusal.what, refusal.ambiguous);
+    fn ours(self: &Rc<Self>, mut answer: http::Response<Bytes>) -> http::Response<ToClient<X>> {
+        // What was not read of the request is not read; and the server's leg may be gone.
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        answer.map(|bytes| ToClient::ours(bytes, Rc::clone(self)))
+    }
+
+    fn refuse(self: &Rc<Self>, refusal: &Refusal) -> http::Response<ToClient<X>> {
         let mut answer = http::Response::new(Bytes::from(format!("{}\n", refusal.what)));
         *answer.status_mut() = StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_REQUEST);
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -98,7 +114,7 @@ impl<X: Exchanges> Connection<X> {
     async fn carry(self: Rc<Self>, request: Request<Incoming>) -> Answered<X> {
         let (mut head, body) = request.into_parts();
         let exchange = Guarded::new(self.exchanges.exchange(&head), Rc::clone(&self.ended_by));
-        let core = Rc::new(RefCell::new(Core::new(exchange, Held::new(self.held_bytes), body)));
+        let core = Rc::new(RefCell::new(Core::new(Rc::clone(&self), exchange, body)));
         let Some(headers) = poll_fn(|cx| core.borrow_mut().poll_leave(cx)).await else {
             return self.end(&core, false);
         };
@@ -152,7 +168,7 @@ impl<X: Exchanges> Connection<X> {
     }
 
     /// Ends an exchange by its verdict; `begun`: something of it has gone to the server.
-    fn end(&self, core: &Shared<X>, begun: bool) -> Answered<X> {
+    fn end(self: &Rc<Self>, core: &Shared<X>, begun: bool) -> Answered<X> {
         self.abandon.set(begun);
         let mut core = core.borrow_mut();
         match core.verdict.take() {
@@ -161,18 +177,12 @@ impl<X: Exchanges> Connection<X> {
                 Ok(self.ours(answer))
             }
             Some(Verdict::Broken(error)) => match self.turn.refusal() {
-                Some(refusal) => {
-                    core.exchange.cut(Cut::Ours);
-                    Ok(self.refuse(&refusal))
-                }
-                None => {
-                    core.exchange.cut(Cut::Client);
-                    self.fail(Cut::Client, error)
-                }
+                Some(refusal) => Ok(self.refuse(&refusal)),
+                None => self.fail(Cut::Client, error),
             },
             Some(Verdict::Reset) | None => {
                 core.exchange.cut(Cut::Ours);
-                self.fail(Cut::Ours, "the exchange cannot be recorded")
+                self.fail(Cut::Ours, UNRECORDED)
             }
         }
     }
@@ -210,11 +220,12 @@ impl<X: Exchanges> Connection<X> {
         if !poll_fn(|cx| core.borrow_mut().exchange.poll_recorded(cx)).await {
             core.borrow_mut().exchange.cut(Cut::Ours);
             self.abandon.set(true);
-            return self.fail(Cut::Ours, "the exchange cannot be recorded");
+            return self.fail(Cut::Ours, UNRECORDED);
         }
         self.upgrade.set(upgrade);
-        let says_nothing = head.status == StatusCode::NOT_MODIFIED && head.headers.contains_key(CONTENT_LENGTH);
-        let body = ToClient::of_server(Rc::clone(core), body, ends, says_nothing, Rc::clone(&self.turn));
+        let says_nothing =
+            head.status == StatusCode::NOT_MODIFIED && head.headers.contains_key(CONTENT_LENGTH);
+        let body = ToClient::of_server(Rc::clone(core), body, ends, says_nothing);
         Ok(http::Response::from_parts(head, body))
     }
 }

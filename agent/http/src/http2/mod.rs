@@ -188,7 +188,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     X: Exchanges,
 {
-    fn poll<T>(&mut self, stop: Pin<&mut impl Future<Output = ()>>, cx: &mut Context<'_>) -> Poll<Ended<C, T>> {
+    fn poll<T>(
+        &mut self,
+        stop: Pin<&mut impl Future<Output = ()>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Ended<C, T>> {
         if self.ending.is_none() && stop.poll(cx).is_ready() {
             self.end(Outcome::Stopped, Cut::Ours, Goodbye::Abrupt(Reason::NO_ERROR));
         }
@@ -282,7 +286,11 @@ where
                     // the server: the end of the connection.
                     while self.poll_streams(cx) {}
                     let cut = if error.is_library() { Cut::Ours } else { Cut::Server };
-                    self.end(Outcome::Server(error.to_string()), cut, Goodbye::Abrupt(reset_code(error.reason())));
+                    self.end(
+                        Outcome::Server(error.to_string()),
+                        cut,
+                        Goodbye::Abrupt(reset_code(error.reason())),
+                    );
                 }
             }
             return true;

@@ -38,7 +38,10 @@ enum ToClient {
 /// Toward the server.
 enum Upstream {
     /// Nothing has gone on. The head waits for leave, and then for what says whether it is the whole request.
-    Waiting { head: Box<request::Parts>, leave: Option<Vec<(HeaderName, HeaderValue)>> },
+    Waiting {
+        head: Box<request::Parts>,
+        leave: Option<Vec<(HeaderName, HeaderValue)>>,
+    },
     Sending(SendStream<Bytes>),
     /// All of the request has gone on, or the server wants no more of it.
     Done,
@@ -155,7 +158,8 @@ impl<X: Exchanges> Stream<X> {
             Upstream::Waiting { leave, .. } => {
                 // A request without a body waits for its end, so that both go on in one frame.
                 let whole = self.request.end_is_due();
-                if leave.is_some() && (whole || self.request.has_body() || !self.from_client.is_end_stream()) {
+                if leave.is_some() && (whole || self.request.has_body() || !self.from_client.is_end_stream())
+                {
                     return self.begin(whole);
                 }
             }

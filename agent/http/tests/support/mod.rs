@@ -154,9 +154,10 @@ impl Exchanges for Recorder {
             ..Seen::default()
         }));
         self.exchanges.borrow_mut().push(Rc::clone(&seen));
-        let replaced = head.headers.contains_key("x-replace").then(|| {
-            (HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer replaced"))
-        });
+        let replaced = head
+            .headers
+            .contains_key("x-replace")
+            .then(|| (HeaderName::from_static("authorization"), HeaderValue::from_static("Bearer replaced")));
         let pass = || Step::Head(replaced.clone().into_iter().collect());
         let (mode, steps) = match head.uri.path() {
             "/hold" => (Mode::Hold, vec![pass(), Step::Rest]),
