@@ -66,3 +66,6 @@ impl rustls::server::ResolvesServerCert for NoLeaf {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

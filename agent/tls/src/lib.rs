@@ -12,6 +12,9 @@ mod roots;
 mod trust;
 mod upstream;
 
+#[cfg(test)]
+mod testing;
+
 pub use authority::{Authority, AuthorityError, AuthorityMaterial, LeafError};
 pub use downstream::Downstream;
 pub use name::{LeafName, NameError};

@@ -3,12 +3,15 @@
 //! Owns the part of it that holds certificates. What is written is plain: a trust store has no secret, and what is
 //! neither encrypted nor under a MAC opens with whatever password Java was told, or none.
 
+mod encrypted;
+
 use std::io;
 
 use rustls::pki_types::CertificateDer;
 use yasna::{ASN1Error, BERReader, DERWriter, Tag, models::ObjectIdentifier};
 
 const DATA: &[u64] = &[1, 2, 840, 113_549, 1, 7, 1];
+const ENCRYPTED_DATA: &[u64] = &[1, 2, 840, 113_549, 1, 7, 6];
 const CERTIFICATE_BAG: &[u64] = &[1, 2, 840, 113_549, 1, 12, 10, 1, 3];
 const X509_CERTIFICATE: &[u64] = &[1, 2, 840, 113_549, 1, 9, 22, 1];
 const FRIENDLY_NAME: &[u64] = &[1, 2, 840, 113_549, 1, 9, 20];
@@ -25,12 +28,17 @@ pub enum StoreError {
     /// It is not what it should be.
     #[error("expected a trust store of Java's (PKCS#12 or JKS), found {0}")]
     Format(&'static str),
-    /// Its certificates are encrypted, which is not supported.
+    /// Its certificates are encrypted in a way that is not supported.
     #[error(
-        "its certificates are encrypted: give Java one without encryption (`keytool -importkeystore` with \
-         `-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE -J-Dkeystore.pkcs12.macAlgorithm=NONE`)"
+        "its certificates are encrypted, but not with AES (PBES2): expected what `keytool` has written since Java 12, \
+         or a store without encryption"
     )]
-    Encrypted,
+    Cipher,
+    /// Its certificates are encrypted, and not with this password.
+    #[error(
+        "its certificates are encrypted: the password (javax.net.ssl.trustStorePassword) is missing or wrong"
+    )]
+    Password,
 }
 
 /// Writes a store with these certificates, all trusted for everything.
@@ -92,68 +100,87 @@ fn oid(components: &[u64]) -> ObjectIdentifier {
     ObjectIdentifier::from_slice(components)
 }
 
-/// The certificates of a store that is not encrypted.
-pub(super) fn read(
-    bytes: &[u8],
-    _password: Option<&str>,
-) -> Result<Vec<CertificateDer<'static>>, StoreError> {
+/// The certificates of a store. The MAC is not checked: what Java would take is what is taken.
+pub(super) fn read(bytes: &[u8], password: Option<&str>) -> Result<Vec<CertificateDer<'static>>, StoreError> {
     let malformed = |_: ASN1Error| StoreError::Format("something else");
     let safes = yasna::parse_ber(bytes, |reader| {
         reader.read_sequence(|pfx| {
             let _version = pfx.next().read_u8()?;
-            let safes = data(pfx.next())?;
-            // The MAC, where there is one: under a password that we need not know.
+            let safes = content_info(pfx.next())?;
+            // The MAC, where there is one.
             pfx.read_optional(|reader| reader.read_der())?;
             Ok(safes)
         })
-    })
-    .map_err(malformed)?
-    .ok_or(StoreError::Encrypted)?;
-    let contents = yasna::parse_ber(&safes, |reader| reader.collect_sequence_of(data)).map_err(malformed)?;
+    });
+    let Content::Data(safes) = safes.map_err(malformed)? else {
+        return Err(StoreError::Format("one that is signed instead of under a password"));
+    };
+    let contents =
+        yasna::parse_ber(&safes, |reader| reader.collect_sequence_of(content_info)).map_err(malformed)?;
     let mut certificates = Vec::new();
-    let mut encrypted = false;
     for content in contents {
-        let Some(content) = content else {
-            encrypted = true;
-            continue;
+        let bags = |bytes: &[u8]| yasna::parse_ber(bytes, |reader| reader.collect_sequence_of(read_bag));
+        let bags = match content {
+            Content::Data(bytes) => bags(&bytes).map_err(malformed)?,
+            // A wrong password may leave bytes that merely look padded.
+            Content::Encrypted(data) => {
+                bags(&encrypted::decrypt(&data, password)?).map_err(|_malformed| StoreError::Password)?
+            }
+            Content::Other => continue,
         };
-        let bags =
-            yasna::parse_ber(&content, |reader| reader.collect_sequence_of(read_bag)).map_err(malformed)?;
         certificates.extend(bags.into_iter().flatten().map(CertificateDer::from));
     }
-    if certificates.is_empty() && encrypted { Err(StoreError::Encrypted) } else { Ok(certificates) }
+    Ok(certificates)
 }
 
-/// The bytes of a `ContentInfo` of the kind *data*; `None` for any other, encrypted ones among them.
-fn data(reader: BERReader<'_, '_>) -> Result<Option<Vec<u8>>, ASN1Error> {
+/// `ContentInfo` (RFC 2315, 7).
+enum Content {
+    Data(Vec<u8>),
+    /// The DER of `EncryptedData`.
+    Encrypted(Vec<u8>),
+    Other,
+}
+
+fn content_info(reader: BERReader<'_, '_>) -> Result<Content, ASN1Error> {
     reader.read_sequence(|info| {
         let kind = info.next().read_oid()?;
         info.next().read_tagged(Tag::context(0), |reader| {
-            if kind == oid(DATA) { reader.read_bytes().map(Some) } else { reader.read_der().map(|_| None) }
+            if kind == oid(DATA) {
+                reader.read_bytes().map(Content::Data)
+            } else if kind == oid(ENCRYPTED_DATA) {
+                reader.read_der().map(Content::Encrypted)
+            } else {
+                reader.read_der().map(|_| Content::Other)
+            }
         })
     })
 }
 
-/// The certificate of a bag; `None` for a bag of something else.
+/// The certificate of a bag; `None` for a bag of something else, keys not least.
 fn read_bag(reader: BERReader<'_, '_>) -> Result<Option<Vec<u8>>, ASN1Error> {
     reader.read_sequence(|bag| {
         let kind = bag.next().read_oid()?;
         let certificate = bag.next().read_tagged(Tag::context(0), |reader| {
-            if kind != oid(CERTIFICATE_BAG) {
-                return reader.read_der().map(|_| None);
+            if kind == oid(CERTIFICATE_BAG) {
+                read_certificate(reader)
+            } else {
+                reader.read_der().map(|_| None)
             }
-            reader.read_sequence(|bag| {
-                let kind = bag.next().read_oid()?;
-                bag.next().read_tagged(Tag::context(0), |reader| {
-                    if kind == oid(X509_CERTIFICATE) {
-                        reader.read_bytes().map(Some)
-                    } else {
-                        reader.read_der().map(|_| None)
-                    }
-                })
-            })
         })?;
         bag.read_optional(|reader| reader.read_der())?;
         Ok(certificate)
+    })
+}
+
+fn read_certificate(reader: BERReader<'_, '_>) -> Result<Option<Vec<u8>>, ASN1Error> {
+    reader.read_sequence(|bag| {
+        let kind = bag.next().read_oid()?;
+        bag.next().read_tagged(Tag::context(0), |reader| {
+            if kind == oid(X509_CERTIFICATE) {
+                reader.read_bytes().map(Some)
+            } else {
+                reader.read_der().map(|_| None)
+            }
+        })
     })
 }

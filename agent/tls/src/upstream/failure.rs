@@ -54,6 +54,7 @@ fn describe(reason: &CertificateError) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "it is for another name".into()
         }
+        CertificateError::BadSignature => "its issuer's signature does not verify".into(),
         other => other.to_string(),
     }
 }

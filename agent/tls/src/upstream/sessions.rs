@@ -16,7 +16,7 @@ use rustls::{
 };
 
 /// Pairs of workload and server that sessions are kept for.
-const SERVERS: usize = 2048;
+pub(super) const SERVERS: usize = 2048;
 /// Tickets per pair: each serves once, and holds the server's certificates, about 5 KiB.
 const TICKETS: usize = 2;
 
@@ -50,6 +50,11 @@ impl fmt::Debug for Sessions {
 impl Sessions {
     fn lock(&self) -> MutexGuard<'_, LruCache<Key, Server>> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.lock().len()
     }
 
     pub(super) fn forget(&self, workload: &str) {
