@@ -3,6 +3,7 @@
 //! As [`crate::seam`] for byte protocols, it observes and says what may go on; it knows no connection and no
 //! HTTP version. Bodies come without transfer-coding (chunks, frames) and with their content-coding (gzip).
 
+mod bigquery;
 mod builtin;
 mod coding;
 mod failure;
@@ -10,9 +11,14 @@ mod headers;
 mod host;
 mod http;
 mod json;
+#[doc(hidden)]
+pub mod model;
+mod multipart;
 mod redact;
 mod refuse;
 mod single;
+#[cfg(test)]
+mod talk;
 mod target;
 
 pub use builtin::Builtin;

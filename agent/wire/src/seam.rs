@@ -405,7 +405,8 @@ pub enum Event {
         outcome: Outcome,
     },
     /// The command's answer says that it began something that goes on. Comes before the command's
-    /// [`Event::Finished`].
+    /// [`Event::Finished`]. Where that has another status than [`Status::Accepted`], what was begun is over
+    /// already: later commands name it, and an [`Event::ChainEnded`] of it says nothing new.
     ChainBegun {
         /// The command.
         command: CommandId,

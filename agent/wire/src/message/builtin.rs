@@ -2,7 +2,7 @@
 
 use http::request;
 
-use super::{Exchange, Messages, Peer, host, http::Request, single::Single};
+use super::{Exchange, Messages, Peer, bigquery, host, http::Request, single::Single};
 use crate::seam::{Finding, Limits};
 
 /// All message decoders that there are.
@@ -20,6 +20,12 @@ impl Messages for Builtin {
             host = peer.tls_name.unwrap_or_default().to_ascii_lowercase();
         }
         let findings = if host::mismatch(head, peer) { vec![Finding::HostMismatch] } else { Vec::new() };
-        ("http", Box::new(Single::new(Request::new(head, &host, findings, limits))))
+        let bigquery =
+            host::is_bigquery(&host) || (host::is_shared(&host) && bigquery::is_below(head.uri.path()));
+        if bigquery && let Some(call) = bigquery::Call::new(head, &host, &findings, limits) {
+            return ("bigquery", Box::new(Single::new(call)));
+        }
+        let service = if bigquery { "bigquery" } else { "http" };
+        (service, Box::new(Single::new(Request::new(head, &host, findings, limits))))
     }
 }

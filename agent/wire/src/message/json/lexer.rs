@@ -1,7 +1,7 @@
 //! The syntax of JSON (RFC 8259), pushed in pieces.
 
 /// Deepest nesting that is followed. BigQuery's own limit for records is 15; protocol buffers' is 100.
-pub(in crate::message) const MAX_DEPTH: usize = 128;
+const MAX_DEPTH: usize = 128;
 /// Bytes kept of a name or number.
 const MAX_WORD: usize = 1024;
 

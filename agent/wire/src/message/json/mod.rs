@@ -8,6 +8,4 @@ mod lexer;
 mod tree;
 
 pub(super) use lexer::Fault;
-#[cfg(test)]
-pub(super) use lexer::MAX_DEPTH;
-pub(super) use tree::{Kept, Text, Tree, TreeBuilder, Value, same_name};
+pub(super) use tree::{Keep, Kept, Tree, TreeBuilder, Value};

@@ -1,0 +1,552 @@
+//! From method and path to a method of BigQuery's REST API v2, by its discovery document.
+//!
+//! Knows no body.
+
+use http::{Method, request};
+
+use crate::{message::target, seam::Operation};
+
+/// How the command comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Body {
+    /// It is all in the head.
+    None,
+    /// As JSON.
+    Json,
+    /// As the JSON part of `multipart/related`; data follow, which are not waited for.
+    Multipart,
+    /// As JSON that begins an upload; data follow in requests of their own.
+    Resumable,
+    /// An upload that an earlier request began.
+    Continued,
+    /// Several requests in one body.
+    Batch,
+}
+
+/// What a request does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    /// e.g. `bigquery.jobs.query`.
+    pub(super) method: &'static str,
+    pub(super) operation: Operation,
+    /// e.g. `projects/P/datasets/D/tables/T`.
+    pub(super) resource: String,
+    pub(super) body: Body,
+    pub(super) project: String,
+    /// The job in the path.
+    pub(super) job: Option<String>,
+}
+
+/// Whether the path lies under BigQuery's prefixes, for hosts that serve other APIs as well.
+pub(in crate::message) fn is_below(path: &str) -> bool {
+    rest_of(&target::segments(path)).is_some() || is_batch(path)
+}
+
+fn is_batch(path: &str) -> bool {
+    path == "/batch" || path == "/batch/bigquery/v2" || path.starts_with("/batch/bigquery/")
+}
+
+/// `None`: no method that is known.
+pub(super) fn route(head: &request::Parts) -> Option<Route> {
+    let method = effective(head);
+    if is_batch(head.uri.path()) && method == Method::POST {
+        return Some(Route {
+            method: "bigquery.batch",
+            operation: Operation::HttpRequest,
+            resource: String::new(),
+            body: Body::Batch,
+            project: String::new(),
+            job: None,
+        });
+    }
+    let segments = target::segments(head.uri.path());
+    let (upload, rest) = rest_of(&segments)?;
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    let body = if upload { upload_body(head) } else { Body::Json };
+    let mut route = match rest.as_slice() {
+        // Whichever method it is: data, a question how far it is, the end of it.
+        ["projects", _, "jobs"] if body == Body::Continued => {
+            Some(made("bigquery.jobs.insert", Operation::Upload, body))
+        }
+        ["projects", _, "jobs"] if upload && method == Method::POST => {
+            Some(made("bigquery.jobs.insert", Operation::Load, body))
+        }
+        ["projects"] => plain(&method, Method::GET, "bigquery.projects.list", Operation::List),
+        ["projects", _, rest @ ..] => below_project(&method, rest),
+        _ => None,
+    }?;
+    name(&mut route, &rest);
+    Some(route)
+}
+
+/// Names what the path names.
+fn name(route: &mut Route, rest: &[&str]) {
+    // A project's name may have a colon, a verb comes after the third segment at the earliest.
+    let names: Vec<&str> =
+        rest.iter().enumerate().map(|(at, name)| if at > 2 { without_verb(name).0 } else { name }).collect();
+    route.project = names.get(1).copied().unwrap_or_default().to_owned();
+    if let ["projects", project, "queries" | "jobs", job, ..] = names.as_slice() {
+        route.job = Some((*job).to_owned());
+        route.resource = format!("projects/{project}/jobs/{job}");
+        return;
+    }
+    // Kinds and names take turns. A kind without a name is a collection, or what is done with the resource
+    // before it (`insertAll`): the resource is what it is in.
+    let whole = names.len().saturating_sub(names.len() % 2);
+    route.resource = names.get(..whole).unwrap_or_default().join("/");
+}
+
+/// `X-HTTP-Method-Override` is obeyed by Google's servers on POST.
+fn effective(head: &request::Parts) -> Method {
+    let named = head.headers.get("x-http-method-override").filter(|_| head.method == Method::POST);
+    let named = named.and_then(|name| Method::from_bytes(&name.as_bytes().to_ascii_uppercase()).ok());
+    named.unwrap_or_else(|| head.method.clone())
+}
+
+fn rest_of(segments: &[String]) -> Option<(bool, &[String])> {
+    let names: Vec<&str> = segments.iter().map(String::as_str).take(4).collect();
+    let (upload, skip) = match names.as_slice() {
+        ["bigquery", "v2", ..] => (false, 2),
+        ["upload", "bigquery", "v2", ..] => (true, 3),
+        ["resumable", "upload", "bigquery", "v2"] => (true, 4),
+        _ => return None,
+    };
+    segments.get(skip..).map(|rest| (upload, rest))
+}
+
+/// By `uploadType` (older: `upload_protocol`), or the headers that mean the same.
+fn upload_body(head: &request::Parts) -> Body {
+    if target::parameter(head, "upload_id").is_some() {
+        return Body::Continued;
+    }
+    let kind = target::parameter(head, "uploadType").or_else(|| target::parameter(head, "upload_protocol"));
+    let protocol = || {
+        let value = head.headers.get("x-goog-upload-protocol")?;
+        Some(String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase())
+    };
+    match kind.or_else(protocol).as_deref() {
+        Some("resumable") => Body::Resumable,
+        // Nothing but data.
+        Some("media" | "raw") => Body::None,
+        _ => Body::Multipart,
+    }
+}
+
+fn without_verb(segment: &str) -> (&str, &str) {
+    const VERBS: [&str; 5] =
+        ["undelete", "getIamPolicy", "setIamPolicy", "testIamPermissions", "batchDelete"];
+    match segment.rsplit_once(':') {
+        Some((name, verb)) if VERBS.contains(&verb) => (name, verb),
+        _ => (segment, ""),
+    }
+}
+
+fn plain(is: &Method, must_be: Method, method: &'static str, operation: Operation) -> Option<Route> {
+    (*is == must_be)
+        .then(|| made(method, operation, if must_be == Method::GET { Body::None } else { Body::Json }))
+}
+
+fn made(method: &'static str, operation: Operation, body: Body) -> Route {
+    Route { method, operation, resource: String::new(), body, project: String::new(), job: None }
+}
+
+/// Methods of a kind of resource that is made, looked at, changed and deleted.
+struct Kind {
+    list: &'static str,
+    insert: &'static str,
+    get: &'static str,
+    patch: &'static str,
+    update: &'static str,
+    delete: &'static str,
+}
+
+macro_rules! kind {
+    ($name:literal) => {
+        Kind {
+            list: concat!("bigquery.", $name, ".list"),
+            insert: concat!("bigquery.", $name, ".insert"),
+            get: concat!("bigquery.", $name, ".get"),
+            patch: concat!("bigquery.", $name, ".patch"),
+            update: concat!("bigquery.", $name, ".update"),
+            delete: concat!("bigquery.", $name, ".delete"),
+        }
+    };
+}
+
+impl Kind {
+    fn collection(&self, method: &Method) -> Option<Route> {
+        match *method {
+            Method::GET => Some(made(self.list, Operation::List, Body::None)),
+            Method::POST => Some(made(self.insert, Operation::Create, Body::Json)),
+            _ => None,
+        }
+    }
+
+    fn one(&self, method: &Method) -> Option<Route> {
+        match *method {
+            Method::GET => Some(made(self.get, Operation::Get, Body::None)),
+            Method::PATCH => Some(made(self.patch, Operation::Update, Body::Json)),
+            Method::PUT => Some(made(self.update, Operation::Update, Body::Json)),
+            Method::DELETE => Some(made(self.delete, Operation::Delete, Body::None)),
+            _ => None,
+        }
+    }
+}
+
+const DATASETS: Kind = kind!("datasets");
+const TABLES: Kind = kind!("tables");
+const MODELS: Kind = kind!("models");
+const ROUTINES: Kind = kind!("routines");
+const POLICIES: Kind = kind!("rowAccessPolicies");
+
+fn below_project(is: &Method, rest: &[&str]) -> Option<Route> {
+    match rest {
+        ["queries"] => plain(is, Method::POST, "bigquery.jobs.query", Operation::Query),
+        ["queries", _] => plain(is, Method::GET, "bigquery.jobs.getQueryResults", Operation::ReadRows),
+        ["jobs"] => plain(is, Method::GET, "bigquery.jobs.list", Operation::List)
+            // What kind of job it is says the body.
+            .or_else(|| plain(is, Method::POST, "bigquery.jobs.insert", Operation::Create)),
+        ["jobs", _] => plain(is, Method::GET, "bigquery.jobs.get", Operation::Get),
+        ["jobs", _, "cancel"] => plain(is, Method::POST, "bigquery.jobs.cancel", Operation::Cancel),
+        ["jobs", _, "delete"] => {
+            (*is == Method::DELETE).then(|| made("bigquery.jobs.delete", Operation::Delete, Body::None))
+        }
+        ["serviceAccount"] => plain(is, Method::GET, "bigquery.projects.getServiceAccount", Operation::Get),
+        ["datasets"] => DATASETS.collection(is),
+        ["datasets", dataset] => match without_verb(dataset).1 {
+            "" => DATASETS.one(is),
+            "undelete" => plain(is, Method::POST, "bigquery.datasets.undelete", Operation::Create),
+            _ => None,
+        },
+        ["datasets", _, "tables", rest @ ..] => below_tables(is, rest),
+        ["datasets", _, "models"] => MODELS.collection(is).filter(|route| route.operation == Operation::List),
+        ["datasets", _, "models", _] => MODELS.one(is).filter(|route| route.method != MODELS.update),
+        ["datasets", _, "routines"] => ROUTINES.collection(is),
+        ["datasets", _, "routines", routine] => match without_verb(routine).1 {
+            "" => ROUTINES.one(is).filter(|route| route.method != ROUTINES.patch),
+            "getIamPolicy" => plain(is, Method::POST, "bigquery.routines.getIamPolicy", Operation::Get),
+            "setIamPolicy" => plain(is, Method::POST, "bigquery.routines.setIamPolicy", Operation::Update),
+            "testIamPermissions" => {
+                plain(is, Method::POST, "bigquery.routines.testIamPermissions", Operation::Get)
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn below_tables(is: &Method, rest: &[&str]) -> Option<Route> {
+    match rest {
+        [] => TABLES.collection(is),
+        [_, "insertAll"] => plain(is, Method::POST, "bigquery.tabledata.insertAll", Operation::InsertRows),
+        [_, "data"] => plain(is, Method::GET, "bigquery.tabledata.list", Operation::ReadRows),
+        [table] => match without_verb(table).1 {
+            "" => TABLES.one(is),
+            "getIamPolicy" => plain(is, Method::POST, "bigquery.tables.getIamPolicy", Operation::Get),
+            "setIamPolicy" => plain(is, Method::POST, "bigquery.tables.setIamPolicy", Operation::Update),
+            "testIamPermissions" => {
+                plain(is, Method::POST, "bigquery.tables.testIamPermissions", Operation::Get)
+            }
+            _ => None,
+        },
+        [_, "rowAccessPolicies"] => POLICIES.collection(is),
+        [_, "rowAccessPolicies:batchDelete"] => {
+            plain(is, Method::POST, "bigquery.rowAccessPolicies.batchDelete", Operation::Delete)
+        }
+        [_, "rowAccessPolicies", policy] => match without_verb(policy).1 {
+            "" => POLICIES.one(is).filter(|route| route.method != POLICIES.patch),
+            "getIamPolicy" => {
+                plain(is, Method::POST, "bigquery.rowAccessPolicies.getIamPolicy", Operation::Get)
+            }
+            "testIamPermissions" => {
+                plain(is, Method::POST, "bigquery.rowAccessPolicies.testIamPermissions", Operation::Get)
+            }
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn head(method: &str, path: &str) -> request::Parts {
+        Request::builder().method(method).uri(path).body(()).expect("a request").into_parts().0
+    }
+
+    #[track_caller]
+    fn is(method: &str, path: &str, name: &str, operation: Operation, resource: &str) -> Route {
+        let route = route(&head(method, &format!("/bigquery/v2/{path}")))
+            .unwrap_or_else(|| panic!("{method} {path}"));
+        assert_eq!(
+            (route.method, route.operation, route.resource.as_str()),
+            (name, operation, resource),
+            "{path}"
+        );
+        route
+    }
+
+    #[test]
+    fn every_method_of_the_discovery_document_is_known() {
+        let t = "projects/p/datasets/d/tables/t";
+        let methods: [(&str, &str, &str, Operation, &str); 46] = [
+            ("GET", "projects", "projects.list", Operation::List, ""),
+            ("GET", "projects/p/serviceAccount", "projects.getServiceAccount", Operation::Get, "projects/p"),
+            ("POST", "projects/p/queries", "jobs.query", Operation::Query, "projects/p"),
+            ("GET", "projects/p/queries/j", "jobs.getQueryResults", Operation::ReadRows, "projects/p/jobs/j"),
+            ("POST", "projects/p/jobs", "jobs.insert", Operation::Create, "projects/p"),
+            ("GET", "projects/p/jobs", "jobs.list", Operation::List, "projects/p"),
+            ("GET", "projects/p/jobs/j", "jobs.get", Operation::Get, "projects/p/jobs/j"),
+            ("POST", "projects/p/jobs/j/cancel", "jobs.cancel", Operation::Cancel, "projects/p/jobs/j"),
+            ("DELETE", "projects/p/jobs/j/delete", "jobs.delete", Operation::Delete, "projects/p/jobs/j"),
+            ("GET", "projects/p/datasets", "datasets.list", Operation::List, "projects/p"),
+            ("POST", "projects/p/datasets", "datasets.insert", Operation::Create, "projects/p"),
+            ("GET", "projects/p/datasets/d", "datasets.get", Operation::Get, "projects/p/datasets/d"),
+            ("PATCH", "projects/p/datasets/d", "datasets.patch", Operation::Update, "projects/p/datasets/d"),
+            ("PUT", "projects/p/datasets/d", "datasets.update", Operation::Update, "projects/p/datasets/d"),
+            (
+                "DELETE",
+                "projects/p/datasets/d",
+                "datasets.delete",
+                Operation::Delete,
+                "projects/p/datasets/d",
+            ),
+            (
+                "POST",
+                "projects/p/datasets/d:undelete",
+                "datasets.undelete",
+                Operation::Create,
+                "projects/p/datasets/d",
+            ),
+            ("GET", "projects/p/datasets/d/tables", "tables.list", Operation::List, "projects/p/datasets/d"),
+            (
+                "POST",
+                "projects/p/datasets/d/tables",
+                "tables.insert",
+                Operation::Create,
+                "projects/p/datasets/d",
+            ),
+            ("GET", t, "tables.get", Operation::Get, t),
+            ("PATCH", t, "tables.patch", Operation::Update, t),
+            ("PUT", t, "tables.update", Operation::Update, t),
+            ("DELETE", t, "tables.delete", Operation::Delete, t),
+            ("POST", "projects/p/datasets/d/tables/t:getIamPolicy", "tables.getIamPolicy", Operation::Get, t),
+            (
+                "POST",
+                "projects/p/datasets/d/tables/t:setIamPolicy",
+                "tables.setIamPolicy",
+                Operation::Update,
+                t,
+            ),
+            (
+                "POST",
+                "projects/p/datasets/d/tables/t:testIamPermissions",
+                "tables.testIamPermissions",
+                Operation::Get,
+                t,
+            ),
+            (
+                "POST",
+                "projects/p/datasets/d/tables/t/insertAll",
+                "tabledata.insertAll",
+                Operation::InsertRows,
+                t,
+            ),
+            ("GET", "projects/p/datasets/d/tables/t/data", "tabledata.list", Operation::ReadRows, t),
+            (
+                "GET",
+                "projects/p/datasets/d/tables/t/rowAccessPolicies",
+                "rowAccessPolicies.list",
+                Operation::List,
+                t,
+            ),
+            (
+                "POST",
+                "projects/p/datasets/d/tables/t/rowAccessPolicies",
+                "rowAccessPolicies.insert",
+                Operation::Create,
+                t,
+            ),
+            (
+                "POST",
+                "projects/p/datasets/d/tables/t/rowAccessPolicies:batchDelete",
+                "rowAccessPolicies.batchDelete",
+                Operation::Delete,
+                t,
+            ),
+            (
+                "GET",
+                "projects/p/datasets/d/tables/t/rowAccessPolicies/r",
+                "rowAccessPolicies.get",
+                Operation::Get,
+                "projects/p/datasets/d/tables/t/rowAccessPolicies/r",
+            ),
+            (
+                "PUT",
+                "projects/p/datasets/d/tables/t/rowAccessPolicies/r",
+                "rowAccessPolicies.update",
+                Operation::Update,
+                "projects/p/datasets/d/tables/t/rowAccessPolicies/r",
+            ),
+            (
+                "DELETE",
+                "projects/p/datasets/d/tables/t/rowAccessPolicies/r",
+                "rowAccessPolicies.delete",
+                Operation::Delete,
+                "projects/p/datasets/d/tables/t/rowAccessPolicies/r",
+            ),
+            (
+                "POST",
+                "projects/p/datasets/d/tables/t/rowAccessPolicies/r:getIamPolicy",
+                "rowAccessPolicies.getIamPolicy",
+                Operation::Get,
+                "projects/p/datasets/d/tables/t/rowAccessPolicies/r",
+            ),
+            (
+                "POST",
+                "projects/p/datasets/d/tables/t/rowAccessPolicies/r:testIamPermissions",
+                "rowAccessPolicies.testIamPermissions",
+                Operation::Get,
+                "projects/p/datasets/d/tables/t/rowAccessPolicies/r",
+            ),
+            ("GET", "projects/p/datasets/d/models", "models.list", Operation::List, "projects/p/datasets/d"),
+            (
+                "GET",
+                "projects/p/datasets/d/models/m",
+                "models.get",
+                Operation::Get,
+                "projects/p/datasets/d/models/m",
+            ),
+            (
+                "PATCH",
+                "projects/p/datasets/d/models/m",
+                "models.patch",
+                Operation::Update,
+                "projects/p/datasets/d/models/m",
+            ),
+            (
+                "DELETE",
+                "projects/p/datasets/d/models/m",
+                "models.delete",
+                Operation::Delete,
+                "projects/p/datasets/d/models/m",
+            ),
+            (
+                "GET",
+                "projects/p/datasets/d/routines",
+                "routines.list",
+                Operation::List,
+                "projects/p/datasets/d",
+            ),
+            (
+                "POST",
+                "projects/p/datasets/d/routines",
+                "routines.insert",
+                Operation::Create,
+                "projects/p/datasets/d",
+            ),
+            (
+                "GET",
+                "projects/p/datasets/d/routines/r",
+                "routines.get",
+                Operation::Get,
+                "projects/p/datasets/d/routines/r",
+            ),
+            (
+                "PUT",
+                "projects/p/datasets/d/routines/r",
+                "routines.update",
+                Operation::Update,
+                "projects/p/datasets/d/routines/r",
+            ),
+            (
+                "DELETE",
+                "projects/p/datasets/d/routines/r",
+                "routines.delete",
+                Operation::Delete,
+                "projects/p/datasets/d/routines/r",
+            ),
+            (
+                "POST",
+                "projects/p/datasets/d/routines/r:getIamPolicy",
+                "routines.getIamPolicy",
+                Operation::Get,
+                "projects/p/datasets/d/routines/r",
+            ),
+            (
+                "POST",
+                "projects/p/datasets/d/routines/r:setIamPolicy",
+                "routines.setIamPolicy",
+                Operation::Update,
+                "projects/p/datasets/d/routines/r",
+            ),
+        ];
+        for (method, path, name, operation, resource) in methods {
+            is(method, path, &format!("bigquery.{name}"), operation, resource);
+        }
+    }
+
+    #[test]
+    fn names_are_decoded_and_what_is_unknown_stays_unknown() {
+        let route_ = is(
+            "GET",
+            "projects/example.com%3Ap/queries/j?location=US",
+            "bigquery.jobs.getQueryResults",
+            Operation::ReadRows,
+            "projects/example.com:p/jobs/j",
+        );
+        assert_eq!((route_.project.as_str(), route_.job.as_deref()), ("example.com:p", Some("j")));
+        for (method, path) in [
+            ("POST", "/bigquery/v2/projects/p/datasets/d/tables/t/data"),
+            ("GET", "/bigquery/v2/projects/p/new/things"),
+            ("GET", "/bigquery/v3/projects/p/jobs"),
+            ("GET", "/bigquery/v2/"),
+            ("POST", "/bigquery/v2/projects/p/datasets/d/models"),
+        ] {
+            assert_eq!(route(&head(method, path)), None, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn an_upload_is_told_by_its_kind() {
+        let body = |method, path| route(&head(method, path)).map(|route| (route.method, route.body));
+        let insert = "bigquery.jobs.insert";
+        assert_eq!(
+            body("POST", "/upload/bigquery/v2/projects/p/jobs?uploadType=multipart"),
+            Some((insert, Body::Multipart))
+        );
+        assert_eq!(
+            body("POST", "/resumable/upload/bigquery/v2/projects/p/jobs?uploadType=resumable"),
+            Some((insert, Body::Resumable))
+        );
+        assert_eq!(
+            body("PUT", "/upload/bigquery/v2/projects/p/jobs?uploadType=resumable&upload_id=x"),
+            Some((insert, Body::Continued))
+        );
+        assert_eq!(
+            body("DELETE", "/upload/bigquery/v2/projects/p/jobs?upload_id=x"),
+            Some((insert, Body::Continued))
+        );
+        assert_eq!(body("PUT", "/bigquery/v2/projects/p/jobs"), None);
+    }
+
+    #[test]
+    fn a_method_in_a_header_counts() {
+        let mut get = head("POST", "/bigquery/v2/projects/p/jobs/j");
+        assert_eq!(route(&get), None);
+        get.headers.insert("x-http-method-override", http::HeaderValue::from_static("get"));
+        assert_eq!(route(&get).map(|route| route.method), Some("bigquery.jobs.get"));
+    }
+
+    #[test]
+    fn a_batch_is_not_mistaken_for_one_request() {
+        let batch = route(&head("POST", "/batch/bigquery/v2")).expect("a route");
+        assert_eq!((batch.method, batch.body), ("bigquery.batch", Body::Batch));
+        assert!(
+            is_below("/batch/bigquery/v2") && is_below("/upload/bigquery/v2/x") && !is_below("/storage/v1/b")
+        );
+    }
+}
