@@ -13,7 +13,6 @@ mod logging;
 pub mod pattern;
 mod run;
 mod serve;
-pub mod ship;
 mod waiting;
 mod worker;
 mod workloads;

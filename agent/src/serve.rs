@@ -29,12 +29,12 @@ use verbatim_sys::{
 };
 use verbatim_wire::seam::Limits;
 
+use verbatim_ship::{Target, TlsFiles};
 use crate::{
     cli::ServeArgs,
     config::{self, Capture, ConfigError, NodeAgent, Setting},
     identity::Table,
     logging,
-    ship::{Target, TlsFiles},
     waiting,
     worker::{self, Plan, Seams, StartError, Worker},
     workloads::{self, Nudge, Walker},
@@ -62,7 +62,7 @@ enum ServeError {
     #[error("missing privileges ({0}): run as root, or grant these capabilities")]
     Privileges(String),
     #[error(transparent)]
-    Target(#[from] crate::ship::TargetError),
+    Target(#[from] verbatim_ship::TargetError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("cannot {what}: {source}")]

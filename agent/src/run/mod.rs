@@ -23,12 +23,12 @@ use verbatim_sys::{
     signal::{self, Signals},
 };
 
+use verbatim_ship::{Target, TlsFiles};
 use crate::{
     cli::RunArgs,
     identity::{Fixed, federated, local},
     live::{Sink, View},
     logging,
-    ship::{Target, TlsFiles},
     worker::{self, Ended, Plan, Seams, Worker},
 };
 use cgroups::Cgroups;
@@ -88,7 +88,7 @@ enum RunError {
     #[error(transparent)]
     Collector(#[from] collector::CollectorError),
     #[error(transparent)]
-    Target(#[from] crate::ship::TargetError),
+    Target(#[from] verbatim_ship::TargetError),
     #[error(transparent)]
     Command(#[from] command::CommandError),
     #[error(transparent)]

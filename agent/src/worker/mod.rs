@@ -19,9 +19,9 @@ use verbatim_steer::{
     CgroupVerdict, DestinationRule, HeartbeatThread, NamespaceListeners, SteerConfig, SteerError, Steering,
 };
 
+use verbatim_ship::{Shipper, Target};
 use crate::{
     adapters::{NamespaceDialer, SteeredFlows},
-    ship::{Shipper, Target},
 };
 
 /// Last words of the kernel's events.

@@ -7,7 +7,7 @@
 
 mod cases;
 #[expect(dead_code, reason = "shared with the tests of shipping, which use all of it")]
-#[path = "../ship/collector.rs"]
+#[path = "../../ship/tests/ship/collector.rs"]
 mod collector;
 mod postgres;
 mod support;

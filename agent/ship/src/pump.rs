@@ -8,7 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming, transport::Channel};
 use verbatim_api::v1::{self, ingest_client::IngestClient};
 
-use super::{backoff::Backoff, health::Health, source::Source, target::chain};
+use crate::{backoff::Backoff, health::Health, source::Source, target::chain};
 
 /// Batches on the way at once.
 const WINDOW: usize = 8;

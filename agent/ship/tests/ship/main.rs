@@ -6,8 +6,8 @@ use std::{path::Path, time::Duration};
 
 use collector::{Collector, Kept, Manner, socket};
 use tonic::transport::{Certificate, Identity};
-use verbatim_agent::ship::{Shipper, Source, Target, TlsFiles};
 use verbatim_api::v1;
+use verbatim_ship::{Shipper, Source, Target, TlsFiles};
 use verbatim_spool::{Draft, Opened, Spool, SpoolConfig, SyncMode, WhenFull};
 
 /// Longer than anything here takes; a test that needs it has failed.
