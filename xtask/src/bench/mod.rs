@@ -4,17 +4,28 @@
 //! to hour. A peer that is not there is named as absent, never filled in.
 
 mod builds;
+mod capture;
+mod certificates;
+mod connections;
+mod h2load;
+mod http;
 mod memory;
+mod pairs;
 mod parts;
 mod peers;
+mod pgbench;
+mod phases;
+mod processes;
 mod report;
-mod rounds;
+mod throughput;
+mod tls;
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
 
+use self::certificates::Certificates;
 use crate::{binaries, ebpf, place::Place, postgres::Postgres, say, scratch::Scratch, setup, setup::Purpose};
 
 #[derive(Args)]
@@ -31,6 +42,9 @@ pub(crate) struct Options {
     /// Only these parts
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Only the peers, without building or running Verbatim
+    #[arg(long, conflicts_with = "write")]
+    peers_only: bool,
     /// Write the tables into docs/performance.md
     #[arg(long)]
     write: bool,
@@ -40,6 +54,12 @@ pub(crate) struct Options {
 enum Part {
     /// Transactions a second, captured, beside peers
     Throughput,
+    /// Requests a second over HTTP/2 and TLS, captured, beside peers
+    Http,
+    /// Transactions a second over TLS, captured, beside a peer
+    Tls,
+    /// What TLS connections cost: idle, stalled, new
+    Connections,
     /// The agent's memory, at rest and with a client that stops reading
     Memory,
     /// Steering, spool and collector alone
@@ -47,6 +67,9 @@ enum Part {
     /// The builds alone; takes long, and so is left out unless asked for
     Builds,
 }
+
+/// How PostgreSQL is started for whoever measures: everything in memory.
+const POSTGRES_SETTINGS: [&str; 2] = ["shared_buffers=256MB", "max_connections=100"];
 
 /// What every part works with.
 struct Bench<'a> {
@@ -59,24 +82,34 @@ struct Bench<'a> {
 
 pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     setup::ensure(place, Purpose::Bench)?;
-    ebpf::build(place)?;
-    let binaries = binaries::product(place, true)?;
+    let binaries = if options.peers_only { PathBuf::new() } else { product(place)? };
     let scratch = Scratch::create()?;
     say::heading("A PostgreSQL for all contestants");
-    let postgres = Postgres::start(scratch.path(), &["shared_buffers=256MB", "max_connections=100"])?;
-    postgres.admin("postgres", "CREATE DATABASE bench")?;
-    rounds::fill(&postgres)?;
+    let postgres = Postgres::start(scratch.path(), &POSTGRES_SETTINGS)?;
+    pgbench::fill(&postgres)?;
     let bench = Bench { place, binaries, postgres: &postgres, scratch: &scratch };
 
+    let certificates = Certificates::make(scratch.path())?;
+
+    let captures = !options.peers_only;
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
     let mut sections = vec![report::conditions(&bench, options)?];
     if wanted(Part::Throughput) {
-        sections.push(rounds::run(&bench, options)?);
+        sections.push(throughput::run(&bench, options)?);
     }
-    if wanted(Part::Memory) {
+    if wanted(Part::Http) {
+        sections.push(http::run(&bench, options, &certificates)?);
+    }
+    if wanted(Part::Tls) {
+        sections.push(tls::run(&bench, options, &certificates)?);
+    }
+    if wanted(Part::Connections) && captures {
+        sections.push(connections::run(&bench, &certificates)?);
+    }
+    if wanted(Part::Memory) && captures {
         sections.push(memory::run(&bench)?);
     }
-    if wanted(Part::Parts) {
+    if wanted(Part::Parts) && captures {
         sections.push(parts::run(&bench)?);
     }
     drop(postgres);
@@ -84,4 +117,10 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
         sections.push(builds::run(place)?);
     }
     report::publish(place, &sections, options.write)
+}
+
+/// The product, built to be measured.
+fn product(place: &Place) -> Result<PathBuf> {
+    ebpf::build(place)?;
+    binaries::product(place, true)
 }

@@ -4,13 +4,33 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::{Bench, Options};
+use super::{Bench, Options, processes::Used};
 use crate::{command, place::Place, say};
 
 /// One table with what belongs to it. `name` is that of its marks in the document.
 pub(super) struct Section {
     pub(super) name: &'static str,
     pub(super) text: String,
+}
+
+/// A table of how much memory was used.
+#[derive(Default)]
+pub(super) struct MemoryTable(String);
+
+impl MemoryTable {
+    pub(super) fn row(&mut self, name: &str, used: Used) {
+        say::line(&format!(
+            "{name}: {} KiB resident, {} KiB anonymous",
+            used.resident_kib, used.anonymous_kib
+        ));
+        let mib = |kib: u64| kib as f64 / 1024.0;
+        let (resident, anonymous) = (mib(used.resident_kib), mib(used.anonymous_kib));
+        self.0.push_str(&format!("| {name} | {resident:.1} | {anonymous:.1} |\n"));
+    }
+
+    pub(super) fn text(&self) -> String {
+        format!("\n| | resident, MiB | of it anonymous, MiB |\n|---|--:|--:|\n{}", self.0)
+    }
 }
 
 /// The middle value; of an even number, the mean of the two in the middle. Not a number for none.

@@ -1,7 +1,7 @@
 """A client that stops reading in the middle of a large result, and its siblings meanwhile.
 
 Arguments: connection string, pgbench, seconds to stop for. Prints a line `phase NAME` when a phase begins,
-and `latency NAME MILLISECONDS` for the siblings: before, and while the reader stands still.
+and `value NAME NUMBER` for the siblings' latency in milliseconds, before and while the reader stands still.
 """
 
 import subprocess
@@ -21,7 +21,7 @@ def siblings(phase, seconds):
         check=True, capture_output=True, text=True,
     ).stdout
     average = next(line for line in out.splitlines() if line.startswith("latency average"))
-    print("latency", phase, average.split("=")[1].split()[0], flush=True)
+    print("value", f"latency-{phase}", average.split("=")[1].split()[0], flush=True)
 
 
 siblings("before", 10)
@@ -38,4 +38,4 @@ with psycopg.connect(ADDRESS) as connection, connection.cursor() as cursor:
                 time.sleep(max(0, SECONDS - (time.monotonic() - began)))
                 print("phase reading", flush=True)
     print("phase after", flush=True)
-    print("bytes", total, flush=True)
+    print("value bytes", total, flush=True)

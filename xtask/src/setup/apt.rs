@@ -28,6 +28,12 @@ pub(crate) const PGBOUNCER: Need = Need {
     met: || place::program("pgbouncer").is_some(),
 };
 
+pub(crate) const NGHTTP2: Need = Need {
+    packages: &["nghttp2-client", "nghttp2-server", "openssl"],
+    purpose: "a client and a server of HTTP/2 to measure with, and certificates",
+    met: || ["h2load", "nghttpd", "openssl"].iter().all(|name| place::program(name).is_some()),
+};
+
 pub(crate) const IPROUTE: Need =
     Need { packages: &["iproute2"], purpose: "network namespaces", met: || place::program("ip").is_some() };
 
@@ -46,7 +52,9 @@ pub(crate) const NODE: Need = Need {
 pub(crate) const TOOLS: Need = Need {
     packages: &["procps", "openssl", "e2fsprogs", "curl"],
     purpose: "kill, sysctl, certificates, a disk whose power can be cut, and a client for HTTP",
-    met: || ["kill", "sysctl", "openssl", "mkfs.ext4", "curl"].iter().all(|name| place::program(name).is_some()),
+    met: || {
+        ["kill", "sysctl", "openssl", "mkfs.ext4", "curl"].iter().all(|name| place::program(name).is_some())
+    },
 };
 
 pub(crate) const CXX: Need =

@@ -73,7 +73,7 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
         packages.extend([apt::NODE, apt::TOOLS]);
     }
     if purpose == Bench {
-        packages.push(apt::PGBOUNCER);
+        packages.extend([apt::PGBOUNCER, apt::NGHTTP2]);
     }
     if purpose == Fuzz {
         packages.push(apt::CXX);

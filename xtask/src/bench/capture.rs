@@ -1,0 +1,109 @@
+//! Having Verbatim capture a client of the bench, and holding the trail against what the client says it did.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::Bench;
+use crate::command;
+
+/// The agent's program, as the kernel names its processes, too.
+pub(super) const AGENT: &str = "verbatim-agent";
+
+/// How a client is captured.
+#[derive(Clone)]
+pub(super) struct Capture {
+    /// Options of `run`.
+    options: Vec<OsString>,
+}
+
+impl Capture {
+    /// Records survive the death of the agent.
+    pub(super) fn process() -> Self {
+        Self { options: Vec::new() }
+    }
+
+    /// Records survive a loss of power: each command waits until its group is on the disk.
+    pub(super) fn group() -> Self {
+        Self { options: vec!["--sync".into()] }
+    }
+
+    /// The servers' certificates lead to these roots.
+    pub(super) fn trusting(mut self, roots: &Path) -> Self {
+        self.options.extend(["--upstream-ca".into(), roots.into()]);
+        self
+    }
+
+    /// The client under capture, its records going to this folder.
+    pub(super) fn command(&self, bench: &Bench<'_>, trail: &Path, client: &Command) -> Result<Command> {
+        let mut capture = command::as_root(bench.binaries.join(AGENT))?;
+        capture.args(["run", "--live", "off", "--data"]).arg(trail).args(&self.options).arg("--");
+        capture.arg(client.get_program()).args(client.get_args());
+        Ok(capture)
+    }
+
+    /// Runs the client; the answer is what it printed. A capture that did not record all of what the client
+    /// did, which `done` reads from that, is an error.
+    pub(super) fn run(
+        &self,
+        bench: &Bench<'_>,
+        client: &Command,
+        done: impl Fn(&str) -> Result<f64>,
+    ) -> Result<String> {
+        let trail = Trail(bench.scratch.path().join("trail"));
+        let output = command::output(&mut self.command(bench, &trail.0, client)?)?;
+        trail.holds(bench, done(&output)?)?;
+        Ok(output)
+    }
+}
+
+/// A trail that goes with this value.
+pub(super) struct Trail(pub(super) PathBuf);
+
+impl Trail {
+    /// A capture that did not record what was done is no contestant.
+    pub(super) fn holds(&self, bench: &Bench<'_>, done: f64) -> Result<()> {
+        let mut verbatim = command::as_root(bench.binaries.join("verbatim"))?;
+        verbatim.arg("--data").arg(&self.0).args(["sessions", "--limit", "100000", "--output", "json"]);
+        let commands = commands(&command::output(&mut verbatim)?)?;
+        if commands < done {
+            bail!("{done} commands were done, and {commands} are in the trail");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        if let Ok(mut rm) = command::as_root("rm") {
+            drop(command::quiet(rm.arg("-rf").arg(&self.0)));
+        }
+    }
+}
+
+/// How many commands these sessions had, a JSON object a line.
+fn commands(sessions: &str) -> Result<f64> {
+    let mut commands = 0.0;
+    for line in sessions.lines() {
+        let session: Value = serde_json::from_str(line).context("a session as JSON")?;
+        commands += session["commands"].as_f64().context("a session says how many commands it had")?;
+    }
+    Ok(commands)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_of_all_sessions_are_counted() {
+        assert_eq!(commands("{\"commands\": 3}\n{\"commands\": 4}\n").unwrap(), 7.0);
+        assert_eq!(commands("").unwrap(), 0.0);
+        assert!(commands("{}\n").is_err());
+    }
+}
