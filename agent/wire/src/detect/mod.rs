@@ -136,6 +136,10 @@ mod tests {
         let expected = Detection::Tls(ClientHello {
             server_name: Some("db.example".into()),
             alpn: vec![b"postgresql".to_vec()],
+            tls12: true,
+            tls13: true,
+            tls12: true,
+            ..ClientHello::default()
         });
         at_every_prefix(&tls::tests::records(&hello, 16 * 1024), &expected);
     }
@@ -147,6 +151,10 @@ mod tests {
         let expected = Detection::Tls(ClientHello {
             server_name: Some("big.example".into()),
             alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+            tls12: true,
+            tls13: true,
+            tls12: true,
+            ..ClientHello::default()
         });
         for record in [1, 3, 100, 1000] {
             at_every_prefix(&tls::tests::records(&hello, record), &expected);

@@ -26,7 +26,11 @@ struct Server {
 
 impl Server {
     fn start(chain: Arc<CertifiedKey>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1", chain).unwrap()
+    }
+
+    fn start_at(address: &str, chain: Arc<CertifiedKey>) -> std::io::Result<Self> {
+        let listener = TcpListener::bind((address, 0))?;
         let address = listener.local_addr().unwrap();
         let config = Downstream::new().unwrap().config(chain, None);
         let stop = Arc::new(AtomicBool::new(false));
@@ -42,7 +46,7 @@ impl Server {
                 answer(&mut StreamOwned::new(connection, stream)).ok();
             }
         });
-        Self { address, stop, thread: Some(thread) }
+        Ok(Self { address, stop, thread: Some(thread) })
     }
 }
 
@@ -211,6 +215,39 @@ for port, name in zip(sys.argv[2::2], sys.argv[3::2]):
     let mut command = Command::new("python3");
     command.arg(script).arg(cases.roots());
     cases.all_at_once("python", command);
+}
+
+#[test]
+fn wget_accepts_leaves_and_refuses_forgeries() {
+    if !there("wget") {
+        return;
+    }
+    let (authority, folder) = (authority(), tempfile::tempdir().unwrap());
+    let roots = script(folder.path(), "roots.pem", &authority.roots_pem());
+    // It cannot be told where a name is: only names of this machine can be tried.
+    for (text, address) in [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
+        for class in [1, 0] {
+            let Ok(server) = Server::start_at(address, forged(&authority, class, text)) else {
+                eprintln!("skipped: this machine has no {address}");
+                continue;
+            };
+            let host = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
+            let mut command = Command::new("wget");
+            command.args(["--no-config", "--no-proxy", "--tries=1", "--timeout=10", "--quiet", "--no-hsts"]);
+            command.args([
+                "--output-document=-",
+                if address == "::1" { "--inet6-only" } else { "--inet4-only" },
+            ]);
+            command.arg("--ca-certificate").arg(&roots);
+            command.arg(format!("https://{host}:{}/", server.address.port()));
+            let output = output(&mut command);
+            assert_eq!(
+                output.trim_end() == "ok",
+                class == 1,
+                "wget about {text} of class {class}:\n{output}"
+            );
+        }
+    }
 }
 
 #[test]
