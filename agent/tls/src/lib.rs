@@ -21,8 +21,8 @@ pub use name::{LeafName, NameError};
 pub use refusals::{Insistence, Moment, RefusalFile, RefusalFileError, Refusals, Refused, refusal};
 pub use roots::{Roots, RootsError, system_bundle};
 pub use trust::{
-    Bundle, Change, EnvironmentPlan, JavaStore, Problem, Source, StoreError, TrustPaths, TrustStore,
-    pem_bundle, pkcs12_trust_store, plan,
+    Bundle, Change, EnvironmentPlan, JavaStore, Prepared, Problem, Source, StoreError, TrustFile, TrustPaths,
+    TrustStore, pem_bundle, pkcs12_trust_store, plan, prepare,
 };
 pub use upstream::{Offer, Upstream, UpstreamError, UpstreamFailure, UpstreamRoots, noticing, noticing_sync};
 

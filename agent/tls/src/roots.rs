@@ -27,6 +27,9 @@ const SYSTEM_BUNDLES: [&str; 6] = [
     "/etc/ca-certificates/extracted/tls-ca-bundle.pem",
 ];
 
+/// Where there is no bundle there may be single files.
+const SYSTEM_FOLDER: &str = "/etc/ssl/certs";
+
 /// Root certificates cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
@@ -51,13 +54,14 @@ pub enum RootsError {
     NoSystemBundle,
 }
 
-/// The system's bundle of root certificates: the first of the usual places that exists, else what
-/// `SSL_CERT_FILE` of this process names.
+/// The system's bundle of root certificates: the first of the usual places that exists, else the file that
+/// `SSL_CERT_FILE` of this process names, else the usual folder.
 #[must_use]
 pub fn system_bundle() -> Option<PathBuf> {
     let usual = SYSTEM_BUNDLES.iter().map(PathBuf::from);
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    usual.chain(named).find(|path| path.is_file())
+    let folder = PathBuf::from(SYSTEM_FOLDER);
+    usual.chain(named).find(|path| path.is_file()).or_else(|| folder.is_dir().then_some(folder))
 }
 
 /// A set of certificates, in the order in which they were added, none twice.

@@ -7,7 +7,7 @@ mod java_options;
 mod jks;
 mod pkcs12;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustls::pki_types::CertificateDer;
 
@@ -47,6 +47,54 @@ pub enum Problem {
         /// Why.
         error: StoreError,
     },
+}
+
+/// A file that the command needs to be able to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustFile {
+    /// Where it goes.
+    pub path: PathBuf,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
+/// What is to be written and set before the command starts.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    /// Files to be written.
+    pub files: Vec<TrustFile>,
+    /// Variables to be set then.
+    pub changes: Vec<Change>,
+    /// What could not be carried over, to be logged: clients that go by it will refuse our leaves.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads what the plan builds on. Where a file that the command itself named cannot be read, what names it is left
+/// as it is: trust is never taken away, not even by mistake.
+#[must_use]
+pub fn prepare(plan: &EnvironmentPlan, authority: &Authority) -> Prepared {
+    let mut prepared = Prepared { changes: plan.changes.clone(), ..Prepared::default() };
+    for Bundle { path, source } in &plan.bundles {
+        let (text, problems) = pem_bundle(source, authority);
+        prepared.add(path, text.into_bytes(), source, problems);
+    }
+    for TrustStore { path, source } in &plan.trust_stores {
+        let (bytes, problems) = pkcs12_trust_store(source, authority);
+        prepared.add(path, bytes, source, problems);
+    }
+    prepared
+}
+
+impl Prepared {
+    fn add(&mut self, path: &Path, bytes: Vec<u8>, source: &Source, problems: Vec<Problem>) {
+        let of_the_command = matches!(source, Source::Pem(_) | Source::Java(_));
+        if of_the_command && !problems.is_empty() {
+            self.changes.retain(|change| !change.points_to(path));
+        } else {
+            self.files.push(TrustFile { path: path.to_owned(), bytes });
+        }
+        self.problems.extend(problems);
+    }
 }
 
 /// A PEM bundle: everything of the source, and our roots. Private keys and whatever else a source holds stay out.

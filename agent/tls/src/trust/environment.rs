@@ -86,6 +86,18 @@ pub struct Change {
     pub value: OsString,
 }
 
+impl Change {
+    /// Whether it is there for the file's sake.
+    pub(super) fn points_to(&self, file: &Path) -> bool {
+        let store = || store_options(self.value.to_str()?).path;
+        match JAVA.contains(&self.name) {
+            // Of what is no text the store cannot be told: there is one.
+            true => self.value.to_str().is_none() || store().is_some_and(|path| Path::new(&path) == file),
+            false => Path::new(&self.value) == file,
+        }
+    }
+}
+
 /// Everything that makes a command trust us.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EnvironmentPlan {

@@ -90,6 +90,45 @@ fn a_source_that_cannot_be_read_leaves_our_roots_and_a_problem_that_names_it() {
 }
 
 #[test]
+fn what_is_prepared_holds_a_file_for_each_variable_that_names_one() {
+    let authority = authority();
+    let folder = tempfile::tempdir().unwrap();
+    let (theirs, pem, _) = foreign();
+    let file = folder.path().join("theirs.pem");
+    std::fs::write(&file, pem).unwrap();
+    let existing = |name: &str| (name == "REQUESTS_CA_BUNDLE").then(|| file.clone().into_os_string());
+    let prepared = prepare(&plan(existing, &TrustPaths { folder: "/trust".into() }), &authority);
+    let files: Vec<_> = prepared.files.iter().map(|file| file.path.to_str().unwrap()).collect();
+    assert_eq!(files, ["/trust/bundle.pem", "/trust/bundle-2.pem", "/trust/truststore.p12"]);
+    for change in &prepared.changes {
+        let named = prepared.files.iter().filter(|file| change.points_to(&file.path)).count();
+        let needed =
+            usize::from(!["PGCHANNELBINDING", "GOOGLE_CLOUD_DISABLE_DIRECT_PATH"].contains(&change.name));
+        assert_eq!(named, needed, "{}", change.name);
+    }
+    let second = String::from_utf8(prepared.files[1].bytes.clone()).unwrap();
+    assert!(certificates(&second).contains(&theirs) && certificates(&second).len() == 3);
+}
+
+#[test]
+fn a_variable_whose_file_cannot_be_read_is_left_alone() {
+    let existing = |name: &str| match name {
+        "SSL_CERT_FILE" => Some("/nonexistent/roots.pem".into()),
+        "JAVA_TOOL_OPTIONS" => Some("-Djavax.net.ssl.trustStore=/nonexistent/t.p12".into()),
+        _ => None,
+    };
+    let prepared = prepare(&plan(existing, &TrustPaths { folder: "/trust".into() }), &authority());
+    let changed: Vec<_> = prepared.changes.iter().map(|change| change.name).collect();
+    assert!(!changed.contains(&"SSL_CERT_FILE") && !changed.contains(&"JAVA_TOOL_OPTIONS"), "{changed:?}");
+    assert!(changed.contains(&"REQUESTS_CA_BUNDLE"));
+    let files: Vec<_> = prepared.files.iter().map(|file| file.path.to_str().unwrap()).collect();
+    assert_eq!(files, ["/trust/bundle.pem"]);
+    for path in ["/nonexistent/roots.pem", "/nonexistent/t.p12"] {
+        assert!(prepared.problems.iter().any(|problem| problem.to_string().contains(path)), "{path}");
+    }
+}
+
+#[test]
 fn a_trust_store_is_read_back_as_it_was_written() {
     let folder = tempfile::tempdir().unwrap();
     let (_, pem, _) = foreign();

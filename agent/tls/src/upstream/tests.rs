@@ -268,3 +268,15 @@ fn roots_that_are_none_are_an_error_that_says_which() {
     let error = none(vec![World::new().pem(), b"nothing".to_vec()]);
     assert!(matches!(error, UpstreamError::NoCertificate { position: 2 }), "{error}");
 }
+
+#[test]
+fn the_systems_roots_are_trusted_when_they_are_asked_for() {
+    if crate::system_bundle().is_none() {
+        return eprintln!("skipped: there is no bundle on this machine");
+    }
+    let world = World::new();
+    let upstream = Upstream::new(&UpstreamRoots { system: true, extra_pem: vec![world.pem()] }).unwrap();
+    let server = Arc::new(world.server(&["db.example"]));
+    assert_eq!(kind(&upstream, "a", &server), HandshakeKind::Full);
+    Upstream::new(&UpstreamRoots { system: true, extra_pem: vec![] }).unwrap();
+}
