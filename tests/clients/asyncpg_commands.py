@@ -9,7 +9,7 @@ from vlab import did, mark
 
 
 async def main():
-    conn = await asyncpg.connect(host=os.environ["PGHOST"], ssl=False)
+    conn = await asyncpg.connect(host=os.environ["PGHOST"], ssl=os.environ.get("VLAB_SSL", "disable"))
 
     text = mark("fetch", "SELECT id, name FROM item WHERE id = $1 AND name <> $2")
     assert len(await conn.fetch(text, 7, "x")) == 1

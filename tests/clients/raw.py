@@ -134,6 +134,17 @@ def plain(text):
     drain_until_ready(sock)
 
 
+def gss(text):
+    """Asks for GSSAPI encryption and for TLS, is refused the first, wants no longer the second."""
+    sock = connect()
+    sock.sendall(struct.pack("!II", 8, 80877104))
+    assert sock.recv(1) == b"N"
+    sock.sendall(STARTUP)
+    until_ready(sock)
+    sock.sendall(query(text))
+    until_ready(sock)
+
+
 def late(text):
     """The same, a second after the session began."""
     sock = session()

@@ -62,7 +62,7 @@ fn denied_message_with_several_statements_is_one_decision(lab: &mut Lab) -> Resu
 }
 
 /// How long a hold lasts before it is answered: a minute in a soak run.
-fn thinking_time() -> std::time::Duration {
+pub(crate) fn thinking_time() -> std::time::Duration {
     let seconds = std::env::var("VLAB_HOLD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     std::time::Duration::from_secs(seconds)
 }

@@ -3,16 +3,20 @@
 //! What cannot run counts as ignored, or as failed where `REQUIRE_LAB=1` or `REQUIRE_BPF=1` say so.
 #![allow(clippy::print_stdout, reason = "the reasons of what is ignored are part of the harness's report")]
 
+mod bigquery;
 mod cases;
 mod decisions;
 mod google;
+mod http;
 mod input;
 mod own;
 mod passing;
+mod postgres_tls;
 mod run;
 mod safety;
 mod scenario;
 mod serve;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -29,6 +33,10 @@ fn scenarios() -> Vec<Scenario> {
         passing::scenarios(),
         safety::scenarios(),
         input::scenarios(),
+        tls::scenarios(),
+        postgres_tls::scenarios(),
+        bigquery::scenarios(),
+        http::scenarios(),
         run::scenarios(),
     ]
     .into_iter()

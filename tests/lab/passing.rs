@@ -18,7 +18,6 @@ const WITH_OPENSSL: &[Part] =
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
-        usual!(http_passes_and_is_recorded_as_not_decoded),
         usual!(tls_passes_and_its_server_name_is_recorded).needing(WITH_OPENSSL),
         usual!(a_protocol_whose_server_speaks_first_passes_and_is_recorded),
         usual!(a_postgresql_connection_that_asks_for_tls_passes_and_is_recorded).needing(WITH_OPENSSL),
@@ -84,14 +83,6 @@ fn opaque(
     Ok((one, session))
 }
 
-fn http_passes_and_is_recorded_as_not_decoded(lab: &mut Lab) -> Result<()> {
-    let _server = peers::start(&lab.ground, "http", OTHER, 8080, "")?;
-    raw(lab, "http", OTHER, 8080, &format!("http://{OTHER}:8080/page"))?;
-    let (_, session) = opaque(lab, OTHER, 8080, Protocol::Http1, OpaqueReason::UnknownProtocol)?;
-    ensure!(session.bytes_sent > 20 && session.bytes_received > 60, "{session:?}");
-    Ok(())
-}
-
 fn tls_passes_and_its_server_name_is_recorded(lab: &mut Lab) -> Result<()> {
     let file = lab.ground.path("server.pem").display().to_string();
     let own = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=api.lab.example"];
@@ -112,7 +103,7 @@ fn a_protocol_whose_server_speaks_first_passes_and_is_recorded(lab: &mut Lab) ->
 }
 
 fn a_postgresql_connection_that_asks_for_tls_passes_and_is_recorded(lab: &mut Lab) -> Result<()> {
-    let options = postgres::Options { tls: true };
+    let options = postgres::Options { tls: true, ..Default::default() };
     let server = lab.ground.postgres("postgres-tls", OTHER, options)?;
     let client = lab.pod(Pod::B).with("PGHOST", OTHER).with("PGSSLMODE", "require");
     let text = "SELECT 'over tls' /* id:b-tls */";

@@ -19,7 +19,7 @@ use crate::{
     folder::Folder,
     google::{self, Google},
     name,
-    network::{DATABASE, Network, Pod},
+    network::{DATABASE, DATABASE_NAME, DATABASE_V6, Network, Pod},
     policy::Approver,
     postgres::{self, Server},
     process::Place,
@@ -68,7 +68,7 @@ impl Ground {
     }
 
     /// Starts PostgreSQL in the VPC.
-    pub fn postgres(&self, name: &str, address: &str, options: postgres::Options) -> Result<Server> {
+    pub fn postgres(&self, name: &str, address: &str, options: postgres::Options<'_>) -> Result<Server> {
         let folder = self.path(name);
         fs::create_dir_all(&folder)?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
@@ -129,8 +129,13 @@ impl Lab {
     pub fn with(scenario: &str, options: agent::Options) -> Result<Self> {
         let ground = Ground::create(scenario)?;
         let google = options.google.map(|google| Google::start(&ground, google)).transpose()?;
-        let tls = postgres::Options { tls: options.database_tls };
-        let server = ground.postgres("postgres", DATABASE, tls)?;
+        let shown = google
+            .as_ref()
+            .filter(|_| options.database_tls)
+            .map(|google| google.root().issue("database", &[DATABASE_NAME, DATABASE, DATABASE_V6]))
+            .transpose()?;
+        let with = postgres::Options { shown: shown.as_ref(), ..Default::default() };
+        let server = ground.postgres("postgres", DATABASE, with)?;
         let collector =
             Collector::start(ground.node("collector")?, &ground.path("collector"), options.over_tls)?;
         for pod in Pod::ALL {

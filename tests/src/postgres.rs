@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     folder::Folder,
+    google::Shown,
     name,
     network::{DATABASE, DATABASE_V6},
     pglog::{self, Logged},
@@ -53,21 +54,25 @@ pub struct Server {
 
 /// How a server is to be.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// Offer TLS with a self-signed certificate.
     pub tls: bool,
+    /// Offer TLS with this one.
+    pub shown: Option<&'a Shown>,
 }
 
 impl Server {
     /// Makes a cluster in `folder` and starts a server on it. The place's user is replaced by
     /// [`USER`].
-    pub fn start(place: Place, folder: &Path, address: &str, options: Options) -> Result<Self> {
+    pub fn start(place: Place, folder: &Path, address: &str, options: Options<'_>) -> Result<Self> {
         let place = place.as_user(USER);
         let data = folder.join("data");
         make_cluster(&place, &data)?;
         configure(&data, address, options)?;
-        if options.tls {
-            make_certificate(&data, address)?;
+        match options.shown {
+            Some(shown) => install(&data, shown)?,
+            None if options.tls => make_certificate(&data, address)?,
+            None => {}
         }
         let process = start(&place, &data)?;
         let mut server = Self { place, data, process, address: address.to_owned() };
@@ -173,7 +178,7 @@ fn init(place: &Place, data: &Path) -> Result<()> {
     Ok(())
 }
 
-fn configure(data: &Path, address: &str, options: Options) -> Result<()> {
+fn configure(data: &Path, address: &str, options: Options<'_>) -> Result<()> {
     let path = data.join("postgresql.conf");
     let mut configuration = fs::read_to_string(&path)?;
     // jsonlog is the one format whose statements can be told apart whatever they contain.
@@ -201,7 +206,7 @@ log_min_messages = warning
 log_parameter_max_length = -1
 ",
         second = if address == DATABASE { format!(",{DATABASE_V6}") } else { String::new() },
-        ssl = if options.tls { "on" } else { "off" },
+        ssl = if options.tls || options.shown.is_some() { "on" } else { "off" },
     ));
     fs::write(&path, configuration)?;
     let trust = "0.0.0.0/0 trust\nhost all all ::/0 trust\nhost replication all 0.0.0.0/0 trust\n";
@@ -236,6 +241,16 @@ fn make_certificate(data: &Path, address: &str) -> Result<()> {
     )?;
     shell::run("chown", &[&format!("{USER}:{USER}"), &key, &certificate])?;
     shell::run("chmod", &["0600", &key]).map(drop)
+}
+
+fn install(data: &Path, shown: &Shown) -> Result<()> {
+    for (from, name) in [(&shown.key, "server.key"), (&shown.certificate, "server.crt")] {
+        let to = data.join(name);
+        fs::copy(from, &to).with_context(|| format!("cannot write {}", to.display()))?;
+        shell::run("chown", &[&format!("{USER}:{USER}"), &to.display().to_string()])?;
+        shell::run("chmod", &["0600", &to.display().to_string()])?;
+    }
+    Ok(())
 }
 
 fn start(place: &Place, data: &Path) -> Result<Process> {

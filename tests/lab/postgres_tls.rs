@@ -1,0 +1,199 @@
+//! PostgreSQL over TLS: every sslmode of every client, passwords, cancelling, and never less upstream than
+//! toward the client.
+
+use anyhow::{Context as _, Result, ensure};
+use verbatim_api::v1::{Capture, OpaqueReason, Operation, Protocol, Session};
+use verbatim_tests::{
+    agent::Options,
+    clients::Clients,
+    did::{self, Did},
+    google,
+    lab::Lab,
+    network::{DATABASE, DATABASE_V6, Pod},
+    parts::Part,
+    wait,
+};
+
+use crate::{
+    scenario::{Scenario, usual},
+    tls::NEEDS,
+};
+
+const WITH_NODE: &[Part] = &[
+    Part::Root,
+    Part::Sandbox,
+    Part::Binaries,
+    Part::Postgres,
+    Part::PythonGoogle,
+    Part::Openssl,
+    Part::Node,
+    Part::Bpf,
+];
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    let ours = [
+        usual!(psql_with_every_sslmode_is_recorded).needing(NEEDS),
+        usual!(psycopg_and_asyncpg_with_every_sslmode_are_recorded).needing(NEEDS),
+        usual!(node_postgres_with_and_without_tls_is_recorded).needing(WITH_NODE),
+        usual!(everything_that_psycopg_does_is_recorded_over_tls).needing(NEEDS),
+        usual!(cancelling_and_scram_work_over_tls).needing(NEEDS),
+        usual!(scram_with_a_bound_channel_is_answered_by_us).needing(NEEDS),
+        usual!(a_client_that_requires_channel_binding_is_told_why_not).needing(NEEDS),
+        usual!(a_client_that_trusts_only_the_servers_root_loses_one_connection).needing(NEEDS),
+        usual!(a_client_that_asks_for_gssapi_is_answered_no_and_goes_on).needing(NEEDS),
+    ];
+    ours.map(|one| one.with(over_tls)).into()
+}
+
+fn over_tls() -> Options {
+    Options { google: Some(google::Options::default()), database_tls: true, ..Options::default() }
+}
+
+/// A client in pod-a with what injection gives it, and `sslmode`.
+fn client(lab: &Lab, mode: &str) -> Result<Clients> {
+    let trust = lab.trust()?;
+    let roots = trust.bundle().display().to_string();
+    Ok(lab.pod(Pod::A).trusting(trust).with("PGSSLMODE", mode).with("VLAB_ROOTS", roots))
+}
+
+fn mine(lab: &Lab, id: &str, text: &str) -> Did {
+    Did::query(&lab.principal(Pod::A), id, text)
+}
+
+fn sessions(lab: &Lab, count: usize) -> Result<Vec<Session>> {
+    wait::until(&format!("{count} session(s)"), || {
+        let mut sessions = lab.collector.sessions()?;
+        sessions.retain(|one| one.closed_wall_nanos != 0);
+        Ok((sessions.len() >= count).then_some(sessions))
+    })
+}
+
+fn psql_with_every_sslmode_is_recorded(lab: &mut Lab) -> Result<()> {
+    let mut did = Vec::new();
+    for host in ["db.vpc.internal", DATABASE, DATABASE_V6] {
+        for mode in ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"] {
+            let id = format!("a-{mode}-{}", host.replace(':', "-"));
+            let text = format!("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid() /* id:{id} */");
+            let mut clients = client(lab, mode)?.with("PGHOST", host);
+            if mode.starts_with("verify") {
+                clients = clients.with("PGSSLROOTCERT", lab.trust()?.bundle().display().to_string());
+            }
+            let ended = clients.psql(&id, &["-Atc", &text])?.finish()?;
+            let over_tls = !matches!(mode, "disable" | "allow");
+            ensure!(!over_tls || ended.text().trim() == "t", "{id}: upstream without TLS: {}", ended.text());
+            did.push(mine(lab, &id, &text).rows(1));
+        }
+    }
+    lab.compare(&did)?;
+    let sessions = sessions(lab, did.len())?;
+    let both = sessions.iter().filter_map(|one| one.tls.as_ref()).filter(|tls| {
+        let version = |leg: &Option<verbatim_api::v1::TlsLeg>| {
+            leg.as_ref().map(|leg| leg.version.clone()).unwrap_or_default()
+        };
+        version(&tls.client) == "TLSv1.3" && version(&tls.server) == "TLSv1.3"
+    });
+    ensure!(both.count() == 12, "{sessions:?}");
+    Ok(())
+}
+
+fn psycopg_and_asyncpg_with_every_sslmode_are_recorded(lab: &mut Lab) -> Result<()> {
+    let ended = client(lab, "prefer")?.python("modes", "tls_modes.py", &[])?.finish()?;
+    let did = did::read(&ended.text(), &lab.principal(Pod::A))?;
+    lab.compare(&did)
+}
+
+fn node_postgres_with_and_without_tls_is_recorded(lab: &mut Lab) -> Result<()> {
+    let ended = client(lab, "prefer")?.node("modes", "tls_modes.mjs", &[])?.finish()?;
+    let did = did::read(&ended.text(), &lab.principal(Pod::A))?;
+    lab.compare(&did)
+}
+
+fn everything_that_psycopg_does_is_recorded_over_tls(lab: &mut Lab) -> Result<()> {
+    let mut did = Vec::new();
+    for script in ["psycopg_simple", "psycopg_extended", "psycopg_copy", "asyncpg_commands"] {
+        let clients = client(lab, "require")?.with("VLAB_SSL", "require");
+        let ended = clients.python(script, &format!("{script}.py"), &[])?.finish()?;
+        did.extend(did::read(&ended.text(), &lab.principal(Pod::A))?);
+    }
+    lab.compare(&did)?;
+    for one in lab.collector.seen()? {
+        ensure!(one.protocol == Protocol::Postgresql && one.operation != Operation::Connect, "{one:?}");
+    }
+    Ok(())
+}
+
+fn cancelling_and_scram_work_over_tls(lab: &mut Lab) -> Result<()> {
+    let ended = client(lab, "require")?.python("cancel", "psycopg_cancel.py", &[])?.finish()?;
+    let did = did::read(&ended.text(), &lab.principal(Pod::A))?;
+    lab.compare(&did)?;
+    let cancels = lab.collector.seen()?.into_iter().filter(|one| one.operation == Operation::Cancel).count();
+    ensure!(cancels > 0, "the cancel request is not recorded");
+    Ok(())
+}
+
+const SECRET: &str = "secret of the clerk";
+
+/// A client that binds the channel if it can: libpq's own default, without injection's variable.
+fn scram_with_a_bound_channel_is_answered_by_us(lab: &mut Lab) -> Result<()> {
+    let text = "SELECT current_user /* id:a-bound */";
+    let clients = client(lab, "require")?
+        .with("PGCHANNELBINDING", "prefer")
+        .with("PGUSER", "clerk")
+        .with("PGPASSWORD", SECRET);
+    let ended = clients.psql("bound", &["-Atc", text])?.finish()?;
+    ensure!(ended.text().trim() == "clerk", "psql said {}", ended.text());
+    let wrong = clients.with("PGPASSWORD", "wrong").psql("wrong", &["-Atc", "SELECT 1"])?.wait()?;
+    ensure!(!wrong.status.success(), "a wrong password was taken");
+    ensure!(wrong.complaints().contains("password authentication failed"), "{}", wrong.complaints());
+    lab.compare(&[mine(lab, "a-bound", text).rows(1)])?;
+    for folder in [lab.agent.spool(), lab.collector.folder().to_owned()] {
+        let found = verbatim_tests::find::files_with(&folder, SECRET.as_bytes())?;
+        ensure!(found.is_empty(), "the password is in {found:?}");
+    }
+    Ok(())
+}
+
+fn a_client_that_requires_channel_binding_is_told_why_not(lab: &mut Lab) -> Result<()> {
+    let clients = client(lab, "require")?
+        .with("PGCHANNELBINDING", "require")
+        .with("PGUSER", "clerk")
+        .with("PGPASSWORD", SECRET);
+    let ended = clients.psql("bound", &["-Atc", "SELECT 1 /* id:a-never */"])?.wait()?;
+    ensure!(!ended.status.success(), "a channel was bound that is not the server's: {}", ended.text());
+    let session = sessions(lab, 1)?.remove(0);
+    ensure!(session.commands == 0 && session.principal == lab.principal(Pod::A), "{session:?}");
+    lab.compare(&[])
+}
+
+/// `sslrootcert` names the server's own authority, as Cloud SQL's documentation has it.
+fn a_client_that_trusts_only_the_servers_root_loses_one_connection(lab: &mut Lab) -> Result<()> {
+    let roots = lab.google()?.root().certificate().display().to_string();
+    let clients = client(lab, "verify-full")?.with("PGSSLROOTCERT", roots);
+    let ended = clients.psql("first", &["-Atc", "SELECT 1 /* id:a-first */"])?.wait()?;
+    ensure!(!ended.status.success(), "it took a certificate of ours");
+    let text = "SELECT 2 /* id:a-second */";
+    let ended = clients.psql("second", &["-Atc", text])?.finish()?;
+    ensure!(ended.text().trim() == "2", "psql said {}", ended.text());
+    let seen = wait::until("both connections to be recorded", || {
+        let mut seen = lab.collector.seen()?;
+        seen.retain(|one| one.operation == Operation::Connect);
+        Ok((seen.len() == 2).then_some(seen))
+    })?;
+    for one in &seen {
+        ensure!(one.opaque_reason == OpaqueReason::ClientDoesNotTrustUs, "{one:?}");
+        ensure!(one.capture == Capture::SeenNotDecoded, "{one:?}");
+        ensure!(one.principal == lab.principal(Pod::A), "{one:?}");
+    }
+    let refusal = seen.first().and_then(|one| one.tls.clone()).context("no TLS")?.refusal;
+    ensure!(refusal == "unknown_ca" || refusal == "eof", "{refusal:?}");
+    let logged: Vec<String> = lab.server.log()?.into_iter().map(|one| one.text).collect();
+    ensure!(logged == [text], "the server's log has {logged:?}");
+    Ok(())
+}
+
+fn a_client_that_asks_for_gssapi_is_answered_no_and_goes_on(lab: &mut Lab) -> Result<()> {
+    let text = "SELECT 1 /* id:a-gss */";
+    let clients = client(lab, "disable")?;
+    clients.python("gss", "raw.py", &["gss", text])?.finish()?;
+    lab.compare(&[mine(lab, "a-gss", text).rows(1)])
+}
