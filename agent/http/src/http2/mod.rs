@@ -27,13 +27,16 @@ use crate::{
 
 mod body;
 mod errors;
+mod frames;
 pub(crate) mod head;
+mod leg;
+mod seen;
 mod stream;
-mod tap;
 
 use errors::{broke_a_rule, reset_code};
+use leg::Leg;
+use seen::Seen;
 use stream::Stream;
-use tap::{Seen, Tap};
 
 /// What the exchanges of a connection share.
 struct Shared<X> {
@@ -70,13 +73,13 @@ where
     let [from_client, from_server] = [Seen::new(config.control_frames), Seen::new(config.control_frames)];
     let mut stop = pin!(stop);
 
-    let upstream = upstream_builder(config).handshake(Tap::server(server, Rc::clone(&from_server)));
+    let legs = (Leg::client(client, Rc::clone(&from_client)), Leg::server(server, Rc::clone(&from_server)));
+    let upstream = upstream_builder(config).handshake(legs.1.clone());
     let (sender, mut upstream) = match upstream.await {
         Ok(upstream) => upstream,
         Err(error) => return Ended::Server(error.to_string()),
     };
-    let mut accepting =
-        pin!(server_builder(config).handshake::<_, Bytes>(Tap::client(client, Rc::clone(&from_client))));
+    let mut accepting = pin!(server_builder(config).handshake::<_, Bytes>(legs.0.clone()));
     let accepted = poll_fn(|cx| {
         if stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Ended::Stopped));
@@ -93,7 +96,11 @@ where
         match Pin::new(&mut upstream).poll(cx) {
             Poll::Ready(Ok(())) => Poll::Ready(Err(Ended::Closed)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(Ended::Server(error.to_string()))),
-            Poll::Pending => Poll::Pending,
+            Poll::Pending => {
+                legs.0.send(cx);
+                legs.1.send(cx);
+                Poll::Pending
+            }
         }
     });
     let server = match accepted.await {
@@ -102,6 +109,7 @@ where
     };
     let mut pair = Pair {
         shared,
+        legs,
         client: server,
         upstream: Some(upstream),
         sender: Some(sender),
@@ -139,12 +147,13 @@ fn server_builder(config: &HttpConfig) -> server::Builder {
     builder
 }
 
-type ClientSide<C> = server::Connection<Tap<C>, Bytes>;
-type ServerSide<S> = client::Connection<Tap<S>, Bytes>;
+type ClientSide<C> = server::Connection<Leg<C>, Bytes>;
+type ServerSide<S> = client::Connection<Leg<S>, Bytes>;
 
 /// A pair while it lives.
 struct Pair<C, S, X: Exchanges> {
     shared: Rc<Shared<X>>,
+    legs: (Leg<C>, Leg<S>),
     client: ClientSide<C>,
     /// `None` once it is closed.
     upstream: Option<ServerSide<S>>,
@@ -198,7 +207,9 @@ where
         }
         loop {
             if self.ending.is_some() {
-                return self.poll_ending(cx);
+                let ended = self.poll_ending(cx);
+                self.send(cx);
+                return ended;
             }
             let mut moved = self.poll_client(cx);
             moved |= self.poll_streams(cx);
@@ -208,9 +219,16 @@ where
             moved |= self.poll_client(cx);
             self.report();
             if !moved && self.ending.is_none() {
+                self.send(cx);
                 return Poll::Pending;
             }
         }
+    }
+
+    /// Sends all that was written; what is not taken now wakes us when it is.
+    fn send(&self, cx: &mut Context<'_>) {
+        self.legs.0.send(cx);
+        self.legs.1.send(cx);
     }
 
     fn poll_client(&mut self, cx: &mut Context<'_>) -> bool {

@@ -1,0 +1,191 @@
+//! A socket as the HTTP/2 library gets it: frames are looked at as they pass, and written in one go.
+//!
+//! The library flushes behind nearly every DATA frame, which is a system call, and a TLS record or two, for
+//! each of a hundred small answers. Here writing only fills a buffer; whoever drives the connection sends it
+//! when there is nothing more to do.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{frames::Frames, seen::Seen};
+
+/// The connection preface of a client (RFC 9113 section 3.4).
+const PREFACE_BYTES: u64 = 24;
+/// Written at once at most; what is more waits.
+const WRITE_BYTES: usize = 64 << 10;
+/// What a buffer may keep while it is empty.
+const IDLE_BYTES: usize = 4 << 10;
+
+/// Shared by the library, which reads and writes, and by whoever sends what it wrote.
+pub(super) struct Leg<T>(Rc<RefCell<Socket<T>>>);
+
+struct Socket<T> {
+    io: T,
+    seen: Rc<Seen>,
+    inward: Frames,
+    outward: Frames,
+    unsent: BytesMut,
+    /// Something was written to `io` and not flushed.
+    unflushed: bool,
+    /// Why sending failed; told to whoever reads or writes next.
+    failed: Option<io::ErrorKind>,
+}
+
+impl<T> Clone for Leg<T> {
+    fn clone(&self) -> Self {
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<T> Leg<T> {
+    /// The leg toward a client, which sends a preface first.
+    pub(super) fn client(io: T, seen: Rc<Seen>) -> Self {
+        Self::new(io, seen, PREFACE_BYTES, 0)
+    }
+
+    /// The leg toward a server, to which we send one.
+    pub(super) fn server(io: T, seen: Rc<Seen>) -> Self {
+        Self::new(io, seen, 0, PREFACE_BYTES)
+    }
+
+    fn new(io: T, seen: Rc<Seen>, inward: u64, outward: u64) -> Self {
+        let (inward, outward) = (Frames::after(inward), Frames::after(outward));
+        Self(Rc::new(RefCell::new(Socket {
+            io,
+            seen,
+            inward,
+            outward,
+            unsent: BytesMut::new(),
+            unflushed: false,
+            failed: None,
+        })))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Leg<T> {
+    /// Sends what was written, as far as it is taken now; what is not wakes again. A failure shows to the
+    /// library.
+    pub(super) fn send(&self, cx: &mut Context<'_>) {
+        let socket = &mut *self.0.borrow_mut();
+        if let Poll::Ready(Err(error)) = socket.poll_send(cx) {
+            socket.failed.get_or_insert(error.kind());
+            // It may be asleep, with nothing to write.
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+impl<T> Socket<T> {
+    fn check(&self) -> io::Result<()> {
+        self.failed.map_or(Ok(()), |kind| Err(kind.into()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Socket<T> {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.failed.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.unsent.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.unsent.advance(written),
+            }
+            self.unflushed = true;
+        }
+        if self.unsent.capacity() > IDLE_BYTES {
+            self.unsent = BytesMut::new();
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Room for at least a byte.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.check()?;
+        if self.unsent.len() >= WRITE_BYTES
+            && self.poll_send(cx)?.is_pending()
+            && self.unsent.len() >= WRITE_BYTES
+        {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(WRITE_BYTES - self.unsent.len()))
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.unsent.extend_from_slice(bytes);
+        let seen = &self.seen;
+        self.outward.pass(bytes, |frame| seen.written(frame), |stream, code| seen.reset(stream, code));
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Leg<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let socket = &mut *self.0.borrow_mut();
+        socket.check()?;
+        socket.seen.register(cx);
+        if socket.seen.flood().is_some() {
+            // Whoever drives the connection ends it.
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut socket.io).poll_read(cx, buf))?;
+        let seen = &socket.seen;
+        if let Some(bytes) = buf.filled().get(before..) {
+            socket.inward.pass(bytes, |frame| seen.read(frame), |_, _| {});
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Leg<T> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let socket = &mut *self.0.borrow_mut();
+        let room = ready!(socket.poll_room(cx))?;
+        let bytes = buf.get(..room).unwrap_or(buf);
+        socket.write(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.0.borrow().check())
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let socket = &mut *self.0.borrow_mut();
+        socket.check()?;
+        ready!(socket.poll_send(cx))?;
+        Pin::new(&mut socket.io).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let socket = &mut *self.0.borrow_mut();
+        let room = ready!(socket.poll_room(cx))?;
+        let mut written = 0;
+        for buf in bufs {
+            let bytes = buf.get(..room - written).unwrap_or(buf);
+            socket.write(bytes);
+            written += bytes.len();
+        }
+        Poll::Ready(Ok(written))
+    }
+}
