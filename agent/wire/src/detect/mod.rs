@@ -137,8 +137,6 @@ mod tests {
             server_name: Some("db.example".into()),
             alpn: vec![b"postgresql".to_vec()],
             tls12: true,
-            tls13: true,
-            tls12: true,
             ..ClientHello::default()
         });
         at_every_prefix(&tls::tests::records(&hello, 16 * 1024), &expected);
@@ -151,8 +149,6 @@ mod tests {
         let expected = Detection::Tls(ClientHello {
             server_name: Some("big.example".into()),
             alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-            tls12: true,
-            tls13: true,
             tls12: true,
             ..ClientHello::default()
         });

@@ -10,9 +10,6 @@ const CLIENT_HELLO: u8 = 1;
 /// Extensions (IANA, TLS ExtensionType Values).
 const SERVER_NAME: u16 = 0;
 const ALPN: u16 = 16;
-const SUPPORTED_VERSIONS: u16 = 43;
-const TLS12: u16 = 0x0303;
-const TLS13: u16 = 0x0304;
 const EARLY_DATA: u16 = 42;
 const SUPPORTED_VERSIONS: u16 = 43;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
@@ -118,10 +115,6 @@ fn parse(body: &[u8]) -> Result<ClientHello, Malformed> {
         match kind {
             SERVER_NAME => hello.server_name = server_name(data)?,
             ALPN => hello.alpn = alpn(data)?,
-            SUPPORTED_VERSIONS => {
-                let versions = versions(data)?;
-                (hello.tls12, hello.tls13) = (versions.contains(&TLS12), versions.contains(&TLS13));
-            }
             SUPPORTED_VERSIONS => (hello.tls12, hello.tls13) = versions(data)?,
             ENCRYPTED_CLIENT_HELLO => hello.encrypted_client_hello = true,
             EARLY_DATA => hello.early_data = true,
@@ -161,17 +154,6 @@ fn versions(data: &[u8]) -> Result<(bool, bool), Malformed> {
     Ok((tls12, tls13))
 }
 
-fn versions(data: &[u8]) -> Result<Vec<u16>, Malformed> {
-    let mut reader = Reader::new(data);
-    let length = reader.u8()?;
-    let (versions, rest) = reader.take(length.into())?.as_chunks::<2>();
-    reader.end()?;
-    if !rest.is_empty() {
-        return Err(Malformed);
-    }
-    Ok(versions.iter().map(|version| u16::from_be_bytes(*version)).collect())
-}
-
 fn alpn(data: &[u8]) -> Result<Vec<Vec<u8>>, Malformed> {
     let mut reader = Reader::new(data);
     let length = reader.u16()?;
@@ -193,8 +175,6 @@ pub(super) mod tests {
     /// A ClientHello handshake message with `padding` bytes in an extension before the others.
     pub(crate) fn hello(name: Option<&str>, alpn: &[&[u8]], padding: usize) -> Vec<u8> {
         let mut extensions = extension(0xfafa, &vec![0; padding]);
-        // GREASE (RFC 8701), 1.3 and 1.2.
-        extensions.extend(extension(43, &[6, 0x3a, 0x3a, 3, 4, 3, 3]));
         if let Some(name) = name {
             let entry = [&[0u8][..], &with_length(name.as_bytes())].concat();
             extensions.extend(extension(0, &with_length(&entry)));
