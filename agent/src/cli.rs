@@ -5,7 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    config::LogFormat,
+    config::{LogFormat, Untrusted},
     identity::{Pool, ServiceAccount},
 };
 
@@ -77,6 +77,25 @@ pub(crate) struct RunArgs {
     /// Write a line per command of the workload to this file instead of standard error; `off` writes none.
     #[arg(long, value_name = "FILE")]
     pub(crate) live: Option<PathBuf>,
+
+    /// Look into TLS to this name and what is below it, or to this address or range (ADDRESS/LENGTH), beside
+    /// Google's APIs and private addresses. May be given several times.
+    #[arg(long = "name", value_name = "NAME", conflicts_with = "no_tls")]
+    pub(crate) names: Vec<String>,
+
+    /// Roots that servers' certificates may lead to, beside the system's (PEM). May be given several times.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_tls")]
+    pub(crate) upstream_ca: Vec<PathBuf>,
+
+    /// What becomes of TLS that cannot be looked into: a client that does not trust us, a server that cannot be
+    /// verified, a name outside. It is recorded in either case.
+    #[arg(long, value_enum, default_value = "splice", conflicts_with = "no_tls")]
+    pub(crate) untrusted: Untrusted,
+
+    /// Look into no TLS: connections that use it pass as they are, and are recorded so. The command's
+    /// environment stays as it is.
+    #[arg(long)]
+    pub(crate) no_tls: bool,
 
     /// Wait for the disk before a command goes on: also a loss of power then loses no record.
     #[arg(long)]
@@ -152,6 +171,17 @@ mod tests {
         let full =
             ["--as", "shop/checkout", "--project-number", "7", "--pool", "p.svc.id.goog", "--", "true"];
         assert!(run(&full).is_ok());
+    }
+
+    #[test]
+    fn what_is_said_about_tls_needs_tls() {
+        let parsed = run(&["--name", "a.example", "--name", "10.9.0.0/16", "--", "true"]).expect("parse");
+        assert_eq!(parsed.names, ["a.example", "10.9.0.0/16"]);
+        assert_eq!(parsed.untrusted, Untrusted::Splice);
+        assert!(run(&["--no-tls", "--", "true"]).expect("parse").no_tls);
+        for options in [["--name", "a.example"], ["--upstream-ca", "f"], ["--untrusted", "deny"]] {
+            assert!(run(&[&options[..], &["--no-tls", "--", "true"]].concat()).is_err(), "{options:?}");
+        }
     }
 
     #[test]

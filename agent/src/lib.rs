@@ -13,6 +13,7 @@ mod logging;
 pub mod pattern;
 mod run;
 mod serve;
+mod trust;
 mod waiting;
 mod worker;
 mod workloads;
@@ -30,6 +31,8 @@ const HEAD_INTERVAL: Duration = Duration::from_millis(100);
 /// The whole agent, with a policy that decides: what `main` of the product calls with one that observes.
 /// Starts no thread before it has forked what must be forked.
 pub fn main_with(policy: Arc<dyn Policy>) -> ExitCode {
+    // The one provider, by name: what asks the process for one gets no other.
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let code = match Cli::parse().command {
         Subcommands::Run(args) => run::run(&args, policy),
         Subcommands::Serve(args) => serve::serve(&args, policy),

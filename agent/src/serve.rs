@@ -27,18 +27,20 @@ use verbatim_sys::{
     process,
     signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, Signals},
 };
+use verbatim_tls::{TrustPaths, plan as trust_plan};
 use verbatim_wire::seam::Limits;
 
-use verbatim_ship::{Target, TlsFiles};
 use crate::{
     cli::ServeArgs,
     config::{self, Capture, ConfigError, NodeAgent, Setting},
     identity::Table,
     logging,
+    trust::{Judge, Keeper, Material, MaterialError, TrustError, TrustFolder},
     waiting,
     worker::{self, Plan, Seams, StartError, Worker},
     workloads::{self, Nudge, Walker},
 };
+use verbatim_ship::{Target, TlsFiles};
 
 /// How long what is left may take to be shipped.
 const SHIP_LIMIT: Duration = Duration::from_secs(15);
@@ -63,6 +65,10 @@ enum ServeError {
     Privileges(String),
     #[error(transparent)]
     Target(#[from] verbatim_ship::TargetError),
+    #[error(transparent)]
+    Material(#[from] MaterialError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("cannot {what}: {source}")]
@@ -105,6 +111,7 @@ pub(crate) fn serve(args: &ServeArgs, policy: Arc<dyn Policy>) -> u8 {
 fn prepared(args: &ServeArgs, policy: Arc<dyn Policy>) -> Result<(), ServeError> {
     let config = config::load(&args.config)?;
     let target = target(&config)?;
+    let material = config.tls.as_ref().map(Material::configured).transpose()?;
     if args.check {
         crate::say(&format!("{} can be used", args.config.display()));
         return Ok(());
@@ -119,7 +126,7 @@ fn prepared(args: &ServeArgs, policy: Arc<dyn Policy>) -> Result<(), ServeError>
     }
     let signals = Signals::new(&[SIGTERM, SIGINT, SIGHUP, SIGQUIT]).map_err(system("take signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(system("make a runtime"))?.block_on(serving(&config, target, policy, signals))
+    runtime.map_err(system("make a runtime"))?.block_on(serving(&config, target, material, policy, signals))
 }
 
 fn target(config: &NodeAgent) -> Result<Target, ServeError> {
@@ -135,6 +142,7 @@ fn target(config: &NodeAgent) -> Result<Target, ServeError> {
 async fn serving(
     config: &NodeAgent,
     target: Target,
+    material: Option<Material>,
     policy: Arc<dyn Policy>,
     signals: Signals,
 ) -> Result<(), ServeError> {
@@ -144,11 +152,26 @@ async fn serving(
     let (nudge, nudged) = Nudge::new().map_err(system("make a socket pair"))?;
     let table = Arc::new(Table::new(config, &node, move |_id| nudge.nudge()));
     let plan = plan(config, &place, &table, node, target)?;
-    let seams = Seams { identities: Arc::<Table>::clone(&table), policy, observer: Arc::new(Nobody) };
+    let keeper = keeper(config)?;
+    let tls = match (&material, &keeper) {
+        (Some(material), Some(keeper)) => {
+            give_trust(config, material)?;
+            let standings = Arc::<Table>::clone(&table);
+            Some(material.tls(Judge::new(standings, Arc::clone(keeper.refusals()), Arc::default())))
+        }
+        _ => None,
+    };
+    let seams = Seams { identities: Arc::<Table>::clone(&table), policy, observer: Arc::new(Nobody), tls };
     let worker = Worker::start(plan, seams)?;
 
-    let walker =
-        Walker::new(place.mount, place.attach.path().to_owned(), table, Arc::clone(worker.steering()));
+    let refusals = keeper.as_ref().map(|keeper| Arc::clone(keeper.refusals()));
+    let gone = move |path: &str| {
+        if let Some(refusals) = &refusals {
+            refusals.forget(path);
+        }
+    };
+    let attach = place.attach.path().to_owned();
+    let walker = Walker::new(place.mount, attach, table, Arc::clone(worker.steering()), gone);
     let walking = workloads::start(walker, nudged).map_err(system("watch cgroups"))?;
     let (sender, changes) = mpsc::channel(WAITING);
     let namespaces = worker.steering().namespaces();
@@ -179,10 +202,34 @@ async fn serving(
     drop(watcher);
     walking.stop();
     let ended = worker.stop(config.drain_deadline.0, tokio::time::sleep(SHIP_LIMIT)).await;
+    if let Some(keeper) = keeper {
+        keeper.stop();
+    }
     if !ended.shipped {
         let spool = config.spool.directory.display();
         tracing::warn!(%spool, "the collector has not acknowledged everything: the next start sends the rest");
     }
+    Ok(())
+}
+
+/// Starts to keep who has refused our certificates, where TLS is looked into.
+fn keeper(config: &NodeAgent) -> Result<Option<Keeper>, ServeError> {
+    let keeper = config.tls.as_ref().map(|tls| Keeper::start(tls.state_file.clone())).transpose();
+    keeper.map_err(system("start a thread"))
+}
+
+/// Writes what workloads are to trust, where that is made here.
+fn give_trust(config: &NodeAgent, material: &Material) -> Result<(), ServeError> {
+    let Some(ephemeral) = config.tls.as_ref().and_then(|tls| tls.authority.ephemeral.as_ref()) else {
+        return Ok(());
+    };
+    let folder = TrustFolder::make(&ephemeral.directory)?;
+    // As for a workload whose environment names nothing.
+    let plan = trust_plan(|_| None, &TrustPaths { folder: folder.path().to_owned() });
+    for problem in folder.fill(&plan, &material.authority)? {
+        tracing::error!(%problem, "workloads that are given our trust lose some of their own");
+    }
+    tracing::info!(folder = %folder.path().display(), "trust for workloads is written");
     Ok(())
 }
 

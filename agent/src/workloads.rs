@@ -4,7 +4,7 @@
 //! a cgroup that the last walk had not seen), and from time to time. cgroup id = inode number.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
@@ -22,7 +22,8 @@ use verbatim_steer::{CgroupVerdict, Steering};
 use verbatim_sys::cgroup::{self, Cgroup};
 
 use crate::{
-    identity::{Table, Workloads},
+    config::Setting,
+    identity::{Known, Table, Workloads},
     serve::verdict,
 };
 
@@ -57,6 +58,10 @@ pub(crate) struct Walker {
     root: Cgroup,
     table: Arc<Table>,
     steering: Arc<Steering>,
+    /// Called with the path of each cgroup that is gone.
+    gone: Box<dyn Fn(&str) + Send>,
+    /// Paths that the last walk saw.
+    paths: HashSet<Arc<str>>,
     /// What the kernel was told.
     told: HashMap<u64, CgroupVerdict>,
 }
@@ -122,8 +127,15 @@ fn wait(watch: &rustix::fd::OwnedFd, nudged: &UnixStream, stopped: &UnixStream) 
 }
 
 impl Walker {
-    pub(crate) fn new(mount: PathBuf, root: PathBuf, table: Arc<Table>, steering: Arc<Steering>) -> Self {
-        Self { mount, root: Cgroup::at(root), table, steering, told: HashMap::new() }
+    pub(crate) fn new(
+        mount: PathBuf,
+        root: PathBuf,
+        table: Arc<Table>,
+        steering: Arc<Steering>,
+        gone: impl Fn(&str) + Send + 'static,
+    ) -> Self {
+        let (gone, paths, told) = (Box::new(gone), HashSet::new(), HashMap::new());
+        Self { mount, root: Cgroup::at(root), table, steering, gone, paths, told }
     }
 
     fn walk(&mut self, watch: &rustix::fd::OwnedFd) -> io::Result<()> {
@@ -150,12 +162,16 @@ impl Walker {
             if here.verdict != parent.map_or(default, |parent| parent.verdict) {
                 verdicts.insert(id, here.verdict);
             }
-            if let Some(identity) = &here.identity {
-                workloads.insert(id, Arc::clone(identity));
-            }
+            let identity = here.identity.clone();
+            workloads.insert(id, Known { path: path.into(), identity, setting: here.setting });
             seen.insert(folder, here);
         }
+        let paths: HashSet<Arc<str>> = workloads.values().map(|known| Arc::clone(&known.path)).collect();
         self.table.replace(workloads);
+        for path in self.paths.difference(&paths) {
+            (self.gone)(path);
+        }
+        self.paths = paths;
         self.tell(verdicts);
         Ok(())
     }
@@ -165,7 +181,7 @@ impl Walker {
         let identity = named.or_else(|| parent.and_then(|parent| parent.identity.clone()));
         let setting = self.table.setting(path, identity.as_deref());
         let verdict = if path.is_empty() { default } else { verdict(setting) };
-        Seen { identity, verdict }
+        Seen { identity, setting, verdict }
     }
 
     /// What changed. A verdict that the kernel did not take is tried again at the next walk.
@@ -197,5 +213,6 @@ impl Walker {
 /// What a walk found out about one cgroup.
 struct Seen {
     identity: Option<Arc<Identity>>,
+    setting: Setting,
     verdict: CgroupVerdict,
 }

@@ -7,7 +7,7 @@ use std::{
 
 use serde_saphyr::Error as Yaml;
 
-use super::NodeAgent;
+use super::{NodeAgent, Trust, Untrusted};
 
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +153,7 @@ fn check(config: &NodeAgent) -> Result<(), String> {
     if config.node.as_deref() == Some("") {
         return Err("`node` is empty: name the node, or leave the key out".into());
     }
+    check_tls(config)?;
     for rule in &config.identities {
         let known: Vec<&str> = rule.cgroup.captures().collect();
         let templates = [Some(&rule.namespace), Some(&rule.service_account), rule.pod.name.as_ref()];
@@ -169,6 +170,38 @@ fn check(config: &NodeAgent) -> Result<(), String> {
         return Err(format!(
             "`spool.limit` ({limit} bytes) must hold two segments of `spool.segmentSize` ({segment} bytes)"
         ));
+    }
+    Ok(())
+}
+
+fn check_tls(config: &NodeAgent) -> Result<(), String> {
+    let Some(tls) = &config.tls else {
+        let sets = || config.selectors.iter().map(|selector| selector.set);
+        if sets().any(|set| set.trust == Some(Trust::Injected)) {
+            return Err(
+                "a selector says `trust: injected`, but there is no `tls`: say whose roots were given".into(),
+            );
+        }
+        if sets().any(|set| set.untrusted == Untrusted::Deny) {
+            return Err(
+                "a selector says `untrusted: deny`, but without `tls` no TLS is looked at: add it".into()
+            );
+        }
+        return Ok(());
+    };
+    let authority = &tls.authority;
+    match (&authority.ephemeral, authority.roots.is_empty(), authority.intermediates.is_empty()) {
+        (Some(_), true, true) | (None, false, false) => {}
+        (Some(_), _, _) => {
+            return Err("`tls.authority.ephemeral` makes roots and intermediates: leave those out".into());
+        }
+        (None, true, _) => {
+            return Err("`tls.authority.roots` is empty: name the file that workloads got".into());
+        }
+        (None, false, true) => return Err("`tls.authority.intermediates` is empty: name what signs".into()),
+    }
+    if !tls.upstream_roots.system && tls.upstream_roots.files.is_empty() {
+        return Err("`tls.upstreamRoots` believes nobody: let `system` be true, or list `files`".into());
     }
     Ok(())
 }
@@ -219,7 +252,7 @@ collector: {address: 'unix:/run/collector.sock'}
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
         let said = said("failMode: closed", "failmod: closed");
         assert!(said.starts_with("agent.yaml:7: unknown key `failmod`; did you mean `failMode`?"), "{said}");
-        assert!(said.contains("known here: capture, failMode"), "{said}");
+        assert!(said.contains("known here: capture, failMode, trust, untrusted"), "{said}");
         let said = self::said("spool:", "spoool:");
         assert!(said.starts_with("agent.yaml:16: unknown key `spoool`; did you mean `spool`?"), "{said}");
     }
@@ -271,6 +304,48 @@ collector: {address: 'unix:/run/collector.sock'}
         assert!(no_capture.contains("`{pod}` is not captured"), "{no_capture}");
         let small = said("spool: {", "spool: {limit: 10MiB, ");
         assert!(small.contains("must hold two segments"), "{small}");
+    }
+
+    #[test]
+    fn tls_is_one_authority_and_somebody_who_is_believed() {
+        let tls = |keys: &str| said("spool: {", &format!("tls: {{stateFile: /s, {keys}}}\nspool: {{"));
+        let issued = "authority: {roots: [r], intermediates: [{certificate: c, key: k}]}";
+        assert_eq!(tls(issued), "nothing");
+        assert_eq!(tls("authority: {ephemeral: {directory: d, names: [db.example]}}"), "nothing");
+        for (keys, part) in [
+            ("authority: {roots: [r]}".to_owned(), "`tls.authority.intermediates` is empty"),
+            ("authority: {}".to_owned(), "`tls.authority.roots` is empty"),
+            ("authority: {roots: [r], ephemeral: {directory: d}}".to_owned(), "leave those out"),
+            (format!("{issued}, upstreamRoots: {{system: false}}"), "believes nobody"),
+            (
+                format!("{issued}, upstreamRoot: {{}}"),
+                "unknown key `upstreamRoot`; did you mean `upstreamRoots`?",
+            ),
+            (
+                "authority: {roots: [r], intermediates: [{certificate: c}]}".to_owned(),
+                "`key` is missing here",
+            ),
+        ] {
+            let said = tls(&keys);
+            assert!(said.contains(part), "{keys}: {said}");
+        }
+    }
+
+    #[test]
+    fn trust_needs_an_authority_and_is_no_default() {
+        let said = said("failMode: closed", "failMode: closed, trust: injected");
+        assert!(said.contains("there is no `tls`"), "{said}");
+        let said = self::said("failMode: closed", "failMode: closed, untrusted: deny");
+        assert!(said.contains("without `tls`"), "{said}");
+        assert_eq!(
+            self::said("failMode: closed", "failMode: closed, trust: none, untrusted: splice"),
+            "nothing"
+        );
+        let said = self::said("failMode: closed", "failMode: closed, trust: inject");
+        assert!(said.contains("did you mean `injected`? (known here: injected, none)"), "{said}");
+        let config = parse(GOOD, Path::new("agent.yaml")).expect("good");
+        assert_eq!(config.selectors[0].set.trust, None);
+        assert_eq!(config.selectors[0].set.untrusted, Untrusted::Splice);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! is done with it.
 
 mod load;
+mod tls;
 mod values;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use load::{ConfigError, load, parse};
+pub use tls::{Authority, Ephemeral, Intermediate, Termination, Trust, Untrusted, UpstreamRoots};
 pub use values::{ByteSize, Cidr, Duration, Template, ValueError};
 
 use crate::pattern::Pattern;
@@ -42,6 +44,8 @@ pub struct NodeAgent {
     pub spool: Spool,
     /// Where records go.
     pub collector: Collector,
+    /// How TLS is looked into; where it is absent, TLS passes as it is.
+    pub tls: Option<Termination>,
     /// Threads that relay, 1 to 64; the machine's cores, 4 at most, where it is absent.
     pub shards: Option<u16>,
     /// Limits of what is kept of one command or connection.
@@ -179,6 +183,11 @@ pub struct Setting {
     pub capture: Capture,
     /// What becomes of its connections while the agent does not live.
     pub fail_mode: FailMode,
+    /// Whether it trusts the authority of `tls`; where it is absent, nothing says so.
+    pub trust: Option<Trust>,
+    /// What becomes of its TLS that cannot be looked into.
+    #[serde(default)]
+    pub untrusted: Untrusted,
 }
 
 /// See [`Setting::capture`].

@@ -9,4 +9,4 @@ mod table;
 
 pub use fixed::{Fixed, federated, local};
 pub use names::{NameError, Pool, ServiceAccount, principal};
-pub use table::{Table, Workloads};
+pub use table::{Known, Table, Workloads};

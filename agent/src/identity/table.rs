@@ -1,7 +1,7 @@
 //! The identities of `serve`: a snapshot of which cgroup is whose, from static rules.
 //!
-//! Owns how a path becomes an identity and a setting. Who reads cgroupfs, and tells the kernel, is
-//! `workloads`.
+//! Owns how a path becomes an identity, a setting and a standing. Who reads cgroupfs, and tells the kernel,
+//! is `workloads`.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -11,15 +11,28 @@ use verbatim_proxy::seam::{Flow, Identities, Identity};
 
 use super::names::{Pool, is_label, is_subdomain, principal};
 use crate::{
-    config::{Capture, FailMode, IdentityRule, NodeAgent, Selector, Setting, Template},
+    config::{Capture, FailMode, IdentityRule, NodeAgent, Selector, Setting, Template, Trust, Untrusted},
     pattern::Pattern,
+    trust::{Evidence, Standing, Standings},
 };
 
+/// What is known of one cgroup.
+#[derive(Clone, Debug)]
+pub struct Known {
+    /// Relative to the mount point.
+    pub path: Arc<str>,
+    /// Who lives there; `None` where no rule says.
+    pub identity: Option<Arc<Identity>>,
+    /// What the first matching selector sets.
+    pub setting: Setting,
+}
+
 /// What is known of the cgroups at one moment, by id.
-pub type Workloads = HashMap<u64, Arc<Identity>>;
+pub type Workloads = HashMap<u64, Known>;
 
 /// What holds where no selector matches.
-const NO_SELECTOR: Setting = Setting { capture: Capture::Pass, fail_mode: FailMode::Open };
+const NO_SELECTOR: Setting =
+    Setting { capture: Capture::Pass, fail_mode: FailMode::Open, trust: None, untrusted: Untrusted::Splice };
 
 /// Called with the id of a cgroup that the snapshot does not hold.
 type Unknown = Box<dyn Fn(u64) + Send + Sync>;
@@ -131,16 +144,35 @@ fn holds_for(pattern: &Pattern, path: &str) -> bool {
 impl Identities for Table {
     fn identify(&self, flow: &Flow) -> Arc<Identity> {
         let snapshot = self.snapshot.load();
-        // A container's cgroup may be newer than the snapshot, its pod's is seldom.
-        let known =
-            std::iter::once(&flow.cgroup_id).chain(&flow.ancestor_cgroup_ids).find_map(|id| snapshot.get(id));
-        known.map_or_else(
-            || {
-                (self.unknown)(flow.cgroup_id);
-                Arc::clone(&self.unresolved)
+        let known = nearest(&snapshot, flow).filter(|known| known.identity.is_some());
+        known.and_then(|known| known.identity.clone()).unwrap_or_else(|| {
+            (self.unknown)(flow.cgroup_id);
+            Arc::clone(&self.unresolved)
+        })
+    }
+}
+
+/// A container's cgroup may be newer than the snapshot, its pod's is seldom.
+fn nearest<'a>(snapshot: &'a Workloads, flow: &Flow) -> Option<&'a Known> {
+    std::iter::once(&flow.cgroup_id).chain(&flow.ancestor_cgroup_ids).find_map(|id| snapshot.get(id))
+}
+
+impl Standings for Table {
+    fn standing(&self, identity: &Identity, flow: &Flow) -> Standing {
+        let snapshot = self.snapshot.load();
+        let known = nearest(&snapshot, flow);
+        let setting = known.map_or_else(|| self.default_setting(), |known| known.setting);
+        // Who refuses is the container, wherever in it the process lives. A cgroup's path names it for good.
+        let path = identity.cgroup.as_deref().or_else(|| known.map(|known| &*known.path));
+        Standing {
+            workload: path.map_or_else(|| format!("cgroup {}", flow.cgroup_id), ToOwned::to_owned),
+            evidence: match setting.trust {
+                Some(Trust::Injected) => Evidence::Injected,
+                Some(Trust::None) => Evidence::Spared,
+                None => Evidence::Missing,
             },
-            Arc::clone,
-        )
+            untrusted: setting.untrusted,
+        }
     }
 }
 
@@ -160,7 +192,12 @@ mod tests {
         Table::new(&config, "node-1", |_| {})
     }
 
-    const STEER: Setting = Setting { capture: Capture::Steer, fail_mode: FailMode::Closed };
+    const STEER: Setting = Setting {
+        capture: Capture::Steer,
+        fail_mode: FailMode::Closed,
+        trust: None,
+        untrusted: Untrusted::Splice,
+    };
 
     const RULES: &str = "\
 selectors:
@@ -219,10 +256,37 @@ identities:
     fn a_nested_cgroup_is_its_nearest_known_ancestor() {
         let table = table(RULES);
         let pod = Arc::new(table.name("kubepods/podshop").expect("named"));
-        table.replace(Workloads::from([(5, Arc::clone(&pod))]));
+        let known = |path: &str, identity| Known { path: path.into(), identity, setting: STEER };
+        table.replace(Workloads::from([
+            (5, known("kubepods/podshop", Some(Arc::clone(&pod)))),
+            (1, known("", None)),
+        ]));
         assert_eq!(table.identify(&flow(9, &[5, 1])), pod);
         let stranger = table.identify(&flow(9, &[1]));
         assert_eq!(stranger.workload.principal_kind(), v1::PrincipalKind::Unresolved);
         assert_eq!(stranger.workload.node, "node-1");
+    }
+
+    #[test]
+    fn trust_is_what_the_selector_says_and_a_refusal_is_the_containers() {
+        let table = table(RULES);
+        let pod = Arc::new(table.name("kubepods/podshop/c").expect("named"));
+        let known = |path: &str, identity, trust| {
+            let setting = Setting { trust, untrusted: Untrusted::Deny, ..STEER };
+            Known { path: path.into(), identity, setting }
+        };
+        table.replace(Workloads::from([
+            (5, known("kubepods/podshop/c/nested", Some(pod), Some(Trust::Injected))),
+            (6, known("system.slice/a.service", None, Some(Trust::None))),
+        ]));
+        let standing = |flow: &Flow| {
+            let standing = table.standing(&table.identify(flow), flow);
+            (standing.workload, standing.evidence, standing.untrusted)
+        };
+        let pod = ("kubepods/podshop/c".to_owned(), Evidence::Injected, Untrusted::Deny);
+        assert_eq!(standing(&flow(5, &[])), pod);
+        let service = ("system.slice/a.service".to_owned(), Evidence::Spared, Untrusted::Deny);
+        assert_eq!(standing(&flow(7, &[6])), service);
+        assert_eq!(standing(&flow(8, &[])), ("cgroup 8".to_owned(), Evidence::Missing, Untrusted::Splice));
     }
 }

@@ -12,6 +12,7 @@ use verbatim_sys::{
     privilege::{Capability, Person, effective_user},
     process::{Confinement, Step, spawn_confined},
 };
+use verbatim_tls::Change;
 
 /// What could undo the capture, or look into the agent. Out of the bounding set, they stay away from what
 /// the command executes with set-user-id too; so `no_new_privs` is not needed, and sudo in it works.
@@ -94,8 +95,13 @@ pub(crate) fn invoker() -> Result<Person, CommandError> {
     .map_err(CommandError::Person)
 }
 
-/// Starts it, in its cgroup, as the person.
-pub(crate) fn start(command: &[OsString], person: &Person, workload: &Cgroup) -> Result<Child, CommandError> {
+/// Starts it, in its cgroup, as the person, with these variables beside what is set.
+pub(crate) fn start(
+    command: &[OsString],
+    person: &Person,
+    workload: &Cgroup,
+    variables: &[Change],
+) -> Result<Child, CommandError> {
     let (program, arguments) =
         command.split_first().ok_or(CommandError::NotFound { command: String::new() })?;
     let shown = program.to_string_lossy().into_owned();
@@ -116,6 +122,7 @@ pub(crate) fn start(command: &[OsString], person: &Person, workload: &Cgroup) ->
     if std::env::var_os("SUDO_UID").is_some() {
         restore_environment(&mut child, person);
     }
+    child.envs(variables.iter().map(|change| (change.name, &change.value)));
     spawn_confined(&mut child, confinement).map_err(|(step, source)| match (step, source.kind()) {
         (Step::Exec, io::ErrorKind::NotFound) => CommandError::NotFound { command: shown },
         (Step::Exec, _) => {

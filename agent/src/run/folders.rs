@@ -136,7 +136,7 @@ fn make_private(path: &Path) -> Result<(), FolderError> {
 }
 
 /// For temporary files: nobody else may rename what we make in it.
-fn temporary() -> Result<PathBuf, FolderError> {
+pub(super) fn temporary() -> Result<PathBuf, FolderError> {
     let folder = std::env::temp_dir();
     let metadata =
         fs::metadata(&folder).map_err(|source| FolderError::Make { path: folder.clone(), source })?;

@@ -1,6 +1,6 @@
 //! `verbatim-agent run -- COMMAND`: captures one command, and leaves the machine as it was.
 //!
-//! Owns the order in which a run's parts are made and taken down: private folders, cgroups, collector,
+//! Owns the order in which a run's parts are made and taken down: private folders, trust, cgroups, collector,
 //! worker, command. What each does is in its own file.
 
 mod cgroups;
@@ -8,6 +8,7 @@ mod collector;
 mod command;
 mod folders;
 mod supervise;
+mod trusting;
 mod watcher;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
@@ -23,7 +24,6 @@ use verbatim_sys::{
     signal::{self, Signals},
 };
 
-use verbatim_ship::{Target, TlsFiles};
 use crate::{
     cli::RunArgs,
     identity::{Fixed, federated, local},
@@ -35,6 +35,8 @@ use cgroups::Cgroups;
 use collector::Collector;
 use folders::Folders;
 use supervise::Supervisor;
+use trusting::Trusting;
+use verbatim_ship::{Target, TlsFiles};
 use watcher::{Traces, Watcher};
 
 /// Exit code where the agent itself failed.
@@ -84,6 +86,8 @@ enum RunError {
     #[error(transparent)]
     Folder(#[from] folders::FolderError),
     #[error(transparent)]
+    Trusting(#[from] trusting::TrustingError),
+    #[error(transparent)]
     Cgroup(#[from] cgroups::CgroupError),
     #[error(transparent)]
     Collector(#[from] collector::CollectorError),
@@ -132,6 +136,7 @@ fn prepared(args: &RunArgs, policy: Arc<dyn Policy>) -> Result<u8, RunError> {
     let destination = Destination::of(args)?;
     let id = crate::short_id();
     let folders = Folders::plan(&id, args.data.as_deref())?;
+    let place = if args.no_tls { None } else { Some(trusting::place(&id, &person)?) };
 
     let signals = Signals::new(&[signal::SIGINT, signal::SIGTERM, signal::SIGHUP, signal::SIGQUIT])
         .map_err(system("take signals"))?;
@@ -139,12 +144,15 @@ fn prepared(args: &RunArgs, policy: Arc<dyn Policy>) -> Result<u8, RunError> {
     let watcher = Watcher::start(Traces {
         cgroup: cgroups::root_path(&mount, &id),
         private: folders.private.clone(),
+        trust: place.clone(),
         keep: (!folders.kept && !destination.is_own()).then(|| folders.data.clone()),
     })
     .map_err(system("start the watcher"))?;
 
-    let code =
-        in_folders(args, policy, &Surroundings { person, mount, id, folders, destination }, sink, signals);
+    let trusting = place.map(|place| Trusting::make(args, &place)).transpose()?.flatten();
+    let around = Surroundings { person, mount, id, folders, destination, trusting };
+    let code = in_folders(args, policy, &around, sink, signals);
+    drop(around);
     drop(watcher);
     code
 }
@@ -156,6 +164,8 @@ struct Surroundings {
     id: String,
     folders: Folders,
     destination: Destination,
+    /// `None`: no TLS is looked into.
+    trusting: Option<Trusting>,
 }
 
 /// Where the records go.
@@ -253,10 +263,16 @@ async fn captured(
         Destination::Other(target) => (None, Target::clone(target)),
     };
     let view = View::start(sink).map_err(system("start the live view"))?;
+    let identity = identity(args, around, &cgroups.workload);
+    let tls = around.trusting.as_ref().map(|trusting| {
+        let name = identity.cgroup.as_deref().unwrap_or_default();
+        Ok::<_, RunError>(trusting.tls(args, cgroup_id(&cgroups.workload)?, name))
+    });
     let seams = Seams {
-        identities: Arc::new(Fixed::new(identity(args, around, &cgroups.workload))),
+        identities: Arc::new(Fixed::new(identity)),
         policy,
         observer: Arc::new(view.watching()),
+        tls: tls.transpose()?,
     };
     let worker = Worker::start(plan(args, around, cgroups, target.clone())?, seams)?;
     let outcome = attached(args, around, cgroups, &worker, &mut supervisor).await;
@@ -283,7 +299,8 @@ async fn attached(
     if let Some(signal) = supervisor.earlier() {
         return Ok(u8::try_from(128 + signal).unwrap_or(FAILED));
     }
-    let child = command::start(&args.command, &around.person, &cgroups.workload)?;
+    let variables = around.trusting.as_ref().map(|trusting| &*trusting.variables).unwrap_or_default();
+    let child = command::start(&args.command, &around.person, &cgroups.workload, variables)?;
     let status = supervisor.wait(child, &cgroups.workload).await.map_err(system("wait for the command"));
     end_stragglers(&cgroups.workload, worker).await?;
     Ok(command::exit_code(status?))
@@ -327,11 +344,14 @@ fn shards() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
 }
 
+fn cgroup_id(cgroup: &Cgroup) -> Result<u64, RunError> {
+    cgroup.id().map_err(system("read a cgroup's id"))
+}
+
 fn plan(args: &RunArgs, around: &Surroundings, cgroups: &Cgroups, target: Target) -> Result<Plan, RunError> {
-    let id = |cgroup: &Cgroup| cgroup.id().map_err(system("read a cgroup's id"));
     let shards = args.shards.map_or_else(shards, usize::from);
     let steer = SteerConfig {
-        own_cgroups: vec![id(&cgroups.agent)?],
+        own_cgroups: vec![cgroup_id(&cgroups.agent)?],
         heartbeat_timeout: HEARTBEAT_TIMEOUT,
         shards,
         ..SteerConfig::new(cgroups.root.path())
@@ -340,7 +360,7 @@ fn plan(args: &RunArgs, around: &Surroundings, cgroups: &Cgroups, target: Target
     Ok(Plan {
         steer,
         destinations: DestinationRule::steer_everything().to_vec(),
-        cgroups: vec![(id(&cgroups.workload)?, verdict)],
+        cgroups: vec![(cgroup_id(&cgroups.workload)?, verdict)],
         proxy: ProxyConfig::default(),
         spool: SpoolConfig {
             directory: around.folders.spool(),
@@ -355,12 +375,24 @@ fn plan(args: &RunArgs, around: &Surroundings, cgroups: &Cgroups, target: Target
     })
 }
 
+/// As many names as a line can hold, and that there are more.
+fn few(names: &[String]) -> Option<(String, String)> {
+    const SHOWN: usize = 5;
+    let (shown, more) = names.split_at_checked(SHOWN).unwrap_or((names, &[]));
+    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    (!shown.is_empty()).then(|| (more, shown.join(", ")))
+}
+
 /// One line on what was recorded and where it is.
 fn say_end(around: &Surroundings, target: &Target, shipped: bool, stats: &verbatim_proxy::Stats) {
     let spliced: u64 = stats.spliced.iter().map(|(_, count)| count).sum();
     let mut what = format!("{} commands recorded", stats.commands);
     if spliced > 0 {
         what.push_str(&format!(", {spliced} connections recorded that could not be decoded"));
+    }
+    let outside = around.trusting.as_ref().map(Trusting::outside).unwrap_or_default();
+    if let Some((more, names)) = few(&outside) {
+        what.push_str(&format!(" (TLS to {names}{more} is not looked into: --name NAME adds a name)"));
     }
     let data = around.folders.data.display();
     let where_to = match (&around.destination, shipped) {

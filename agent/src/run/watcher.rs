@@ -29,6 +29,8 @@ pub(crate) struct Traces {
     pub(crate) cgroup: PathBuf,
     /// Its private folder.
     pub(crate) private: PathBuf,
+    /// The folder with what the command is to trust.
+    pub(crate) trust: Option<PathBuf>,
     /// What of the private folder stays: records that nobody else has.
     pub(crate) keep: Option<PathBuf>,
 }
@@ -76,6 +78,9 @@ fn watch(agent: &PidFd, told: &PipeReader, traces: &Traces) -> u8 {
 fn tidy(traces: &Traces) {
     let ended = end_all(&traces.cgroup);
     folders::remove(&traces.private, traces.keep.as_deref());
+    if let Some(trust) = &traces.trust {
+        folders::remove(trust, None);
+    }
     let mut message = "verbatim-agent: killed; the command was ended with it".to_owned();
     match ended {
         Ok(()) => message.push_str(", and nothing is left behind\n"),

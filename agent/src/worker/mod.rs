@@ -12,17 +12,15 @@ use tokio::task::JoinHandle;
 use verbatim_api::v1::CoverageEvent;
 use verbatim_proxy::{
     Deps, ProxyConfig, Shards, ShardsError, Stats,
-    seam::{Identities, Observer, Policy},
+    seam::{Identities, Observer, Policy, Tls},
 };
 use verbatim_spool::{OpenError, SpoolConfig};
 use verbatim_steer::{
     CgroupVerdict, DestinationRule, HeartbeatThread, NamespaceListeners, SteerConfig, SteerError, Steering,
 };
 
+use crate::adapters::{NamespaceDialer, SteeredFlows};
 use verbatim_ship::{Shipper, Target};
-use crate::{
-    adapters::{NamespaceDialer, SteeredFlows},
-};
 
 /// Last words of the kernel's events.
 const EVENTS_LIMIT: Duration = Duration::from_secs(2);
@@ -49,6 +47,8 @@ pub(crate) struct Seams {
     pub(crate) identities: Arc<dyn Identities>,
     pub(crate) policy: Arc<dyn Policy>,
     pub(crate) observer: Arc<dyn Observer>,
+    /// `None`: TLS passes as it is.
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 /// Why a worker cannot start.
@@ -112,7 +112,7 @@ impl Worker {
             identities: seams.identities,
             policy: seams.policy,
             observer: seams.observer,
-            tls: None,
+            tls: seams.tls,
         };
         let shards = Arc::new(Shards::start(plan.proxy, deps, opened.spools)?);
         steering.set_destinations(&plan.destinations)?;

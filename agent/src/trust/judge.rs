@@ -1,0 +1,254 @@
+//! What the proxy asks: facts put together for the decision, and what was learned kept.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use verbatim_api::v1::OpaqueReason;
+use verbatim_proxy::seam::{Flow, Identity, Termination, Trust};
+use verbatim_tls::Refusals;
+
+use super::decision::{Evidence, Facts, Standing, decide, undecoded};
+
+/// Names that are told at the end, or warned about once; beyond, they are only in the records.
+const NAMES: usize = 1024;
+
+/// Knows how workloads stand.
+pub(crate) trait Standings: Send + Sync + 'static {
+    /// Never waits.
+    fn standing(&self, identity: &Identity, flow: &Flow) -> Standing;
+}
+
+/// Names that lie outside of what the authority may vouch for, as they were asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Outside(Mutex<BTreeSet<String>>);
+
+impl Outside {
+    fn add(&self, name: String) {
+        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if names.len() < NAMES {
+            names.insert(name);
+        }
+    }
+
+    /// In order.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+/// Answers the proxy.
+pub(crate) struct Judge {
+    standings: Arc<dyn Standings>,
+    refusals: Arc<Refusals>,
+    outside: Arc<Outside>,
+    /// Servers that were warned about.
+    strangers: Outside,
+}
+
+impl Judge {
+    /// `refusals` are what is known already.
+    pub(crate) fn new(standings: Arc<dyn Standings>, refusals: Arc<Refusals>, outside: Arc<Outside>) -> Self {
+        Self { standings, refusals, outside, strangers: Outside::default() }
+    }
+
+    fn warn_of_stranger(&self, service: &str, why: &str) {
+        let known = self.strangers.names();
+        if known.len() < NAMES && known.binary_search_by(|known| known.as_str().cmp(service)).is_err() {
+            self.strangers.add(service.to_owned());
+            tracing::warn!(
+                service,
+                why,
+                "the server's certificate was not accepted: its TLS is not looked into"
+            );
+        }
+    }
+}
+
+/// What a refusal is about: the name that was asked for, else where the client dialled.
+fn service(flow: &Flow, server_name: Option<&str>) -> String {
+    server_name.map_or_else(|| flow.destination.to_string(), ToOwned::to_owned)
+}
+
+/// A name for a server that is no other's. Loopback is another machine for each workload.
+fn insistent(flow: &Flow, server_name: Option<&str>, workload: &str) -> String {
+    let name = server_name.unwrap_or_default();
+    if flow.destination.ip().is_loopback() { format!("{name} of {workload}") } else { name.to_owned() }
+}
+
+impl Trust for Judge {
+    fn judge(&self, identity: &Identity, flow: &Flow, server_name: Option<&str>) -> Termination {
+        let Standing { workload, evidence, untrusted } = self.standings.standing(identity, flow);
+        if evidence != Evidence::Injected {
+            return decide(Facts { evidence, untrusted, refused: None, insists: false });
+        }
+        let refused = self.refusals.refused(&workload, &service(flow, server_name));
+        let insists = self.refusals.insists(flow.destination, &insistent(flow, server_name, &workload));
+        decide(Facts {
+            evidence,
+            untrusted,
+            refused: refused.as_ref().map(|refused| &*refused.alert),
+            insists,
+        })
+    }
+
+    fn refused(&self, identity: &Identity, flow: &Flow, server_name: Option<&str>, alert: &str) {
+        let Standing { workload, untrusted, .. } = self.standings.standing(identity, flow);
+        let service = service(flow, server_name);
+        self.refusals.remember(&workload, &service, alert);
+        tracing::warn!(
+            workload,
+            service,
+            alert,
+            from_now_on = ?untrusted,
+            "the client refused our certificate: its TLS to there is not looked into any more"
+        );
+    }
+
+    fn wants_client_certificate(&self, identity: &Identity, flow: &Flow, server_name: Option<&str>) {
+        let Standing { workload, .. } = self.standings.standing(identity, flow);
+        self.refusals.remember_insistence(flow.destination, &insistent(flow, server_name, &workload));
+        tracing::warn!(
+            service = service(flow, server_name),
+            "the server insists on a client's certificate: TLS to there is not looked into any more"
+        );
+    }
+
+    /// What would work without us goes on to work: the client verifies the server by itself.
+    fn cannot(
+        &self,
+        identity: &Identity,
+        flow: &Flow,
+        server_name: Option<&str>,
+        reason: OpaqueReason,
+        why: &str,
+    ) -> Termination {
+        let Standing { untrusted, .. } = self.standings.standing(identity, flow);
+        let service = service(flow, server_name);
+        match reason {
+            OpaqueReason::NameOutsideConstraints => self.outside.add(service),
+            OpaqueReason::ServerNotTrusted => self.warn_of_stranger(&service, why),
+            _ => tracing::info!(service, ?reason, why, "TLS is not looked into"),
+        }
+        undecoded(untrusted, reason, why.to_owned())
+    }
+}
+
+/// The one workload of `run`: it was given our roots, and nobody else was.
+#[derive(Debug)]
+pub(crate) struct OneCgroup {
+    /// Its id.
+    pub(crate) id: u64,
+    /// How it stands.
+    pub(crate) standing: Standing,
+}
+
+impl Standings for OneCgroup {
+    fn standing(&self, _: &Identity, flow: &Flow) -> Standing {
+        let within = flow.cgroup_id == self.id || flow.ancestor_cgroup_ids.contains(&self.id);
+        let evidence = if within { self.standing.evidence } else { Evidence::Missing };
+        Standing { evidence, ..self.standing.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Untrusted;
+
+    fn flow(cgroup_id: u64, destination: &str) -> Flow {
+        Flow {
+            destination: destination.parse().expect("address"),
+            cgroup_id,
+            ancestor_cgroup_ids: vec![2, 1],
+            pid: 1,
+            uid: 0,
+            gid: 0,
+            client_netns: 1,
+            listener_netns: 1,
+            socket_cookie: 1,
+            ktime_nanos: 1,
+            comm: String::new(),
+        }
+    }
+
+    fn judge(id: u64, untrusted: Untrusted, refusals: &Arc<Refusals>) -> Judge {
+        let standing = Standing { workload: "w".into(), evidence: Evidence::Injected, untrusted };
+        Judge::new(Arc::new(OneCgroup { id, standing }), Arc::clone(refusals), Arc::default())
+    }
+
+    const SERVER: &str = "10.0.0.1:443";
+
+    #[test]
+    fn only_what_is_in_the_runs_cgroup_was_given_our_roots() {
+        let judge = judge(2, Untrusted::Splice, &Arc::default());
+        let who = Identity::default();
+        assert_eq!(judge.judge(&who, &flow(2, SERVER), None), Termination::Terminate);
+        assert_eq!(judge.judge(&who, &flow(9, SERVER), None), Termination::Terminate);
+        let elsewhere = Flow { ancestor_cgroup_ids: vec![1], ..flow(9, SERVER) };
+        let expected = Termination::Splice(OpaqueReason::TrustNotInjected);
+        assert_eq!(judge.judge(&who, &elsewhere, None), expected);
+    }
+
+    #[test]
+    fn a_refusal_is_remembered_for_that_service_of_that_workload_alone() {
+        let refusals = Arc::default();
+        let judge = judge(2, Untrusted::Splice, &refusals);
+        let who = Identity::default();
+        judge.refused(&who, &flow(2, SERVER), Some("a.example"), "unknown_ca");
+        let expected = Termination::Splice(OpaqueReason::ClientDoesNotTrustUs);
+        assert_eq!(judge.judge(&who, &flow(2, "10.0.0.9:443"), Some("a.example")), expected);
+        for other in [Some("b.example"), None] {
+            assert_eq!(judge.judge(&who, &flow(2, SERVER), other), Termination::Terminate, "{other:?}");
+        }
+        judge.refused(&who, &flow(2, SERVER), None, "eof");
+        assert_eq!(judge.judge(&who, &flow(2, SERVER), None), expected);
+        assert_eq!(judge.judge(&who, &flow(2, "10.0.0.1:5432"), None), Termination::Terminate);
+        // Another judge with the same memory, as after a restart.
+        let denying = self::judge(2, Untrusted::Deny, &refusals);
+        let Termination::Deny { reason, why } = denying.judge(&who, &flow(2, SERVER), Some("a.example"))
+        else {
+            panic!("not denied");
+        };
+        assert_eq!(reason, OpaqueReason::ClientDoesNotTrustUs);
+        assert!(why.ends_with("unknown_ca"), "{why}");
+    }
+
+    #[test]
+    fn a_server_that_insists_is_remembered_and_on_loopback_for_one_workload() {
+        let refusals = Arc::default();
+        let judge = judge(2, Untrusted::Splice, &refusals);
+        let who = Identity::default();
+        let expected = Termination::Splice(OpaqueReason::ClientCertificateRequired);
+        for destination in [SERVER, "127.0.0.1:443"] {
+            judge.wants_client_certificate(&who, &flow(2, destination), None);
+            assert_eq!(judge.judge(&who, &flow(2, destination), None), expected);
+        }
+        let standing =
+            Standing { workload: "other".into(), evidence: Evidence::Injected, untrusted: Untrusted::Splice };
+        let other = Judge::new(Arc::new(OneCgroup { id: 2, standing }), refusals, Arc::default());
+        assert_eq!(other.judge(&who, &flow(2, SERVER), None), expected);
+        assert_eq!(other.judge(&who, &flow(2, "127.0.0.1:443"), None), Termination::Terminate);
+    }
+
+    #[test]
+    fn what_cannot_end_here_passes_or_is_denied_and_names_outside_are_told() {
+        let outside = Arc::<Outside>::default();
+        for untrusted in [Untrusted::Splice, Untrusted::Deny] {
+            let standing = Standing { workload: "w".into(), evidence: Evidence::Injected, untrusted };
+            let judge =
+                Judge::new(Arc::new(OneCgroup { id: 2, standing }), Arc::default(), Arc::clone(&outside));
+            for reason in [OpaqueReason::ServerNotTrusted, OpaqueReason::NameOutsideConstraints] {
+                let flow = flow(2, SERVER);
+                let judged = judge.cannot(&Identity::default(), &flow, Some("a.example"), reason, "so");
+                let expected = match untrusted {
+                    Untrusted::Splice => Termination::Splice(reason),
+                    Untrusted::Deny => Termination::Deny { reason, why: "so".into() },
+                };
+                assert_eq!(judged, expected);
+            }
+        }
+        assert_eq!(outside.names(), ["a.example"]);
+    }
+}

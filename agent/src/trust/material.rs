@@ -1,0 +1,127 @@
+//! Certificates and keys, read from the files that a person named or made at start, and both legs with them.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use verbatim_proxy::seam::{Tls, Trust};
+use verbatim_tls::{
+    Authority, AuthorityError, AuthorityMaterial, Downstream, RootsError, Upstream, UpstreamError,
+    UpstreamRoots,
+};
+
+use crate::config;
+
+/// Why there is no authority, or nobody is believed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MaterialError {
+    /// A file.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// What is in them, or the names.
+    #[error("the authority toward workloads: {0}")]
+    Authority(#[from] AuthorityError),
+    /// Whom to believe.
+    #[error("who vouches for servers: {0}")]
+    Upstream(#[from] UpstreamError),
+    /// Theirs or ours.
+    #[error("no TLS toward workloads: {0}")]
+    Tls(#[from] rustls::Error),
+    /// A file of further roots.
+    #[error("{0} holds no certificate: expected PEM, `-----BEGIN CERTIFICATE-----`")]
+    NoCertificate(PathBuf),
+}
+
+/// Whom workloads believe, and whom we do.
+#[derive(Clone, Debug)]
+pub(crate) struct Material {
+    pub(crate) authority: Arc<Authority>,
+    upstream: Arc<Upstream>,
+    downstream: Arc<Downstream>,
+}
+
+impl Material {
+    fn new(authority: Authority, upstream: Upstream) -> Result<Self, MaterialError> {
+        let (authority, upstream) = (Arc::new(authority), Arc::new(upstream));
+        Ok(Self { authority, upstream, downstream: Arc::new(Downstream::new()?) })
+    }
+
+    /// Of the configuration.
+    pub(crate) fn configured(tls: &config::Termination) -> Result<Self, MaterialError> {
+        let authority = match &tls.authority.ephemeral {
+            Some(ephemeral) => Authority::for_run(&ephemeral.names)?,
+            None => issued(&tls.authority.roots, &tls.authority.intermediates)?,
+        };
+        let config::UpstreamRoots { system, files } = &tls.upstream_roots;
+        let upstream = Upstream::new(&UpstreamRoots { system: *system, extra_pem: read_roots(files)? })?;
+        Self::new(authority, upstream)
+    }
+
+    /// Of one run. `None`: there is nobody who could be believed to vouch for servers.
+    pub(crate) fn for_run(names: &[String], roots: &[PathBuf]) -> Result<Option<Self>, MaterialError> {
+        let authority = Authority::for_run(names)?;
+        let mut believed = UpstreamRoots { system: true, extra_pem: read_roots(roots)? };
+        let upstream = match Upstream::new(&believed) {
+            Err(UpstreamError::Roots(RootsError::NoSystemBundle)) if roots.is_empty() => return Ok(None),
+            Err(UpstreamError::Roots(RootsError::NoSystemBundle)) => {
+                believed.system = false;
+                Upstream::new(&believed)
+            }
+            made => made,
+        };
+        Self::new(authority, upstream?).map(Some)
+    }
+
+    /// For the proxy.
+    pub(crate) fn tls(&self, trust: impl Trust) -> Arc<Tls> {
+        Arc::new(Tls {
+            authority: Arc::clone(&self.authority),
+            upstream: Arc::clone(&self.upstream),
+            downstream: Arc::clone(&self.downstream),
+            trust: Arc::new(trust),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<String, MaterialError> {
+    std::fs::read_to_string(path).map_err(|source| MaterialError::Read { path: path.to_owned(), source })
+}
+
+/// The authority of files.
+fn issued(roots: &[PathBuf], intermediates: &[config::Intermediate]) -> Result<Authority, MaterialError> {
+    let mut material = AuthorityMaterial::default();
+    for path in roots {
+        material.roots.push_str(&read(path)?);
+        material.roots.push('\n');
+    }
+    for config::Intermediate { certificate, key } in intermediates {
+        // One file may hold both.
+        let mut text = read(certificate)?;
+        if key != certificate {
+            text.push('\n');
+            text.push_str(&read(key)?);
+        }
+        material.intermediates.push(text);
+    }
+    Ok(Authority::from_pem(&material)?)
+}
+
+/// Files with roots that servers' certificates may lead to.
+fn read_roots(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, MaterialError> {
+    let text = |path: &PathBuf| {
+        let text = read(path)?;
+        if text.contains("-----BEGIN CERTIFICATE-----") {
+            Ok(text.into_bytes())
+        } else {
+            Err(MaterialError::NoCertificate(path.clone()))
+        }
+    };
+    files.iter().map(text).collect()
+}

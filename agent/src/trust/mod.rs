@@ -1,0 +1,16 @@
+//! Whose TLS ends here: where trust is evidenced, and nobody has objected.
+//!
+//! Owns evidence, what was learned from refusals, and what is then done. Knows no connection and no handshake;
+//! who a workload is, it is told.
+
+mod decision;
+mod folder;
+mod judge;
+mod keeper;
+mod material;
+
+pub(crate) use decision::{Evidence, Standing};
+pub(crate) use folder::{TrustError, TrustFolder};
+pub(crate) use judge::{Judge, OneCgroup, Outside, Standings};
+pub(crate) use keeper::Keeper;
+pub(crate) use material::{Material, MaterialError};
