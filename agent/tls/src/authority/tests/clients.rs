@@ -15,12 +15,14 @@ use std::{
 use rustls::{ServerConnection, StreamOwned};
 
 use super::*;
-use crate::{Source, pkcs12_trust_store};
+use crate::{Moment, Source, pkcs12_trust_store, refusal};
 
-/// Answers every request with `ok`, under one chain.
+/// Answers every request with `ok`, under one chain; PostgreSQL's as an error with that text.
 struct Server {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
+    /// How each client refused it, as the proxy would record it; `None` for one that did not.
+    refusals: Arc<Mutex<Vec<Option<&'static str>>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -35,25 +37,44 @@ impl Server {
         let config = Downstream::new().unwrap().config(chain, None);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let refusals = Arc::<Mutex<Vec<_>>>::default();
+        let seen = Arc::clone(&refusals);
         let thread = std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+            for mut stream in listener.incoming().flatten() {
                 if stopped.load(Ordering::Acquire) {
                     return;
                 }
                 stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+                consent(&mut stream).ok();
                 let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
-                // A client that refuses us ends it: that is what is tested.
-                answer(&mut StreamOwned::new(connection, stream)).ok();
+                let mut stream = StreamOwned::new(connection, stream);
+                let ended = answer(&mut stream).err();
+                let moment =
+                    if stream.conn.is_handshaking() { Moment::Handshake } else { Moment::Established };
+                seen.lock().unwrap().push(ended.and_then(|error| refusal(&error, moment)));
             }
         });
-        Ok(Self { address, stop, thread: Some(thread) })
+        Ok(Self { address, stop, refusals, thread: Some(thread) })
     }
+}
+
+/// Lets a client of PostgreSQL have TLS (SSLRequest: eight bytes, answered by one).
+fn consent(stream: &mut TcpStream) -> std::io::Result<()> {
+    let mut first = [0; 8];
+    if stream.peek(&mut first)? > 0 && first[0] == 0 {
+        stream.read_exact(&mut first)?;
+        stream.write_all(b"S")?;
+    }
+    Ok(())
 }
 
 fn answer(stream: &mut StreamOwned<ServerConnection, TcpStream>) -> std::io::Result<()> {
     let mut request = [0; 1024];
-    if stream.read(&mut request)? > 0 {
+    let read = stream.read(&mut request)?;
+    if request.starts_with(b"GET") {
         stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")?;
+    } else if read > 0 {
+        stream.write_all(b"E\0\0\0\x17SFATAL\0C28000\0Mok\0\0")?;
     }
     stream.conn.send_close_notify();
     stream.flush()
@@ -113,6 +134,28 @@ impl Cases {
         for (case, line) in self.cases.iter().zip(lines) {
             assert_eq!(line == "ok", case.accepted, "{client} about {}: {line}", case.name);
         }
+        self.refusals_were_recognised(client);
+    }
+
+    /// What the client did to forgeries reads as a refusal, and what it did to leaves does not.
+    fn refusals_were_recognised(&self, client: &str) {
+        for case in &self.cases {
+            // The server may still be at it.
+            let mut seen = Vec::new();
+            for _ in 0..500 {
+                seen.clone_from(&case.server.refusals.lock().unwrap());
+                if !seen.is_empty() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            assert!(!seen.is_empty(), "{client} never came to {}", case.name);
+            assert!(
+                seen.iter().all(|seen| seen.is_none() == case.accepted),
+                "{client} about {}: {seen:?}",
+                case.name
+            );
+        }
     }
 
     fn one_by_one(&self, client: &str, command: impl Fn(&Case) -> Command) {
@@ -164,6 +207,7 @@ fn curl_accepts_leaves_and_refuses_forgeries() {
         command.arg(format!("https://{host}/"));
         command
     });
+    cases.refusals_were_recognised("curl");
 }
 
 #[test]
@@ -188,6 +232,25 @@ fn openssl_accepts_leaves_and_refuses_forgeries() {
         command.args([kind, case.name, "-CAfile"]).arg(cases.roots()).arg("-untrusted").arg(&file).arg(&file);
         command
     });
+}
+
+#[test]
+fn psql_accepts_leaves_and_refuses_forgeries() {
+    if !there("psql") {
+        return;
+    }
+    let cases = Cases::start();
+    cases.one_by_one("psql", |case| {
+        let mut command = Command::new("psql");
+        let (name, port, roots) = (case.name, case.server.address.port(), cases.roots());
+        command.arg(format!(
+            "host={name} hostaddr=127.0.0.1 port={port} user=u dbname=d sslmode=verify-full gssencmode=disable \
+             connect_timeout=10 sslrootcert={}",
+            roots.display()
+        ));
+        command
+    });
+    cases.refusals_were_recognised("psql");
 }
 
 #[test]
