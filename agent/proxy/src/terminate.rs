@@ -12,7 +12,7 @@ mod way_out;
 
 use std::rc::Rc;
 
-use rustls::server::Accepted;
+use rustls::{Error, server::Accepted};
 use verbatim_api::v1;
 use verbatim_tls::{LeafName, Moment, Offer, refusal};
 use verbatim_wire::seam::StartTls;
@@ -102,13 +102,18 @@ impl<R: Records> Request<'_, R> {
         }
         let (accepted, taken) = match hello::read(first.buffer.all()) {
             Ok(read) => read,
+            Err((error @ Error::PeerIncompatible(_), _)) => {
+                let why = format!("the client's TLS is not ours: {error}");
+                let way = Way::Untouched(v1::OpaqueReason::TlsHandshakeFailed, why);
+                return self.get_out(way, legs, first, journal).await;
+            }
             Err((error, alert)) => {
                 let why = format!("the client's TLS cannot be read: {error}");
                 let reason = v1::OpaqueReason::TlsHandshakeFailed;
                 return Err(self.deny(legs, &alert, reason, why, journal).await);
             }
         };
-        let Some(offer) = hello::offer(&accepted.client_hello()) else {
+        let Some(offer) = hello::offer(first.buffer.all()) else {
             let why = "the client offers neither TLS 1.2 nor 1.3".to_owned();
             let way = Way::Untouched(v1::OpaqueReason::TlsHandshakeFailed, why);
             return self.get_out(way, legs, first, journal).await;

@@ -5,7 +5,9 @@
 
 mod commands;
 mod decisions;
+mod distrust;
 mod ends;
 mod postgresql;
 mod scripts;
 mod support;
+mod termination;

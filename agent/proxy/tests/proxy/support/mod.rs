@@ -2,6 +2,7 @@
 
 pub(crate) mod lines;
 pub(crate) mod spool;
+pub(crate) mod tls;
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},

@@ -1,0 +1,314 @@
+//! TLS that does not come about: servers that we do not trust, clients that do not trust us, servers that want
+//! a certificate.
+
+use std::{
+    io::{Read, Write},
+    process::{Command, Stdio},
+    sync::{Arc, atomic::Ordering},
+    thread,
+};
+
+use rcgen::KeyPair;
+use rustls::{
+    ClientConfig, ClientConnection, ServerConfig,
+    pki_types::PrivateKeyDer,
+    version::{TLS12, TLS13},
+};
+use verbatim_api::v1;
+
+use crate::support::{
+    World, eventually,
+    tls::{Lab, connect, expect, params, say, serve, server_config, shake, shake_server},
+};
+
+fn closing(world: &World) -> (v1::Envelope, v1::Content) {
+    let record = eventually("the closing record", || world.spool().closing());
+    (record.envelope, record.content.unwrap())
+}
+
+/// Servers that must not be believed, and what the record says of each.
+fn bad_servers(lab: &Lab) -> Vec<(ServerConfig, &'static str)> {
+    let key = KeyPair::generate().unwrap();
+    let mut expired = params(&["db.example"]);
+    expired.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    expired.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    let stranger = Lab::new();
+    let self_signed = params(&["db.example"]).self_signed(&key).unwrap();
+    vec![
+        (server_config(lab.signed(&expired, &key), &key), "it has expired"),
+        (server_config(lab.signed(&params(&["other.example"]), &key), &key), "it is for another name"),
+        (server_config(self_signed.into(), &key), "its issuer is not among the trusted roots"),
+        (server_config(stranger.signed(&params(&["db.example"]), &key), &key), "its issuer"),
+    ]
+}
+
+#[test]
+fn a_server_that_is_not_verified_is_an_alert_for_the_client_and_never_our_leaf() {
+    let lab = Lab::new();
+    for (server, why) in bad_servers(&lab) {
+        for versions in [&[&TLS12][..], &[&TLS13]] {
+            let world = lab.world();
+            let serving = serve(&world, server.clone());
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add_parsable_certificates(lab.authority.roots().iter().cloned());
+            let client = ClientConfig::builder_with_protocol_versions(versions)
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            let error = shake(&world, client, "db.example").unwrap_err();
+            assert!(error.to_string().contains("HandshakeFailure"), "{error}");
+            // Of TLS 1.3, the server is done before it reads our alert.
+            drop(serving.join().unwrap());
+            let (envelope, content) = closing(&world);
+            assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::ServerNotTrusted);
+            assert_eq!(envelope.status(), v1::Status::Error);
+            assert!(content.note.contains(why), "{}", content.note);
+            assert!(content.note.contains("db.example"), "{}", content.note);
+            let tls = content.tls.unwrap();
+            assert_eq!(tls.client, None, "nothing was agreed on with the client");
+        }
+    }
+}
+
+#[test]
+fn a_server_that_is_not_verified_is_passed_on_where_trust_says_so() {
+    let lab = Lab::new();
+    lab.trust.splices_all.store(true, Ordering::Relaxed);
+    let world = lab.world();
+    let key = KeyPair::generate().unwrap();
+    let certificate = params(&["db.example"]).self_signed(&key).unwrap();
+    let server = server_config(certificate.der().clone(), &key);
+    let listener = world.server.try_clone().unwrap();
+    let config = Arc::new(server);
+    let serving = thread::spawn(move || {
+        // The proxy's own try, then the client's hello on a connection of its own.
+        let (first, _) = listener.accept().unwrap();
+        drop(shake_server(first, Arc::clone(&config)));
+        let (second, _) = listener.accept().unwrap();
+        shake_server(second, config).unwrap()
+    });
+    let client = crate::support::tls::client_config(&[certificate.der().clone()]);
+    let mut client = shake(&world, client, "db.example").unwrap();
+    let mut server = serving.join().unwrap();
+    say(&mut client, b"secret\n");
+    expect(&mut server, b"secret\n");
+    drop((client, server));
+    let (envelope, content) = closing(&world);
+    assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::ServerNotTrusted);
+    assert_eq!(envelope.capture(), v1::Capture::SeenNotDecoded);
+    assert!(content.note.contains("trusted roots"), "{}", content.note);
+}
+
+#[test]
+fn a_client_that_refuses_our_leaf_loses_one_connection_and_the_next_is_passed_on() {
+    for versions in [&[&TLS12][..], &[&TLS13]] {
+        let lab = Lab::new();
+        let world = lab.world();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(lab.root.der().clone()).unwrap();
+        let pinning = ClientConfig::builder_with_protocol_versions(versions)
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let server = lab.server(&["db.example"]);
+        let serving = serve(&world, server.clone());
+        let error = shake(&world, pinning.clone(), "db.example").unwrap_err();
+        assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+        drop(serving.join().unwrap());
+        let (envelope, content) = closing(&world);
+        assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::ClientDoesNotTrustUs);
+        assert_eq!(content.tls.unwrap().refusal, "unknown_ca");
+        assert!(content.note.contains("unknown_ca"), "{}", content.note);
+        let refused = lab.trust.refused.lock().unwrap().clone();
+        assert_eq!(refused, [(Some("db.example".to_owned()), "unknown_ca".to_owned())]);
+
+        let (mut client, mut server) = connect(&world, pinning, "db.example", server);
+        say(&mut client, b"secret\n");
+        expect(&mut server, b"secret\n");
+        drop((client, server));
+        eventually("the end", || (world.shards.stats().open == 0).then_some(()));
+        assert_eq!(closing(&world).0.opaque_reason(), v1::OpaqueReason::ClientDoesNotTrustUs);
+        assert_eq!(world.shards.stats().spliced.get(v1::OpaqueReason::ClientDoesNotTrustUs), 2);
+    }
+}
+
+/// Goes away upon our certificate, without a word.
+fn leave(world: &World, config: ClientConfig, reset: bool) {
+    let mut socket = world.client().stream;
+    let mut session = ClientConnection::new(Arc::new(config), "db.example".try_into().unwrap()).unwrap();
+    session.write_tls(&mut socket).unwrap();
+    let mut answer = [0; 5];
+    socket.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[0], 0x16, "a handshake record");
+    if reset {
+        socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_upon_our_certificate_without_a_word_has_refused_it() {
+    for reset in [false, true] {
+        let lab = Lab::new();
+        let world = lab.world();
+        let serving = serve(&world, lab.server(&["db.example"]));
+        leave(&world, lab.client(), reset);
+        drop(serving.join().unwrap());
+        let (envelope, content) = closing(&world);
+        assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::ClientDoesNotTrustUs);
+        assert_eq!(content.tls.unwrap().refusal, "eof");
+        assert_eq!(lab.trust.refused.lock().unwrap().len(), 1);
+    }
+}
+
+#[test]
+fn a_client_that_verifies_only_after_the_handshake_and_goes_away_has_refused_our_leaf() {
+    let lab = Lab::new();
+    let world = lab.world();
+    let (client, server) = connect(&world, lab.client(), "db.example", lab.server(&["db.example"]));
+    // FIN without TLS's end, as Node has it.
+    client.sock.shutdown(std::net::Shutdown::Both).unwrap();
+    drop((client, server));
+    let (envelope, content) = closing(&world);
+    assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::ClientDoesNotTrustUs);
+    assert_eq!(content.tls.unwrap().refusal, "eof");
+}
+
+#[test]
+fn a_client_that_has_spoken_before_may_open_a_connection_and_close_it_unused() {
+    let lab = Lab::new();
+    let world = lab.world();
+    let (mut client, mut server) = connect(&world, lab.client(), "db.example", lab.server(&["db.example"]));
+    say(&mut client, b"one\n");
+    expect(&mut server, b"one\n");
+    let (unused, its_server) = connect(&world, lab.client(), "db.example", lab.server(&["db.example"]));
+    unused.sock.shutdown(std::net::Shutdown::Both).unwrap();
+    drop((unused, its_server));
+    let (envelope, _) = closing(&world);
+    assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::Silent);
+    assert!(lab.trust.refused.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_server_that_asks_for_a_certificate_without_needing_one_gets_none_and_that_is_recorded() {
+    let lab = Lab::new();
+    let world = lab.world();
+    let key = KeyPair::generate().unwrap();
+    let certificate = lab.signed(&params(&["db.example"]), &key);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(lab.root.der().clone()).unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots));
+    let server = ServerConfig::builder()
+        .with_client_cert_verifier(verifier.allow_unauthenticated().build().unwrap())
+        .with_single_cert(vec![certificate], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        .unwrap();
+    let (mut client, mut server) = connect(&world, lab.client(), "db.example", server);
+    say(&mut client, b"one\n");
+    expect(&mut server, b"one\n");
+    drop((client, server));
+    assert!(closing(&world).1.tls.unwrap().server.unwrap().client_certificate_requested);
+}
+
+#[test]
+fn a_server_of_tls_1_2_that_insists_on_a_certificate_costs_no_connection() {
+    let lab = Lab::new();
+    let world = lab.world();
+    let mut config = lab.insisting_server(&["db.example"]);
+    config.alpn_protocols.clear();
+    let key = KeyPair::generate().unwrap();
+    let own = lab.signed(&params(&["ada"]), &key);
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(lab.root.der().clone()).unwrap();
+    let client = ClientConfig::builder_with_protocol_versions(&[&TLS12])
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![own], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+        .unwrap();
+    let listener = world.server.try_clone().unwrap();
+    let config = Arc::new(config);
+    let serving = thread::spawn(move || {
+        let (first, _) = listener.accept().unwrap();
+        assert!(shake_server(first, Arc::clone(&config)).is_err(), "we have no certificate");
+        let (second, _) = listener.accept().unwrap();
+        shake_server(second, config).unwrap()
+    });
+    let mut client = shake(&world, client, "db.example").unwrap();
+    let mut server = serving.join().unwrap();
+    assert!(server.conn.peer_certificates().is_some(), "the client's own");
+    say(&mut client, b"secret\n");
+    expect(&mut server, b"secret\n");
+    drop((client, server));
+    let (envelope, content) = closing(&world);
+    assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::ClientCertificateRequired);
+    assert!(content.tls.unwrap().server.unwrap().client_certificate_requested);
+    assert_eq!(*lab.trust.insisting.lock().unwrap(), [Some("db.example".to_owned())]);
+}
+
+#[test]
+fn a_server_of_tls_1_3_that_insists_on_a_certificate_says_so_late_and_the_next_connection_is_passed_on() {
+    let lab = Lab::new();
+    let world = lab.world();
+    let serving = serve(&world, lab.insisting_server(&["db.example"]));
+    let mut client = shake(&world, lab.client(), "db.example").unwrap();
+    let _gone = client.write_all(b"one\n").and_then(|()| client.flush());
+    assert!(client.read(&mut [0; 8]).is_err());
+    assert!(serving.join().unwrap().is_err());
+    drop(client);
+    let (envelope, content) = closing(&world);
+    assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::ClientCertificateRequired);
+    assert!(content.note.contains("insists on a client's certificate"), "{}", content.note);
+    assert_eq!(*lab.trust.insisting.lock().unwrap(), [Some("db.example".to_owned())]);
+}
+
+#[test]
+fn a_server_that_breaks_the_handshake_off_is_dialled_again_with_the_clients_own_hello() {
+    let lab = Lab::new();
+    let world = lab.world();
+    let config = Arc::new(lab.server(&["db.example"]));
+    let listener = world.server.try_clone().unwrap();
+    let serving = thread::spawn(move || {
+        drop(listener.accept().unwrap());
+        let (second, _) = listener.accept().unwrap();
+        shake_server(second, config).unwrap()
+    });
+    let mut client = shake(&world, lab.pinning_client(), "db.example").unwrap();
+    let mut server = serving.join().unwrap();
+    say(&mut client, b"secret\n");
+    expect(&mut server, b"secret\n");
+    drop((client, server));
+    let (envelope, content) = closing(&world);
+    assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::TlsHandshakeFailed);
+    assert!(content.note.contains("TLS with the server failed"), "{}", content.note);
+    assert_eq!(world.shards.stats().dialled, 2);
+}
+
+#[test]
+fn renegotiation_is_not_done_and_the_connection_goes_on_or_is_recorded_as_broken() {
+    if Command::new("openssl").arg("version").stdout(Stdio::null()).status().is_err() {
+        println!("SKIP renegotiation: openssl is not installed");
+        return;
+    }
+    let lab = Lab::new();
+    let world = lab.world();
+    let serving = serve(&world, lab.server(&["db.example"]));
+    let port = world.proxies[0].port().to_string();
+    let mut openssl = Command::new("openssl")
+        .args(["s_client", "-tls1_2", "-legacy_renegotiation", "-servername", "db.example", "-connect"])
+        .arg(format!("127.0.0.1:{port}"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut server = serving.join().unwrap().unwrap();
+    let mut input = openssl.stdin.take().unwrap();
+    input.write_all(b"one\n").unwrap();
+    expect(&mut server, b"one\n");
+    // A command of s_client's: begin a new handshake.
+    input.write_all(b"R\n").unwrap();
+    let _told = input.write_all(b"two\n");
+    drop(input);
+    let mut rest = Vec::new();
+    let _cut_off = server.read_to_end(&mut rest);
+    openssl.wait().unwrap();
+    drop(server);
+    let (_, content) = closing(&world);
+    let went_on = rest == b"two\n";
+    assert!(went_on || content.note.contains("TLS with the workload broke"), "{rest:?}: {}", content.note);
+}
