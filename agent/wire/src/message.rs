@@ -7,6 +7,7 @@ mod bigquery;
 mod builtin;
 mod coding;
 mod failure;
+pub mod grpc;
 mod headers;
 mod host;
 mod http;

@@ -2,7 +2,7 @@
 
 use http::request;
 
-use super::{Exchange, Messages, Peer, bigquery, host, http::Request, single::Single};
+use super::{Exchange, Messages, Peer, bigquery, grpc, host, http::Request, single::Single};
 use crate::seam::{Finding, Limits};
 
 /// All message decoders that there are.
@@ -22,6 +22,9 @@ impl Messages for Builtin {
         let findings = if host::mismatch(head, peer) { vec![Finding::HostMismatch] } else { Vec::new() };
         let bigquery =
             host::is_bigquery(&host) || (host::is_shared(&host) && bigquery::is_below(head.uri.path()));
+        if grpc::is_grpc(head) {
+            return ("grpc", grpc::exchange(head, &host, findings, limits, grpc::Counted));
+        }
         if bigquery && let Some(call) = bigquery::Call::new(head, &host, &findings, limits) {
             return ("bigquery", Box::new(Single::new(call)));
         }
