@@ -531,3 +531,24 @@ fn a_connection_that_says_nothing_closes_in_order() {
         assert!(recorder.violations.borrow().is_empty());
     });
 }
+
+#[test]
+fn targets_of_every_form_pass_as_they_are() {
+    run(async {
+        let (pair, mut client, server) = pair().await;
+        let requests = answer(server, "\r\n\r\n", OK);
+        let lines = [
+            "OPTIONS * HTTP/1.1",
+            "GET http://example.test/a?b HTTP/1.1",
+            "GET /%2e%2E//x;y=z?q=[{}]|` HTTP/1.1",
+        ];
+        for line in lines {
+            write(&mut client, &format!("{line}\r\nHost: a\r\n\r\n")).await;
+            read_until(&mut client, "\r\n\r\nok").await;
+        }
+        for (line, request) in lines.iter().zip(&*requests.borrow()) {
+            assert!(request.starts_with(&format!("{line}\r\n")), "{request}");
+        }
+        assert!(pair.recorder.violations.borrow().is_empty());
+    });
+}

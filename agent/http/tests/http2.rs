@@ -504,7 +504,7 @@ fn a_server_that_goes_away_ends_the_clients_connection() {
         let mut send = connect(pair.client()).await;
         get(&mut send, "/").await.expect_err("no answer");
         let (ended, recorder) = pair.ended().await;
-        assert!(matches!(ended, Ended::Server(_) | Ended::Closed), "{ended:?}");
+        assert!(matches!(ended, Ended::Server(_)), "{ended:?}");
         assert_eq!(recorder.seen(0).cut, Some(Cut::Server));
     });
 }
@@ -724,5 +724,98 @@ fn a_request_named_by_its_host_alone_passes() {
         client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields)).await;
         let answer = client.next(HEADERS).await.expect("answer");
         assert_eq!(answer.stream, 1);
+    });
+}
+
+#[test]
+fn requests_that_a_server_refuses_by_its_goaway_may_be_sent_again() {
+    use support::frames::{GOAWAY, HEADERS, PREFACE, Raw, SETTINGS, frame};
+    run(async {
+        let mut pair = Paired::new(Version::Http2).await;
+        let mut server = Raw(pair.server());
+        let mut send = connect(pair.client()).await;
+        let (answer, _) = send.send_request(request(Method::GET, "/"), true).expect("sent");
+        let mut preface = [0; PREFACE.len()];
+        tokio::io::AsyncReadExt::read_exact(&mut server.0, &mut preface).await.expect("preface");
+        server.send(&frame(SETTINGS, 0, 0, &[])).await;
+        server.next(HEADERS).await.expect("request");
+        // The last stream that was looked at is none.
+        server.send(&frame(GOAWAY, 0, 0, &[0; 8])).await;
+        let error = answer.await.expect_err("refused");
+        assert_eq!(error.reason(), Some(Reason::REFUSED_STREAM));
+        assert_eq!(pair.recorder.seen(0).cut, Some(Cut::Server));
+    });
+}
+
+#[test]
+fn a_client_that_says_goaway_gets_what_is_under_way() {
+    use support::frames::{END_HEADERS, END_STREAM, GOAWAY, HEADERS, Raw, frame, request as fields};
+    run(async {
+        let mut pair = Paired::new(Version::Http2).await;
+        serve_with(pair.server(), echo);
+        let mut client = Raw::client(pair.client()).await;
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &fields("GET", "/hold"))).await;
+        pair.recorder.until(|recorder| recorder.count() == 1).await;
+        client.send(&frame(GOAWAY, 0, 0, &[0; 8])).await;
+        pair.recorder.release();
+        assert_eq!(client.next(HEADERS).await.expect("answer").stream, 1);
+        while client.frame().await.is_some() {}
+        let (ended, recorder) = pair.ended().await;
+        assert!(matches!(ended, Ended::Closed), "{ended:?}");
+        assert!(recorder.seen(0).response_ended);
+    });
+}
+
+#[test]
+fn requests_beyond_what_the_server_takes_at_once_wait_for_others() {
+    run(async {
+        let mut pair = Paired::new(Version::Http2).await;
+        let server = pair.server();
+        let most = Rc::new(std::cell::Cell::new((0, 0)));
+        let count = Rc::clone(&most);
+        spawn_local(async move {
+            let mut connection =
+                server::Builder::new().max_concurrent_streams(2).handshake(server).await.expect("handshake");
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                let count = Rc::clone(&count);
+                spawn_local(async move {
+                    let (now, most) = count.get();
+                    count.set((now + 1, most.max(now + 1)));
+                    tokio::task::yield_now().await;
+                    echo(request, respond).await;
+                    let (now, most) = count.get();
+                    count.set((now - 1, most));
+                });
+            }
+        });
+        let mut send = connect(pair.client()).await;
+        // So that the server's settings are known.
+        get(&mut send, "/").await.expect("answer");
+        let asked: Vec<_> = (0..20)
+            .map(|_| {
+                let mut send = send.clone();
+                spawn_local(async move { post(&mut send, "/whole", "body").await })
+            })
+            .collect();
+        for answer in asked {
+            assert_eq!(*answer.await.expect("no panic").expect("answer").body(), "body");
+        }
+        assert_eq!(most.get().1, 2);
+    });
+}
+
+#[test]
+fn a_connect_is_a_stream_like_others() {
+    run(async {
+        let mut pair = Paired::new(Version::Http2).await;
+        serve_with(pair.server(), echo);
+        let mut send = connect(pair.client()).await;
+        let request =
+            Request::builder().method(Method::CONNECT).uri("db.test:5432").body(()).expect("request");
+        let (answer, mut stream) = send.send_request(request, false).expect("sent");
+        stream.send_data("tunnelled".into(), true).expect("sent");
+        assert_eq!(*collect(answer).await.expect("answer").body(), "tunnelled");
+        let seen = pair.recorder.seen(0);
+        assert_eq!((seen.method.as_str(), seen.uri.as_str()), ("CONNECT", "db.test:5432"));
     });
 }

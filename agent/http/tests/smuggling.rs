@@ -158,6 +158,13 @@ fn request_lines_that_are_none_are_refused() {
 }
 
 #[test]
+fn what_only_the_library_refuses_is_told_too() {
+    run(async {
+        refused("GET /a`b HTTP/1.1\r\nHost: a\r\n\r\n", 400, false).await;
+    });
+}
+
+#[test]
 fn bodies_whose_chunks_do_not_add_up_go_no_further() {
     run(async {
         for chunks in [

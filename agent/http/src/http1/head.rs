@@ -116,7 +116,8 @@ fn request_line(line: &[u8]) -> Result<(bool, bool), Refusal> {
     if method.is_empty() || !method.iter().all(|&byte| is_token(byte)) {
         return Err(BAD);
     }
-    if target.is_empty() || !target.iter().all(|byte| byte.is_ascii_graphic()) {
+    // Nothing beyond ASCII belongs there, and some clients send it. A fragment would be lost on the way.
+    if target.is_empty() || !target.iter().all(|&byte| is_text(byte) && byte != b'\t' && byte != b'#') {
         return Err(BAD);
     }
     let modern = match version {

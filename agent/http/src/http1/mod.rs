@@ -176,6 +176,13 @@ where
             let from_client = from_client.freeze();
             return Ended::Upgraded(Box::new(Upgraded { client, from_client, server, from_server, reason }));
         }
+        if let Driven::Client(Err(error)) = &driven
+            && error.is_parse()
+        {
+            // Let in by the gate, and not understood all the same.
+            let what = format!("request: {error}");
+            connection.exchanges.violation(Violation { by_client: true, what, ambiguous: false });
+        }
         if ended_in_head {
             let what = "the connection ended in the middle of a request's head".into();
             connection.exchanges.violation(Violation { by_client: true, what, ambiguous: false });

@@ -31,6 +31,7 @@ mod frames;
 pub(crate) mod head;
 mod leg;
 mod seen;
+mod settings;
 mod stream;
 
 use errors::{broke_a_rule, reset_code};
@@ -42,6 +43,8 @@ use stream::Stream;
 struct Shared<X> {
     exchanges: Rc<X>,
     ended_by: EndedBy,
+    /// The server's connection ended with requests under way.
+    server_lost: Cell<bool>,
     held_bytes: usize,
     encrypted: bool,
 }
@@ -67,6 +70,7 @@ where
     let shared = Rc::new(Shared {
         exchanges,
         ended_by: Rc::new(Cell::new(Cut::Ours)),
+        server_lost: Cell::new(false),
         held_bytes: config.held_bytes,
         encrypted: config.encrypted,
     });
@@ -74,12 +78,12 @@ where
     let mut stop = pin!(stop);
 
     let legs = (Leg::client(client, Rc::clone(&from_client)), Leg::server(server, Rc::clone(&from_server)));
-    let upstream = upstream_builder(config).handshake(legs.1.clone());
+    let upstream = settings::upstream(config).handshake(legs.1.clone());
     let (sender, mut upstream) = match upstream.await {
         Ok(upstream) => upstream,
         Err(error) => return Ended::Server(error.to_string()),
     };
-    let mut accepting = pin!(server_builder(config).handshake::<_, Bytes>(legs.0.clone()));
+    let mut accepting = pin!(settings::client(config).handshake::<_, Bytes>(legs.0.clone()));
     let accepted = poll_fn(|cx| {
         if stop.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Ended::Stopped));
@@ -121,30 +125,6 @@ where
         deadline: None,
     };
     poll_fn(|cx| pair.poll(stop.as_mut(), cx)).await
-}
-
-fn upstream_builder(config: &HttpConfig) -> client::Builder {
-    let mut builder = client::Builder::new();
-    builder
-        .enable_push(false)
-        .initial_window_size(config.stream_window)
-        .initial_connection_window_size(config.connection_window)
-        .max_header_list_size(config.header_bytes.saturating_mul(2))
-        .max_send_buffer_size(config.send_buffer)
-        // What the client may open is bounded already.
-        .initial_max_send_streams(config.concurrent_streams as usize);
-    builder
-}
-
-fn server_builder(config: &HttpConfig) -> server::Builder {
-    let mut builder = server::Builder::new();
-    builder
-        .initial_window_size(config.stream_window)
-        .initial_connection_window_size(config.connection_window)
-        .max_concurrent_streams(config.concurrent_streams)
-        .max_header_list_size(config.header_bytes)
-        .max_send_buffer_size(config.send_buffer);
-    builder
 }
 
 type ClientSide<C> = server::Connection<Leg<C>, Bytes>;
@@ -287,7 +267,12 @@ where
         let Some(upstream) = &mut self.upstream else {
             // Its streams have seen its end by now, or read what had come before it.
             if self.streams.is_empty() {
-                self.end(Outcome::Closed, Cut::Server, Goodbye::Graceful);
+                if self.shared.server_lost.get() {
+                    let ended = Outcome::Server("closed with requests under way".into());
+                    self.end(ended, Cut::Server, Goodbye::Abrupt(Reason::INTERNAL_ERROR));
+                } else {
+                    self.end(Outcome::Closed, Cut::Server, Goodbye::Graceful);
+                }
             }
             return false;
         };
