@@ -23,6 +23,9 @@ pub(crate) fn tls_error(error: &io::Error) -> Option<&Error> {
 /// Whether an error of the leg toward the client means that the client does not trust us: the alert's name,
 /// e.g. `unknown_ca`, or `eof` for a client that went away upon our certificate without a word. `None` is
 /// another failure, or none of the client's opinions.
+///
+/// GnuTLS verifies when the handshake is over, and its clients (wget) then close without a word: that is not told
+/// from a client that changed its mind, and is no refusal here.
 #[must_use]
 pub fn refusal(error: &io::Error, moment: Moment) -> Option<&'static str> {
     use AlertDescription as A;
