@@ -100,7 +100,9 @@ impl Chains {
 
     fn begin_at(&self, owner: &Owner, chain: &ChainKey, begun: Begun, now: u64) {
         let keys = match without_location(chain) {
-            Some(id) if id != chain.id => vec![key(owner, chain.kind, &chain.id), key(owner, chain.kind, &id)],
+            Some(id) if id != chain.id => {
+                vec![key(owner, chain.kind, &chain.id), key(owner, chain.kind, &id)]
+            }
             _ => vec![key(owner, chain.kind, &chain.id)],
         };
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +178,13 @@ fn key(owner: &Owner, kind: ChainKind, id: &[u8]) -> Key {
         ChainKind::BigQueryJob => b"job",
         ChainKind::Upload => b"upload",
     };
-    Sha256::new().chain_update(&owner.0).chain_update(kind).chain_update([0]).chain_update(id).finalize().into()
+    Sha256::new()
+        .chain_update(&owner.0)
+        .chain_update(kind)
+        .chain_update([0])
+        .chain_update(id)
+        .finalize()
+        .into()
 }
 
 /// `PROJECT:LOCATION.JOB` without its location. A project can have `:` and `.` in it, a location and a job's

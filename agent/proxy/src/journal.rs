@@ -21,6 +21,8 @@ mod chain;
 mod close;
 mod http;
 
+/// Refused commands whose answers may be yet to come: more are refused at once only by a flood.
+const REFUSED: usize = 128;
 /// Remarks kept of a connection.
 const REMARKS: usize = 8;
 /// How long a connection that was killed waits for room until its records are left to the successor.
@@ -65,6 +67,8 @@ pub(crate) struct Journal<R> {
     policy: Arc<dyn Policy>,
     observer: Arc<dyn Observer>,
     open: VecDeque<Open>,
+    /// Commands that were refused of late, with their records' ids.
+    refused: VecDeque<(CommandId, Vec<u8>)>,
     opened_boottime: u64,
     opened_wall: u64,
     commands: u64,
@@ -92,6 +96,7 @@ impl<R: Records> Journal<R> {
             policy,
             observer,
             open: VecDeque::new(),
+            refused: VecDeque::new(),
             opened_boottime: clock::boottime_nanos(),
             opened_wall: clock::wall_nanos(),
             commands: 0,
@@ -282,8 +287,12 @@ impl<R: Records> Journal<R> {
         direction: Direction,
         bytes: u64,
     ) -> Result<(), Stall> {
-        let open = id.and_then(|id| self.open.iter().find(|open| open.id == id));
-        let command_id = open.map(|open| open.command_id.as_slice()).unwrap_or_default();
+        let command_id = id.and_then(|id| {
+            let open = self.open.iter().find(|open| open.id == id).map(|open| &open.command_id);
+            let refused = || self.refused.iter().rfind(|refused| refused.0 == id).map(|refused| &refused.1);
+            open.or_else(refused)
+        });
+        let command_id = command_id.map(Vec::as_slice).unwrap_or_default();
         self.append(self.facts.injected(command_id, direction, bytes)).map(drop)
     }
 
@@ -317,7 +326,15 @@ impl<R: Records> Journal<R> {
             }
             self.finish(open, outcome)?;
         }
-        self.open.remove(place);
+        if let Some(ended) = self.open.remove(place)
+            && outcome.status == Status::NotForwarded
+        {
+            // The answer to it is ours, and yet to come.
+            if self.refused.len() >= REFUSED {
+                self.refused.pop_front();
+            }
+            self.refused.push_back((id, ended.command_id));
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use verbatim_api::v1;
 use verbatim_wire::{
     detect::{Detection, detect},
-    message::Messages,
+    message::{self, Messages},
     postgres::PostgresDecoder,
     seam::{Decoder, Limits},
 };
@@ -71,5 +71,9 @@ impl Protocols for Builtin {
             Detection::Http2 => pass(v1::Protocol::Http2, "http", v1::OpaqueReason::UnknownProtocol),
             Detection::Unknown => pass(v1::Protocol::Unknown, "", v1::OpaqueReason::UnknownProtocol),
         }
+    }
+
+    fn messages(&self) -> Option<Arc<dyn Messages>> {
+        Some(Arc::new(message::Builtin { limits: self.limits }))
     }
 }

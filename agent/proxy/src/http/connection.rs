@@ -208,7 +208,8 @@ impl<R: Records> Exchanges for OfConnection<R> {
         connection.exchanges.set(number.wrapping_add(1));
         let peer = Peer { tls_name: connection.tls_name.as_deref() };
         let (service, decoder) = connection.messages.exchange(head, peer);
-        let place = Place { service, host: host(head) };
+        let host = host(head).or_else(|| connection.tls_name.clone()).unwrap_or_default();
+        let place = Place { service, host };
         Exchange::begin(Rc::clone(connection), number, place, decoder)
     }
 
@@ -235,13 +236,13 @@ impl<R: Records> Exchanges for OfConnection<R> {
 /// Longest name of a host, bytes (RFC 1035 section 2.3.4).
 const HOST_BYTES: usize = 255;
 
-/// The request's host without its port; empty where it names none.
-fn host(head: &request::Parts) -> String {
+/// The request's host without its port.
+fn host(head: &request::Parts) -> Option<String> {
     let of_header = || {
         let value = head.headers.get(http::header::HOST)?;
         http::uri::Authority::try_from(value.as_bytes()).ok()
     };
-    let authority = head.uri.authority().cloned().or_else(of_header);
-    let Some(authority) = authority else { return String::new() };
-    authority.host().get(..HOST_BYTES).unwrap_or(authority.host()).to_owned()
+    let authority = head.uri.authority().cloned().or_else(of_header)?;
+    let host = authority.host();
+    Some(host.get(..HOST_BYTES).unwrap_or(host).to_owned())
 }

@@ -141,9 +141,9 @@ impl<R: Records> Exchange<R> {
     fn start(&mut self, command: &Command, decision: v1::Decision) -> Result<(), Stall> {
         let Some(unit) = &mut self.unit else { return Ok(()) };
         let parent = self.connection.parent(command.continues.as_ref());
-        let started = self.connection.with(|journal| {
-            journal.started_at(command, decision, &unit.grounds, Some(&self.place), &parent)
-        });
+        let started = self
+            .connection
+            .with(|journal| journal.started_at(command, decision, &unit.grounds, Some(&self.place), &parent));
         unit.recorded(started?);
         self.open += 1;
         Ok(())
@@ -170,7 +170,13 @@ impl<R: Records> Exchange<R> {
         let Some(command) = prefix.commands.iter().find(|command| command.id == id) else { return Ok(()) };
         let begun = self.connection.with(|journal| {
             if !journal.is_open(id) {
-                journal.started_at(command, v1::Decision::Allowed, &prefix.grounds, Some(&self.place), &[])?;
+                journal.started_at(
+                    command,
+                    v1::Decision::Allowed,
+                    &prefix.grounds,
+                    Some(&self.place),
+                    &[],
+                )?;
                 journal.note(id, "the request ended before the command was whole");
             }
             Ok(())
@@ -185,8 +191,7 @@ impl<R: Records> Exchange<R> {
                     let headers = self.replaced.iter().map(|(name, value)| name.as_str().len() + value.len());
                     let bytes = headers.sum::<usize>() as u64;
                     let command = self.replacer;
-                    self.connection
-                        .with(|journal| journal.injected(command, Direction::ToServer, bytes))?;
+                    self.connection.with(|journal| journal.injected(command, Direction::ToServer, bytes))?;
                 }
                 self.head_passed = true;
                 Step::Head(std::mem::take(&mut self.replaced))

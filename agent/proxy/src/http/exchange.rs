@@ -184,7 +184,11 @@ impl<R: Records> Exchange<R> {
         if let Some(end) = self.abandon(note) {
             for &command in self.unit.iter().flat_map(|unit| &unit.commands) {
                 let verdict = end.verdict.clone();
-                self.entries.push_back(Entry::Late(Late::Decided { command, decision: end.decision, verdict }));
+                self.entries.push_back(Entry::Late(Late::Decided {
+                    command,
+                    decision: end.decision,
+                    verdict,
+                }));
             }
         }
         self.gate = Gate::Open;
@@ -250,7 +254,9 @@ impl<R: Records> Exchange<R> {
         }
         while let Some(bytes) = self.unfed.front_mut() {
             let bytes = bytes.clone();
-            let Some(consumed) = self.tell(|decoder, sink| decoder.request(&bytes, sink)) else { return true };
+            let Some(consumed) = self.tell(|decoder, sink| decoder.request(&bytes, sink)) else {
+                return true;
+            };
             match self.unfed.front_mut() {
                 Some(front) if consumed < front.len() => drop(front.split_to(consumed)),
                 _ => drop(self.unfed.pop_front()),

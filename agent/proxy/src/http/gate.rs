@@ -42,11 +42,9 @@ impl<R: Records> Exchange<R> {
         if let Some(prefix) = self.prefix.take_if(|prefix| prefix.unit == id) {
             let unit = Unit::new(id, &commands, Judgement::allowed(prefix.grounds));
             let connection = Rc::clone(&self.connection);
-            let entry = |command: Command| {
-                match connection.with(|journal| Ok(journal.is_open(command.id))) {
-                    Ok(true) => Entry::Rest { command },
-                    _ => Entry::Start { command, decision: v1::Decision::Allowed },
-                }
+            let entry = |command: Command| match connection.with(|journal| Ok(journal.is_open(command.id))) {
+                Ok(true) => Entry::Rest { command },
+                _ => Entry::Start { command, decision: v1::Decision::Allowed },
             };
             return self.enter(unit, commands.into_iter().map(entry));
         }

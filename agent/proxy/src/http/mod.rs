@@ -66,10 +66,11 @@ where
     let Some(messages) = shard.decoders.clone() else {
         return HttpEnd::Over(End::Stuck("nobody decodes messages of HTTP"));
     };
-    journal.facts.protocol = match version {
+    let protocol = match version {
         Version::Http1 => v1::Protocol::Http1,
         Version::Http2 => v1::Protocol::Http2,
     };
+    journal.facts.detected(protocol, "http", tls_name.clone());
     let bytes = [(); 2].map(|()| Rc::new(Cell::new(0)));
     let connection = Connection::new(Rc::clone(shard), journal.take(), messages, tls_name);
     let lent = Lent { connection: Rc::new(connection), journal, bytes: bytes.clone() };

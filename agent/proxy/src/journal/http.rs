@@ -37,7 +37,8 @@ impl Seen {
     }
 
     pub(super) fn attributes(&self) -> Vec<v1::Attribute> {
-        let attribute = |name: &str, value: String| v1::Attribute { name: name.to_owned(), value: value.into() };
+        let attribute =
+            |name: &str, value: String| v1::Attribute { name: name.to_owned(), value: value.into() };
         let mut attributes = Vec::new();
         if self.violations > 0 {
             attributes.push(attribute("http_violations", self.violations.to_string()));

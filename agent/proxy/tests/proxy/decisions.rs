@@ -20,6 +20,7 @@ fn a_denied_command_in_a_pipeline_is_answered_in_its_turn_and_never_forwarded() 
     let injected = &world.spool().of_kind(v1::RecordKind::Injected)[0];
     let expected = v1::Injected { toward: v1::Toward::Workload.into(), bytes: 19 };
     assert_eq!(injected.envelope.detail, Some(v1::envelope::Detail::Injected(expected)));
+    assert_eq!(injected.envelope.command_id.len(), 16, "of the denied command");
     each_start_has_one_end(world.spool());
     assert_eq!(world.shards.stats().denied, 1);
 }

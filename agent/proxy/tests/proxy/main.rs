@@ -7,6 +7,7 @@ mod commands;
 mod decisions;
 mod distrust;
 mod ends;
+mod http;
 mod postgresql;
 mod scripts;
 mod support;

@@ -5,11 +5,13 @@
 //! line; lines that begin with `+` are data before the answer, `err` an error, `key P S` a cancel key,
 //! `chaos` ends decoding. `cancel P S` of a client is a cancel request, `opaque` ends decoding.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use verbatim_api::v1;
 use verbatim_proxy::{Detected, Protocols};
-use verbatim_wire::seam::*;
+use verbatim_wire::{message::Messages, seam::*};
+
+use super::words::Words;
 
 pub(crate) fn limits() -> Limits {
     Limits { capture_bytes: 64 * 1024, ..Limits::default() }
@@ -25,6 +27,12 @@ impl Protocols for LineProtocol {
             let (protocol, reason) = (v1::Protocol::Tls, v1::OpaqueReason::Tls);
             return Detected::Pass { protocol, reason, service: "tls", host: Some("db.example".to_owned()) };
         }
+        for (start, protocol) in [(&b"POST "[..], v1::Protocol::Http1), (b"PRI ", v1::Protocol::Http2)] {
+            if first.starts_with(start) {
+                let reason = v1::OpaqueReason::UnknownProtocol;
+                return Detected::Pass { protocol, reason, service: "http", host: None };
+            }
+        }
         if first.starts_with(b"?") {
             return match first.len() {
                 0..4 => Detected::NeedMore,
@@ -38,6 +46,10 @@ impl Protocols for LineProtocol {
         }
         let decoder = Box::new(LineDecoder { limits: self.limits, ..LineDecoder::default() });
         Detected::Decode { protocol: v1::Protocol::Postgresql, service: "lines", decoder }
+    }
+
+    fn messages(&self) -> Option<Arc<dyn Messages>> {
+        Some(Arc::new(Words))
     }
 }
 

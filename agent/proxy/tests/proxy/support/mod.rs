@@ -1,8 +1,10 @@
 //! Doubles of everything around the proxy, over real loopback sockets.
 
 pub(crate) mod lines;
+pub(crate) mod origin;
 pub(crate) mod spool;
 pub(crate) mod tls;
+pub(crate) mod words;
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
@@ -15,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::{HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 use verbatim_api::v1;
 use verbatim_proxy::{
@@ -75,7 +78,10 @@ impl Identities for OneIdentity {
     }
 }
 
-/// Statements that start with `deny`, `hold` or `panic` get that; holds can be answered.
+/// What a policy gives in the place of the workload's own credential.
+pub(crate) const SECRET: &str = "Bearer of-the-policy";
+
+/// Statements that start with `replace`, `deny`, `hold` or `panic` get that; holds can be answered.
 pub(crate) struct WordPolicy {
     pub(crate) mode: v1::PolicyMode,
     pub deadline: Duration,
@@ -95,6 +101,11 @@ impl Policy for WordPolicy {
                 let (sender, answer) = oneshot::channel();
                 self.holds.lock().unwrap().push(sender);
                 return Verdict::Hold { grounds: grounds("hold"), deadline: self.deadline, answer };
+            }
+            if text.starts_with(b"replace") {
+                let headers =
+                    vec![(HeaderName::from_static("authorization"), HeaderValue::from_static(SECRET))];
+                return Verdict::Replace { grounds: grounds("replace"), headers };
             }
             assert!(!text.starts_with(b"panic"), "policy was told to panic");
         }
