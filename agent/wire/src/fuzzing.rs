@@ -8,6 +8,7 @@ use crate::{
     seam::{Decision, Direction, Limits, Refusal, RefusalKind},
 };
 
+pub use crate::message::fuzzing::exchange;
 pub use postgres::{framing, messages, redact};
 
 /// The body of a target.
@@ -17,6 +18,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("decoder", decoder),
     ("detect", detect),
+    ("exchange", exchange),
     ("framing", framing),
     ("messages", messages),
     ("redact", redact),

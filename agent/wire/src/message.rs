@@ -7,6 +7,8 @@ mod bigquery;
 mod builtin;
 mod coding;
 mod failure;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod grpc;
 mod headers;
 mod host;
@@ -15,6 +17,8 @@ mod json;
 #[doc(hidden)]
 pub mod model;
 mod multipart;
+#[cfg(test)]
+mod properties;
 mod redact;
 mod refuse;
 mod single;

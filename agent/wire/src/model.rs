@@ -20,13 +20,13 @@ struct Log {
 }
 
 enum Action {
-    Event(Event),
+    Event(Box<Event>),
     Edit(Direction, Edit),
 }
 
 impl Sink for Log {
     fn event(&mut self, event: Event) {
-        self.actions.push(Action::Event(event));
+        self.actions.push(Action::Event(Box::new(event)));
     }
     fn edit(&mut self, direction: Direction, edit: Edit) {
         self.actions.push(Action::Edit(direction, edit));
@@ -173,7 +173,7 @@ impl<D: Decoder> Model<D> {
                     assert!(!self.opaque, "an event after Opaque: {event:?}");
                     assert!(self.upgraded.is_none(), "an event after Upgrade: {event:?}");
                     self.observe(&event, &mut waiting);
-                    self.events.push(event);
+                    self.events.push(*event);
                 }
                 Action::Edit(direction, edit) => self.edit(direction, edit),
             }

@@ -20,7 +20,7 @@ use crate::{
 };
 
 enum Action {
-    Event(Event),
+    Event(Box<Event>),
     Pass(Pass),
     Answer(Answer),
 }
@@ -30,7 +30,7 @@ struct Log(Vec<Action>);
 
 impl MessageSink for Log {
     fn event(&mut self, event: Event) {
-        self.0.push(Action::Event(event));
+        self.0.push(Action::Event(Box::new(event)));
     }
     fn pass(&mut self, pass: Pass) {
         self.0.push(Action::Pass(pass));
@@ -207,7 +207,7 @@ impl Model {
             match action {
                 Action::Event(event) => {
                     self.observe(&event, &mut asked);
-                    self.events.push(event);
+                    self.events.push(*event);
                 }
                 Action::Pass(pass) => self.pass(pass),
                 Action::Answer(answer) => {
