@@ -9,7 +9,7 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::{Buf, BytesMut};
@@ -35,6 +35,8 @@ struct Socket<T> {
     unsent: BytesMut,
     /// Something was written to `io` and not flushed.
     unflushed: bool,
+    /// Who waits for room.
+    waiting: Option<Waker>,
     /// Why sending failed; told to whoever reads or writes next.
     failed: Option<io::ErrorKind>,
 }
@@ -65,6 +67,7 @@ impl<T> Leg<T> {
             outward,
             unsent: BytesMut::new(),
             unflushed: false,
+            waiting: None,
             failed: None,
         })))
     }
@@ -77,8 +80,13 @@ impl<T: AsyncWrite + Unpin> Leg<T> {
         let socket = &mut *self.0.borrow_mut();
         if let Poll::Ready(Err(error)) = socket.poll_send(cx) {
             socket.failed.get_or_insert(error.kind());
-            // It may be asleep, with nothing to write.
+            // The library may be asleep, with nothing to write.
             cx.waker().wake_by_ref();
+        }
+        if socket.unsent.len() < WRITE_BYTES
+            && let Some(waiting) = socket.waiting.take()
+        {
+            waiting.wake();
         }
     }
 }
@@ -118,6 +126,7 @@ impl<T: AsyncWrite + Unpin> Socket<T> {
             && self.poll_send(cx)?.is_pending()
             && self.unsent.len() >= WRITE_BYTES
         {
+            self.waiting = Some(cx.waker().clone());
             return Poll::Pending;
         }
         Poll::Ready(Ok(WRITE_BYTES - self.unsent.len()))

@@ -16,7 +16,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use h2::{Reason, client, server};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    time::{Sleep, sleep},
+    time::Sleep,
 };
 
 use crate::{
@@ -26,18 +26,25 @@ use crate::{
 };
 
 mod body;
+mod ending;
 mod errors;
 mod frames;
 pub(crate) mod head;
 mod leg;
+mod parts;
 mod seen;
 mod settings;
 mod stream;
 
+use ending::{Ending, Goodbye, Outcome};
 use errors::{broke_a_rule, reset_code};
 use leg::Leg;
+use parts::Parts;
 use seen::Seen;
 use stream::Stream;
+
+/// Passes over a connection before others have their turn. The runtime may have none of it go on before that.
+const MOST_PASSES: u32 = 16;
 
 /// What the exchanges of a connection share.
 struct Shared<X> {
@@ -113,6 +120,7 @@ where
     };
     let mut pair = Pair {
         shared,
+        parts: Parts::new(),
         legs,
         client: server,
         upstream: Some(upstream),
@@ -133,6 +141,7 @@ type ServerSide<S> = client::Connection<Leg<S>, Bytes>;
 /// A pair while it lives.
 struct Pair<C, S, X: Exchanges> {
     shared: Rc<Shared<X>>,
+    parts: Parts,
     legs: (Leg<C>, Leg<S>),
     client: ClientSide<C>,
     /// `None` once it is closed.
@@ -145,30 +154,6 @@ struct Pair<C, S, X: Exchanges> {
     ending: Option<Ending>,
     linger: std::time::Duration,
     deadline: Option<Pin<Box<Sleep>>>,
-}
-
-/// A pair that ends: the last frames leave.
-struct Ending {
-    client_closed: bool,
-    ended: Outcome,
-}
-
-/// What the client is told at the end.
-enum Goodbye {
-    /// Its connection is closed already.
-    None,
-    /// GOAWAY, and the connection closes in order.
-    Graceful,
-    /// GOAWAY with this code, and the connection closes.
-    Abrupt(Reason),
-}
-
-/// [`Ended`] without an upgrade, which HTTP/2 has not.
-enum Outcome {
-    Closed,
-    Client(String),
-    Server(String),
-    Stopped,
 }
 
 impl<C, S, X> Pair<C, S, X>
@@ -185,22 +170,51 @@ where
         if self.ending.is_none() && stop.poll(cx).is_ready() {
             self.end(Outcome::Stopped, Cut::Ours, Goodbye::Abrupt(Reason::NO_ERROR));
         }
-        loop {
+        self.parts.begin(cx);
+        for _ in 0..MOST_PASSES {
             if self.ending.is_some() {
                 let ended = self.poll_ending(cx);
                 self.send(cx);
                 return ended;
             }
-            let mut moved = self.poll_client(cx);
-            moved |= self.poll_streams(cx);
-            moved |= self.poll_upstream(cx);
-            // What the server's frames woke is carried on at once, and what came of it leaves at once.
-            moved |= self.poll_streams(cx);
-            moved |= self.poll_client(cx);
+            self.pass();
             self.report();
-            if !moved && self.ending.is_none() {
-                self.send(cx);
+            if self.ending.is_some() || self.parts.any() {
+                continue;
+            }
+            self.send(cx);
+            if self.parts.rest() {
                 return Poll::Pending;
+            }
+        }
+        // Others have their turn.
+        self.send(cx);
+        self.parts.pause();
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Polls what was woken, in the order in which a request wakes one after the other.
+    fn pass(&mut self) {
+        if self.parts.client.take_woken() {
+            let waker = self.parts.client.waker();
+            self.poll_client(&mut Context::from_waker(&waker));
+        }
+        if self.parts.streams.take_woken() {
+            let waker = self.parts.streams.waker();
+            self.poll_streams(&mut Context::from_waker(&waker));
+        }
+        if self.parts.upstream.take_woken() {
+            let waker = self.parts.upstream.waker();
+            self.poll_upstream(&mut Context::from_waker(&waker));
+        }
+        if self.upstream.is_none() && self.streams.is_empty() && self.ending.is_none() {
+            // Its streams have seen its end, or read what had come before it.
+            if self.shared.server_lost.get() {
+                let ended = Outcome::Server("closed with requests under way".into());
+                self.end(ended, Cut::Server, Goodbye::Abrupt(Reason::INTERNAL_ERROR));
+            } else {
+                self.end(Outcome::Closed, Cut::Server, Goodbye::Graceful);
             }
         }
     }
@@ -211,8 +225,7 @@ where
         self.legs.1.send(cx);
     }
 
-    fn poll_client(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
+    fn poll_client(&mut self, cx: &mut Context<'_>) {
         while self.ending.is_none() {
             match self.client.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond),
@@ -231,11 +244,9 @@ where
                     };
                     self.end(ended, Cut::Client, Goodbye::None);
                 }
-                Poll::Pending => return moved,
+                Poll::Pending => return,
             }
-            moved = true;
         }
-        moved
     }
 
     fn accept(&mut self, request: http::Request<h2::RecvStream>, mut respond: server::SendResponse<Bytes>) {
@@ -246,67 +257,50 @@ where
         match &self.sender {
             Some(sender) => {
                 self.streams.push(Stream::new(Rc::clone(&self.shared), request, respond, sender.clone()));
+                self.parts.streams.wake();
             }
             // Not looked at, and may be sent again elsewhere.
             None => respond.send_reset(Reason::REFUSED_STREAM),
         }
     }
 
-    fn poll_streams(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut moved = false;
-        while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx) {
-            moved = true;
-        }
-        moved
+    fn poll_streams(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx) {}
     }
 
-    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.ending.is_some() {
-            return false;
-        }
-        let Some(upstream) = &mut self.upstream else {
-            // Its streams have seen its end by now, or read what had come before it.
-            if self.streams.is_empty() {
-                if self.shared.server_lost.get() {
-                    let ended = Outcome::Server("closed with requests under way".into());
-                    self.end(ended, Cut::Server, Goodbye::Abrupt(Reason::INTERNAL_ERROR));
-                } else {
-                    self.end(Outcome::Closed, Cut::Server, Goodbye::Graceful);
-                }
-            }
-            return false;
-        };
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) {
+        let Some(upstream) = self.upstream.as_mut().filter(|_| self.ending.is_none()) else { return };
         if let Poll::Ready(closed) = Pin::new(upstream).poll(cx) {
             self.upstream = None;
-            self.sender = None;
+            // The exchanges learn it from their streams.
+            let waker = self.parts.streams.waker();
+            self.poll_streams(&mut Context::from_waker(&waker));
             match closed {
-                Ok(()) => self.client.graceful_shutdown(),
+                Ok(()) => self.take_no_more(),
                 Err(error) => {
                     if broke_a_rule(&error) {
                         self.shared.violation(false, error.to_string());
                     }
-                    // The exchanges learn it from their streams. Their client sees what it would have seen of
-                    // the server: the end of the connection.
-                    while self.poll_streams(cx) {}
+                    // Their client sees what it would have seen of the server: the end of the connection.
                     let cut = if error.is_library() { Cut::Ours } else { Cut::Server };
-                    self.end(
-                        Outcome::Server(error.to_string()),
-                        cut,
-                        Goodbye::Abrupt(reset_code(error.reason())),
-                    );
+                    let goodbye = Goodbye::Abrupt(reset_code(error.reason()));
+                    self.end(Outcome::Server(error.to_string()), cut, goodbye);
                 }
             }
-            return true;
+            return;
         }
         // The server has said GOAWAY: what is under way goes on, and nothing new begins.
         if let Some(sender) = &mut self.sender
             && let Poll::Ready(Err(_)) = sender.poll_ready(cx)
         {
-            self.sender = None;
-            self.client.graceful_shutdown();
-            return true;
+            self.take_no_more();
         }
-        false
+    }
+
+    fn take_no_more(&mut self) {
+        self.sender = None;
+        self.client.graceful_shutdown();
+        self.parts.client.wake();
     }
 
     /// Tells what the library dealt with by itself, and ends a connection that floods.
@@ -330,49 +324,5 @@ where
             let ended = Outcome::Server(format!("flood of {kind} frames"));
             self.end(ended, Cut::Ours, Goodbye::Abrupt(Reason::INTERNAL_ERROR));
         }
-    }
-
-    /// Begins to end: every exchange is cut, and the client told.
-    fn end(&mut self, ended: Outcome, cut: Cut, goodbye: Goodbye) {
-        self.shared.ended_by.set(cut);
-        self.streams.clear();
-        self.sender = None;
-        match goodbye {
-            Goodbye::None => {}
-            Goodbye::Graceful => self.client.graceful_shutdown(),
-            Goodbye::Abrupt(code) => self.client.abrupt_shutdown(code),
-        }
-        let client_closed = matches!(goodbye, Goodbye::None);
-        self.ending = Some(Ending { client_closed, ended });
-        self.deadline = Some(Box::pin(sleep(self.linger)));
-    }
-
-    /// Lets the last frames leave, for as long as that may take.
-    fn poll_ending<T>(&mut self, cx: &mut Context<'_>) -> Poll<Ended<C, T>> {
-        let late = self.deadline.as_mut().is_none_or(|deadline| deadline.as_mut().poll(cx).is_ready());
-        let Some(ending) = &mut self.ending else { return Poll::Pending };
-        while !ending.client_closed {
-            match self.client.poll_accept(cx) {
-                Poll::Ready(Some(Ok((_, mut respond)))) => respond.send_reset(Reason::REFUSED_STREAM),
-                Poll::Ready(Some(Err(_)) | None) => ending.client_closed = true,
-                Poll::Pending => break,
-            }
-        }
-        if let Some(upstream) = &mut self.upstream
-            && Pin::new(upstream).poll(cx).is_ready()
-        {
-            self.upstream = None;
-        }
-        let closed = ending.client_closed && self.upstream.is_none();
-        if !closed && !late {
-            return Poll::Pending;
-        }
-        self.report();
-        Poll::Ready(match self.ending.take().map(|ending| ending.ended) {
-            Some(Outcome::Client(why)) => Ended::Client(why),
-            Some(Outcome::Server(why)) => Ended::Server(why),
-            Some(Outcome::Stopped) => Ended::Stopped,
-            Some(Outcome::Closed) | None => Ended::Closed,
-        })
     }
 }

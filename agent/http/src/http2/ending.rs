@@ -1,0 +1,94 @@
+//! How a pair ends: everything is cut, and the last frames leave.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use h2::Reason;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::sleep,
+};
+
+use super::Pair;
+use crate::{
+    Ended,
+    seam::{Cut, Exchanges},
+};
+
+/// A pair that ends: the last frames leave.
+pub(super) struct Ending {
+    client_closed: bool,
+    ended: Outcome,
+}
+
+/// What the client is told at the end.
+pub(super) enum Goodbye {
+    /// Its connection is closed already.
+    None,
+    /// GOAWAY, and the connection closes in order.
+    Graceful,
+    /// GOAWAY with this code, and the connection closes.
+    Abrupt(Reason),
+}
+
+/// [`Ended`] without an upgrade, which HTTP/2 has not.
+pub(super) enum Outcome {
+    Closed,
+    Client(String),
+    Server(String),
+    Stopped,
+}
+
+impl<C, S, X> Pair<C, S, X>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+    X: Exchanges,
+{
+    /// Begins to end: every exchange is cut, and the client told.
+    pub(super) fn end(&mut self, ended: Outcome, cut: Cut, goodbye: Goodbye) {
+        self.shared.ended_by.set(cut);
+        self.streams.clear();
+        self.sender = None;
+        match goodbye {
+            Goodbye::None => {}
+            Goodbye::Graceful => self.client.graceful_shutdown(),
+            Goodbye::Abrupt(code) => self.client.abrupt_shutdown(code),
+        }
+        let client_closed = matches!(goodbye, Goodbye::None);
+        self.ending = Some(Ending { client_closed, ended });
+        self.deadline = Some(Box::pin(sleep(self.linger)));
+    }
+
+    /// Lets the last frames leave, for as long as that may take.
+    pub(super) fn poll_ending<T>(&mut self, cx: &mut Context<'_>) -> Poll<Ended<C, T>> {
+        let late = self.deadline.as_mut().is_none_or(|deadline| deadline.as_mut().poll(cx).is_ready());
+        let Some(ending) = &mut self.ending else { return Poll::Pending };
+        while !ending.client_closed {
+            match self.client.poll_accept(cx) {
+                Poll::Ready(Some(Ok((_, mut respond)))) => respond.send_reset(Reason::REFUSED_STREAM),
+                Poll::Ready(Some(Err(_)) | None) => ending.client_closed = true,
+                Poll::Pending => break,
+            }
+        }
+        if let Some(upstream) = &mut self.upstream
+            && Pin::new(upstream).poll(cx).is_ready()
+        {
+            self.upstream = None;
+        }
+        let closed = ending.client_closed && self.upstream.is_none();
+        if !closed && !late {
+            return Poll::Pending;
+        }
+        self.report();
+        Poll::Ready(match self.ending.take().map(|ending| ending.ended) {
+            Some(Outcome::Client(why)) => Ended::Client(why),
+            Some(Outcome::Server(why)) => Ended::Server(why),
+            Some(Outcome::Stopped) => Ended::Stopped,
+            Some(Outcome::Closed) | None => Ended::Closed,
+        })
+    }
+}
