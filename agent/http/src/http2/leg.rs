@@ -19,10 +19,17 @@ use super::{frames::Frames, seen::Seen};
 
 /// The connection preface of a client (RFC 9113 section 3.4).
 const PREFACE_BYTES: u64 = 24;
+/// Read at once at most. The library asks for a tenth of that, and so it costs ten system calls.
+const READ_BYTES: usize = 64 << 10;
 /// Written at once at most; what is more waits.
 const WRITE_BYTES: usize = 64 << 10;
 /// What a buffer may keep while it is empty.
 const IDLE_BYTES: usize = 4 << 10;
+
+thread_local! {
+    /// Where all legs of a thread read to: an idle connection keeps no buffer for it.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
 
 /// Shared by the library, which reads and writes, and by whoever sends what it wrote.
 pub(super) struct Leg<T>(Rc<RefCell<Socket<T>>>);
@@ -32,6 +39,8 @@ struct Socket<T> {
     seen: Rc<Seen>,
     inward: Frames,
     outward: Frames,
+    /// Read, and not taken by the library yet.
+    read: BytesMut,
     unsent: BytesMut,
     /// Something was written to `io` and not flushed.
     unflushed: bool,
@@ -65,6 +74,7 @@ impl<T> Leg<T> {
             seen,
             inward,
             outward,
+            read: BytesMut::new(),
             unsent: BytesMut::new(),
             unflushed: false,
             waiting: None,
@@ -148,13 +158,32 @@ impl<T: AsyncRead + Unpin> AsyncRead for Leg<T> {
             // Whoever drives the connection ends it.
             return Poll::Pending;
         }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut socket.io).poll_read(cx, buf))?;
-        let seen = &socket.seen;
-        if let Some(bytes) = buf.filled().get(before..) {
-            socket.inward.pass(bytes, |frame| seen.read(frame), |_, _| {});
+        if socket.read.is_empty() {
+            return socket.poll_fill(cx, buf);
+        }
+        let bytes = socket.read.split_to(buf.remaining().min(socket.read.len()));
+        buf.put_slice(&bytes);
+        if socket.read.is_empty() {
+            socket.read = BytesMut::new();
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> Socket<T> {
+    /// Reads as much as there is, gives what fits and keeps the rest.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut scratch = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut scratch))?;
+            let bytes = scratch.filled();
+            let seen = &self.seen;
+            self.inward.pass(bytes, |frame| seen.read(frame), |_, _| {});
+            let (now, later) = bytes.split_at(buf.remaining().min(bytes.len()));
+            buf.put_slice(now);
+            self.read.extend_from_slice(later);
+            Poll::Ready(Ok(()))
+        })
     }
 }
 
