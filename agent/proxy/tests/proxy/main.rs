@@ -9,6 +9,7 @@ mod distrust;
 mod ends;
 mod http;
 mod postgresql;
+mod postgresql_tls;
 mod scripts;
 mod support;
 mod termination;

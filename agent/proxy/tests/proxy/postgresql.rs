@@ -2,11 +2,8 @@
 //! installed.
 
 use std::{
-    fs,
     io::{Read, Write},
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     sync::Arc,
 };
 
@@ -14,7 +11,9 @@ use verbatim_api::v1;
 use verbatim_proxy::{Builtin, ProxyConfig};
 
 use crate::support::{
-    Options, Peer, World, eventually,
+    Options, Peer, World,
+    database::{Database, out, psql, psql_command, run},
+    eventually,
     spool::{MemorySpool, each_start_has_one_end},
 };
 
@@ -148,84 +147,6 @@ fn a_connection_that_asks_for_tls_is_spliced_and_recorded_with_the_name_it_says_
     }
 }
 
-/// A PostgreSQL server of this test's own.
-struct Database {
-    directory: tempfile::TempDir,
-    binaries: PathBuf,
-    port: u16,
-}
-
-impl Database {
-    /// `None`, with a line that says so, where PostgreSQL is not installed or cannot be started.
-    fn start() -> Option<Self> {
-        let installed = fs::read_dir("/usr/lib/postgresql").ok().and_then(|versions| {
-            versions
-                .flatten()
-                .map(|version| version.path().join("bin"))
-                .find(|bin| bin.join("initdb").exists())
-        });
-        let may_switch_user =
-            fs::read_to_string("/proc/self/status").is_ok_and(|s| s.contains("\nUid:\t0\t"));
-        let (Some(binaries), true) = (installed, may_switch_user) else {
-            println!("SKIP postgresql: not installed, or not root");
-            return None;
-        };
-        let directory = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let database = Self { directory, binaries, port };
-        run(Command::new("chown").arg("postgres").arg(database.path()));
-        database.run("initdb", &["--auth=trust", "--username=postgres", "--no-sync"]);
-        let options =
-            format!("-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off");
-        database.run("pg_ctl", &["-w", "-l", "/dev/null", "-o", &options, "start"]);
-        Some(database)
-    }
-
-    fn path(&self) -> &Path {
-        self.directory.path()
-    }
-
-    fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new("runuser");
-        command.args(["-u", "postgres", "--"]).arg(self.binaries.join(program)).arg("-D").arg(self.path());
-        command.args(arguments).current_dir("/").stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) {
-        run(&mut self.command(program, arguments));
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        if let Err(error) = self.command("pg_ctl", &["-m", "immediate", "stop"]).status() {
-            println!("PostgreSQL may still run: {error}");
-        }
-    }
-}
-
-fn run(command: &mut Command) {
-    let status = command.status().unwrap();
-    assert!(status.success(), "{command:?}: {status}");
-}
-
-fn psql_command(proxy: SocketAddr, arguments: &[&str]) -> Command {
-    let mut command = Command::new("psql");
-    command.args(["-X", "-A", "-t", "-h", "127.0.0.1", "-p", &proxy.port().to_string(), "-U", "postgres"]);
-    command.env("PGSSLMODE", "disable").env("PGGSSENCMODE", "disable").args(arguments);
-    command
-}
-
-fn psql(proxy: SocketAddr, arguments: &[&str]) -> Output {
-    psql_command(proxy, arguments).output().unwrap()
-}
-
-fn out(output: &Output) -> (String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (text(&output.stdout), text(&output.stderr))
-}
-
 /// Kind, status or decision and statement, in the order of both shards.
 fn story(spools: &[MemorySpool]) -> Vec<String> {
     spools.iter().flat_map(MemorySpool::story).collect()
@@ -235,7 +156,7 @@ fn story(spools: &[MemorySpool]) -> Vec<String> {
 fn psql_works_on_a_real_database_and_every_statement_is_recorded() {
     let Some(database) = Database::start() else { return };
     let world = world();
-    *world.flows.0.lock().unwrap() = Some(SocketAddr::from(([127, 0, 0, 1], database.port)));
+    *world.flows.0.lock().unwrap() = Some(database.address());
     let proxy = world.proxies[0];
 
     let (rows, errors) = out(&psql(proxy, &["-c", "select 1+1; select 'two'", "-c", "select nothing"]));

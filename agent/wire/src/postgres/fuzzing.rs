@@ -2,10 +2,11 @@
 #![allow(clippy::panic, clippy::expect_used, reason = "a fuzz target says by a panic what it found")]
 
 use super::{
+    end_point,
     framing::{Framer, Header},
     messages::{backend, frontend},
     redact::{self, MARK, RedactedCapture, Redactor},
-    render, split, startup,
+    render, scram, split, startup,
 };
 use crate::seam::ParameterFormat;
 
@@ -61,6 +62,16 @@ pub fn messages(data: &[u8]) {
     // Bodies of Query and Execute that are read: the other reads them only where both formats fit.
     assert!(!(read.7.1 && read.0), "ReadyForQuery has no string");
     backend::fields(body);
+    end_point::end_point(body);
+    let mut client = scram::Client::new(b"password", &[*kind; 18], Some(body));
+    // With our nonce in front, so that more than the first check is reached.
+    let first = client.first();
+    let nonce = first.iter().rposition(|byte| *byte == b'=').and_then(|at| first.get(at.saturating_add(1)..));
+    // No more than a few iterations, or a run takes for ever.
+    if body.len() < 64 && !body.windows(4).any(|part| part.iter().all(u8::is_ascii_digit)) {
+        let answered = client.last(&[b"r=", nonce.unwrap_or_default(), body].concat()).is_ok();
+        assert!(client.verify(body).is_err() || answered, "verified before it was asked");
+    }
     for oid in [16, 17, 20, 21, 23, 25, 26, 700, 701, 1082, 1114, 1184, 1700, 2950, 3802, (*kind).into()] {
         for format in [ParameterFormat::Text, ParameterFormat::Binary] {
             render::render(oid, format, body);

@@ -114,6 +114,13 @@ impl Client {
         Ok(())
     }
 
+    /// What a server that knows the password answers.
+    #[cfg(test)]
+    pub(super) fn expected(&self) -> Vec<u8> {
+        let signature = self.server_signature.map(|signature| BASE64_STANDARD.encode(signature));
+        format!("v={}", signature.unwrap_or_default()).into_bytes()
+    }
+
     /// Whether the server has proved itself.
     pub(super) fn verified(&self) -> bool {
         self.verified

@@ -1,6 +1,7 @@
 mod bytes;
 mod conversation;
 mod copy;
+mod encryption;
 mod extended;
 mod limits;
 mod properties;

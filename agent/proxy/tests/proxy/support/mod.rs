@@ -1,5 +1,6 @@
 //! Doubles of everything around the proxy, over real loopback sockets.
 
+pub(crate) mod database;
 pub(crate) mod lines;
 pub(crate) mod origin;
 pub(crate) mod spool;
@@ -264,6 +265,11 @@ impl Peer {
         stream.set_nodelay(true).unwrap();
         let reader = BufReader::new(stream.try_clone().unwrap());
         Self { stream, reader }
+    }
+
+    /// The socket alone; nothing else keeps it open.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
     }
 
     pub(crate) fn send(&mut self, bytes: &str) {

@@ -6,8 +6,8 @@ use crate::{
     model::{Model, Policy, allow_all},
     postgres::PostgresDecoder,
     seam::{
-        Command, CommandId, Decision, Direction, Event, Limits, OpaqueReason, Outcome, Refusal, RefusalKind,
-        SessionFact, Status,
+        Command, CommandId, Decision, Decoder, Direction, Encryption, Event, Limits, OpaqueReason, Outcome,
+        Refusal, RefusalKind, SessionFact, Status, Upgrade,
     },
 };
 
@@ -18,6 +18,7 @@ use Direction::{ToClient, ToServer};
 pub(super) struct Conversation {
     pieces: Vec<(Direction, Vec<u8>)>,
     limits: Limits,
+    encryption: Option<Encryption>,
     /// Statements with one of these words are refused.
     refused: Vec<(&'static str, RefusalKind)>,
 }
@@ -29,6 +30,9 @@ pub(super) struct Run {
     pub(super) to_server: Vec<u8>,
     pub(super) to_client: Vec<u8>,
     pub(super) closed: bool,
+    pub(super) upgraded: Option<Upgrade>,
+    /// What belongs to the next decoder, of the client and of the server.
+    pub(super) left: [Vec<u8>; 2],
 }
 
 impl Conversation {
@@ -40,6 +44,11 @@ impl Conversation {
     /// A session that has started.
     pub(super) fn started() -> Self {
         Self::raw().client(startup(&[("user", "bob")])).server(b"R\0\0\0\x08\0\0\0\0").server(ready(b'I'))
+    }
+
+    pub(super) fn encryption(mut self, encryption: Encryption) -> Self {
+        self.encryption = Some(encryption);
+        self
     }
 
     pub(super) fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
@@ -81,7 +90,11 @@ impl Conversation {
     }
 
     fn play(&self, cut: impl Fn(usize, &[u8]) -> Vec<usize>) -> Run {
-        let mut relay = Model::new(PostgresDecoder::new(self.limits), self.policy());
+        let mut decoder = PostgresDecoder::new(self.limits);
+        if let Some(encryption) = &self.encryption {
+            decoder.encryption(encryption.clone());
+        }
+        let mut relay = Model::new(decoder, self.policy());
         for (index, (direction, bytes)) in self.pieces.iter().enumerate() {
             let mut rest = bytes.as_slice();
             for length in cut(index, bytes) {
@@ -97,6 +110,8 @@ impl Conversation {
             to_server: relay.output(ToServer).to_vec(),
             to_client: relay.output(ToClient).to_vec(),
             closed: relay.closed,
+            upgraded: relay.upgraded,
+            left: [relay.left(ToServer), relay.left(ToClient)],
         }
     }
 
