@@ -14,6 +14,7 @@ fn read(text: &str) -> Result<NodeAgent, ConfigError> {
 fn the_documented_configuration_is_read() {
     let config = read(DOCUMENTED).expect("read");
     assert_eq!((config.selectors.len(), config.destinations.len()), (3, 2));
+    assert_eq!(config.tls.map(|tls| tls.authority.intermediates.len()), Some(2));
 }
 
 #[test]
@@ -28,7 +29,7 @@ fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
 
 #[test]
 fn a_selector_must_say_what_happens_without_the_agent() {
-    let wrong = DOCUMENTED.replace("{ capture: steer, failMode: closed }", "{ capture: steer }");
+    let wrong = DOCUMENTED.replace("capture: steer, failMode: closed", "capture: steer");
     let error = read(&wrong).expect_err("missing").to_string();
     assert!(error.contains("failMode"), "{error}");
 }

@@ -11,6 +11,7 @@ mod cases;
 mod collector;
 mod postgres;
 mod support;
+mod tls;
 mod workload;
 
 use std::process::ExitCode;

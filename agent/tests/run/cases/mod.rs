@@ -4,7 +4,9 @@ mod confinement;
 mod ending;
 mod records;
 mod serving;
+mod serving_tls;
 mod starting;
+mod trust;
 
 use crate::Outcome;
 
@@ -23,5 +25,14 @@ pub(crate) use cases;
 
 /// Every case.
 pub(crate) fn all() -> Vec<Case> {
-    [starting::cases(), confinement::cases(), ending::cases(), records::cases(), serving::cases()].concat()
+    let cases = [
+        starting::cases(),
+        confinement::cases(),
+        ending::cases(),
+        records::cases(),
+        serving::cases(),
+        serving_tls::cases(),
+        trust::cases(),
+    ];
+    cases.concat()
 }

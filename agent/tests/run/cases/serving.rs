@@ -28,10 +28,10 @@ cases!(
 );
 
 /// A tree of the test's own, killed and removed at the end.
-struct Tree(Cgroup);
+pub(super) struct Tree(Cgroup);
 
 impl Tree {
-    fn new(bench: &Bench) -> Result<Self, Failed> {
+    pub(super) fn new(bench: &Bench) -> Result<Self, Failed> {
         let unique =
             bench.path("").file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let tree = Self(Cgroup::create(cgroup::mount_point()?.join(unique))?);
@@ -41,17 +41,17 @@ impl Tree {
         Ok(tree)
     }
 
-    fn path(&self, below: &str) -> PathBuf {
+    pub(super) fn path(&self, below: &str) -> PathBuf {
         self.0.path().join(below)
     }
 
     /// Relative to the mount point, as configured.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.0.path().file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
     }
 
     /// A command line that is run in one of its cgroups.
-    fn command(&self, below: &str, program: &str, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, below: &str, program: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new("sh");
         let door = self.path(below).join("cgroup.procs").display().to_string();
         command.args(["-c", "echo $$ > \"$0\"; exec \"$@\"", &door, program]).args(arguments);
@@ -68,14 +68,14 @@ impl Drop for Tree {
     }
 }
 
-/// The node's own network namespace, or those of this name.
-fn configuration(bench: &Bench, tree: &Tree, namespace: Option<&str>) -> Result<String, Failed> {
+/// What a node's file says; for the node's own network namespace, or those of this name.
+pub(super) fn configuration(bench: &Bench, tree: &Tree, namespace: Option<&str>) -> String {
     let (name, spool, collector) = (tree.name(), bench.path("spool"), socket(&bench.path("tmp")));
     let namespaces = match namespace {
         Some(namespace) => format!("{{directory: /run/netns, pattern: {namespace}, host: false}}"),
         None => "{directory: /nonexistent}".to_owned(),
     };
-    let text = format!(
+    format!(
         "apiVersion: verbatim.v1\nkind: NodeAgent\nnode: node-1\n\
          attach: {{cgroup: {name}}}\n\
          namespaces: {namespaces}\n\
@@ -87,15 +87,23 @@ fn configuration(bench: &Bench, tree: &Tree, namespace: Option<&str>) -> Result<
          collector: {{address: 'unix:{}'}}\ndrainDeadline: 1s\n",
         spool.display(),
         collector.display(),
-    );
+    )
+}
+
+fn write(bench: &Bench, configuration: &str) -> Result<String, Failed> {
     let file = bench.path("agent.yaml");
-    fs::write(&file, text)?;
+    fs::write(&file, configuration)?;
     Ok(file.display().to_string())
 }
 
 /// Starts one and waits until it steers.
 fn serve(bench: &Bench, tree: &Tree, namespace: Option<&str>) -> Result<Guard, Failed> {
-    let configuration = configuration(bench, tree, namespace)?;
+    serve_as(bench, tree, &configuration(bench, tree, namespace))
+}
+
+/// The same with a configuration of the test's own.
+pub(super) fn serve_as(bench: &Bench, tree: &Tree, configuration: &str) -> Result<Guard, Failed> {
+    let configuration = write(bench, configuration)?;
     let errors = fs::File::create(bench.path("errors"))?;
     let agent = env!("CARGO_BIN_EXE_verbatim-agent");
     let mut command = tree.command("node", agent, &["serve", "--config", &configuration, "--log", "debug"]);
@@ -109,7 +117,7 @@ fn serve(bench: &Bench, tree: &Tree, namespace: Option<&str>) -> Result<Guard, F
 }
 
 /// Ends it in order.
-fn stop(bench: &Bench, agent: Guard) -> Outcome {
+pub(super) fn stop(bench: &Bench, agent: Guard) -> Outcome {
     signal(agent.0.id(), "TERM");
     let status = agent.output()?.status;
     ensure(status.success(), || {
@@ -117,15 +125,19 @@ fn stop(bench: &Bench, agent: Guard) -> Outcome {
     })
 }
 
-/// Ends of connections that a collector got: workload and status.
+/// Workloads of connections that a collector got.
 fn connections(collector: &Collector) -> Vec<v1::Workload> {
+    ends(collector).into_iter().map(|envelope| envelope.workload.unwrap_or_default()).collect()
+}
+
+/// Ends of connections that a collector got.
+pub(super) fn ends(collector: &Collector) -> Vec<v1::Envelope> {
     let envelopes = collector.kept().into_values().flat_map(std::collections::BTreeMap::into_values);
     envelopes
         .filter_map(|bytes| <v1::Envelope as prost::Message>::decode(bytes.as_slice()).ok())
         .filter(|envelope| {
             envelope.kind() == v1::RecordKind::Connection && envelope.status() != v1::Status::Pending
         })
-        .map(|envelope| envelope.workload.unwrap_or_default())
         .collect()
 }
 
@@ -230,7 +242,7 @@ fn a_pods_network_namespace_gets_its_listener_when_it_appears() -> Outcome {
 fn an_agent_outside_of_its_attach_root_says_so() -> Outcome {
     let bench = Bench::new();
     let tree = Tree::new(&bench)?;
-    let configuration = configuration(&bench, &tree, None)?;
+    let configuration = write(&bench, &configuration(&bench, &tree, None))?;
     let output = bench.agent(&["serve", "--config", &configuration]).output()?;
     let said = text(&output.stderr);
     ensure(output.status.code() == Some(1), || format!("{}: {said}", output.status))?;
