@@ -248,7 +248,7 @@ pub struct Content {
     pub client: ::core::option::Option<Client>,
     #[prost(message, optional, tag = "6")]
     pub on_behalf_of: ::core::option::Option<OnBehalfOf>,
-    /// Names and values as the protocol carried them, e.g. application_name.
+    /// Names and values as the protocol carried them, e.g. application_name; on FINISHED and PROGRESS as the answer did.
     #[prost(message, repeated, tag = "7")]
     pub attributes: ::prost::alloc::vec::Vec<Attribute>,
     /// On DECIDED and on STARTED that was decided at once.
