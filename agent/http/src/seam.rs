@@ -39,6 +39,9 @@ pub enum Cut {
 
 /// One exchange. All methods are called on one thread, in the order of the wire; dropping it without
 /// [`Exchange::response_end`] or [`Exchange::cut`] never happens.
+///
+/// A server may answer before the request is complete: pieces of the request may follow the end of the answer,
+/// and where not all of it comes a [`Exchange::cut`] does.
 pub trait Exchange: 'static {
     /// The next bytes of the request's body were read. The pair keeps them until [`Exchange::poll_step`]
     /// lets them go, and reads no more while it keeps `HELD_BYTES` or more.
@@ -57,7 +60,8 @@ pub trait Exchange: 'static {
     /// Whether everything shown so far of the answer is recorded, so that it may go on. `Ready(false)`: it
     /// cannot be recorded; the exchange is reset.
     fn poll_recorded(&mut self, cx: &mut Context<'_>) -> Poll<bool>;
-    /// The exchange ends here.
+    /// The exchange ends here, before both of its halves were shown whole; also after [`Step::Answer`]. At
+    /// most once, and nothing is called afterwards.
     fn cut(&mut self, cut: Cut);
 }
 

@@ -552,3 +552,19 @@ fn targets_of_every_form_pass_as_they_are() {
         assert!(pair.recorder.violations.borrow().is_empty());
     });
 }
+
+#[test]
+fn a_client_that_goes_during_its_answer_cuts_it_and_closes_the_server() {
+    run(async {
+        let (pair, mut client, mut server) = pair().await;
+        write(&mut client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        read_until(&mut server, "\r\n\r\n").await;
+        write(&mut server, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nsome").await;
+        read_until(&mut client, "some").await;
+        drop(client);
+        assert_eq!(rest(&mut server).await, "");
+        let (ended, recorder) = pair.ended().await;
+        assert!(matches!(ended, Ended::Client(_)), "{ended:?}");
+        assert_eq!(recorder.seen(0).cut, Some(Cut::Client));
+    });
+}

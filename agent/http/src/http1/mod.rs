@@ -165,9 +165,9 @@ where
         drop(parts.service);
         let ended_in_head = parts.io.ended_in_head();
         let (mut client, ahead) = parts.io.into_parts();
-        let server = upstream.map(|upstream| upstream.into_parts());
-        if let (Some(reason), Some(server), Driven::Client(Ok(()))) =
-            (connection.upgrade.get(), server, &driven)
+        let mut server = upstream.map(|upstream| upstream.into_parts());
+        if let (Some(reason), Driven::Client(Ok(()))) = (connection.upgrade.get(), &driven)
+            && let Some(server) = server.take()
         {
             let mut from_client = BytesMut::from(&*parts.read_buf);
             from_client.extend_from_slice(&ahead);
@@ -188,8 +188,15 @@ where
             connection.exchanges.violation(Violation { by_client: true, what, ambiguous: false });
         }
         let refused = connection.tell_refusal();
+        let goodbyes = async {
+            // Where one fails there is nobody to say it to.
+            drop(say_goodbye(&mut client, refused.is_some()).await);
+            if let Some(server) = server {
+                drop(server.io.into_inner().shutdown().await);
+            }
+        };
         // Where it takes longer it is of no use.
-        drop(timeout(linger, say_goodbye(&mut client, refused.is_some())).await);
+        drop(timeout(linger, goodbyes).await);
         match (driven, failed) {
             (Driven::Stopped, _) => Ended::Stopped,
             (_, Some((Cut::Client, why))) => Ended::Client(why),
