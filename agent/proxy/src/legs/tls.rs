@@ -78,6 +78,8 @@ pub(crate) struct TlsLeg {
     watch: Rc<Watch>,
     /// The socket's readiness was looked past.
     stale: bool,
+    /// The session's own buffer may be larger than it need be.
+    grown: bool,
     /// TLS's own end is sent, or is not to be.
     ending: bool,
 }
@@ -93,6 +95,7 @@ impl TlsLeg {
             input: Input::Open,
             watch: Rc::default(),
             stale: false,
+            grown: false,
             ending: false,
         }
     }
@@ -156,7 +159,18 @@ impl TlsLeg {
         if !idle || self.stale {
             return Poll::Ready(());
         }
-        self.socket.poll_read_ready(cx).map(drop)
+        let ready = self.socket.poll_read_ready(cx).map(drop);
+        if ready.is_pending() {
+            self.shrink();
+        }
+        ready
+    }
+
+    /// Has the session make its own buffer small again, which it does upon a read alone.
+    fn shrink(&mut self) {
+        if std::mem::take(&mut self.grown) {
+            drop(self.session.read_tls(&mut Nothing));
+        }
     }
 
     pub(crate) fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
@@ -225,6 +239,7 @@ impl TlsLeg {
         if self.input == Input::Reset && bytes.is_empty() {
             return Poll::Ready(());
         }
+        self.grown = true;
         match self.session.read_tls(&mut bytes) {
             // After TLS's own end nothing more is taken.
             Ok(0) => self.ahead.clear(),
@@ -258,8 +273,7 @@ impl TlsLeg {
             Poll::Pending => {
                 self.stale = false;
                 self.ahead.release(&self.pool);
-                // Makes the session's own buffer small again; it reads nothing.
-                drop(self.session.read_tls(&mut Nothing));
+                self.shrink();
                 return Poll::Pending;
             }
             Poll::Ready(Ok(0)) => self.input = Input::Fin,
