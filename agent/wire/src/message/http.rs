@@ -66,7 +66,8 @@ impl Reading for Request {
     fn request_end(&mut self) {}
 
     fn command(&mut self, _: bool) -> Command {
-        self.command.clone()
+        // Asked for once.
+        std::mem::take(&mut self.command)
     }
 
     fn response_head(&mut self, head: &response::Parts) {

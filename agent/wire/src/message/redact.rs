@@ -11,8 +11,10 @@ use crate::{
     seam::{Captured, Redaction, RedactionReason},
 };
 
-/// Longest word that is told from others.
-const MAX_WORD: usize = 64;
+/// The words that are told from others, as [`Word`] keeps them.
+const PASSWORD: u128 = u64::from_be_bytes(*b"password") as u128;
+const IDENTIFIED: u128 = u128::from_be_bytes(*b"\0\0\0\0\0\0identified");
+const BY: u128 = u16::from_be_bytes(*b"by") as u128;
 /// Longest user or password of a URL that is kept while it is not known what it is.
 const MAX_CANDIDATE: usize = 1024;
 /// Bytes that are captured at once.
@@ -65,11 +67,29 @@ struct Quoted {
     run: u8,
 }
 
+/// The word that is read: its last 16 bytes in lower case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Word(u128);
+
+impl Word {
+    fn push(&mut self, byte: u8) {
+        self.0 = self.0.wrapping_shl(8) | u128::from(byte.to_ascii_lowercase());
+    }
+
+    /// Whether it ends so, e.g. `db_password`.
+    fn is_password(self) -> bool {
+        self.0 & u128::from(u64::MAX) == PASSWORD
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
 /// Finds credentials in one text.
 struct Redactor {
     state: State,
-    /// The word that is read, in lower case.
-    word: Vec<u8>,
+    word: Word,
     /// The byte before the word.
     before: u8,
     /// How much of `://` was seen.
@@ -116,7 +136,7 @@ impl Output {
 impl RedactedCapture {
     pub(super) fn new(limit: usize) -> Self {
         let redactor =
-            Redactor { state: State::Plain, word: Vec::new(), before: 0, scheme: 0, kept: Vec::new() };
+            Redactor { state: State::Plain, word: Word::default(), before: 0, scheme: 0, kept: Vec::new() };
         let output = Output { capture: Capture::new(limit), redactions: Vec::new(), batch: Vec::new() };
         Self { redactor, output }
     }
@@ -170,18 +190,14 @@ impl Redactor {
     /// The byte belongs to what comes next.
     fn again(&mut self, byte: u8, out: &mut Output) {
         self.state = State::Plain;
-        self.word.clear();
+        self.word = Word::default();
         self.before = 0;
         self.plain(byte, out);
     }
 
     fn plain(&mut self, byte: u8, out: &mut Output) {
         if is_word(byte) {
-            if self.word.len() == MAX_WORD {
-                // Only a word's end is looked at.
-                self.word.remove(0);
-            }
-            self.word.push(byte.to_ascii_lowercase());
+            self.word.push(byte);
             self.scheme = 0;
             out.byte(byte);
             return;
@@ -189,13 +205,13 @@ impl Redactor {
         let word = std::mem::take(&mut self.word);
         let quote = Some(self.before).filter(|before| is_quote(*before));
         self.before = byte;
-        let by = self.state == State::Identified && word == b"by";
-        if by || word.ends_with(b"password") {
+        let by = self.state == State::Identified && word.0 == BY;
+        if by || word.is_password() {
             let key = Key { quote, moved: false, equals: false, spaced: false, backslash: false };
             self.key(key, byte, out);
             return;
         }
-        if word == b"identified" {
+        if word.0 == IDENTIFIED {
             self.state = State::Identified;
         } else if !word.is_empty() || !byte.is_ascii_whitespace() {
             self.state = State::Plain;
@@ -291,7 +307,7 @@ impl Redactor {
 
     fn closed(&mut self, quote: u8) {
         self.state = State::Plain;
-        self.word.clear();
+        self.word = Word::default();
         self.before = quote;
     }
 

@@ -208,8 +208,8 @@ impl<R: Reading> Exchange for Single<R> {
             // The server answers although it has not seen the end: the rest changes nothing any more.
             State::Going => {
                 self.state = State::Open;
-                sink.pass(Pass::Rest);
                 self.conclude(trailers, sink);
+                sink.pass(Pass::Rest);
             }
             State::Reading | State::PrefixWaits | State::Waits { .. } => self.answered = true,
             State::Over => {}

@@ -29,6 +29,8 @@ const MAX_FAILED_ROWS: usize = 32;
 pub(super) struct AnswerReader {
     status: StatusCode,
     body: Option<(Coding, TreeBuilder)>,
+    /// Whether there was a body that is not read.
+    unread: bool,
 }
 
 /// An answer.
@@ -43,18 +45,20 @@ impl AnswerReader {
     pub(super) fn new(head: &response::Parts) -> Self {
         let body = headers::is_json(&head.headers)
             .then(|| (Coding::of(&head.headers), TreeBuilder::new(keep, MAX_BYTES)));
-        Self { status: head.status, body }
+        Self { status: head.status, body, unread: false }
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if let Some((coding, tree)) = &mut self.body {
-            coding.push(bytes, &mut |bytes| tree.push(bytes));
+        match &mut self.body {
+            Some((coding, tree)) => coding.push(bytes, &mut |bytes| tree.push(bytes)),
+            None => self.unread |= !bytes.is_empty(),
         }
     }
 
     pub(super) fn finish(self) -> Answer {
         let Some((mut coding, mut tree)) = self.body else {
-            return Answer { status: self.status, tree: None, undecoded: None };
+            let undecoded = self.unread.then_some("no JSON");
+            return Answer { status: self.status, tree: None, undecoded };
         };
         coding.finish(&mut |bytes| tree.push(bytes));
         let tree = tree.finish();

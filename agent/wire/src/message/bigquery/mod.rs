@@ -12,7 +12,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-use ::http::{HeaderMap, StatusCode, header, request, response};
+use ::http::{HeaderMap, Method, StatusCode, header, request, response};
 
 use self::{
     answer::{Answer, AnswerReader},
@@ -25,7 +25,7 @@ use super::{
     single::{Ending, Read, Reading},
     target,
 };
-use crate::seam::{ChainKey, Command, Finding, Limits, Outcome, Refusal, Status};
+use crate::seam::{ChainKey, Command, Finding, Limits, Outcome, Refusal, ServerMessage, Status};
 
 pub(super) use route::is_below;
 
@@ -36,6 +36,8 @@ pub(super) struct Call {
     command: Command,
     body: BodyReader,
     limit: usize,
+    /// The request takes away what it names.
+    deletes: bool,
     answer: Option<AnswerReader>,
     /// The upload that the answer begins.
     upload: Option<ChainKey>,
@@ -78,7 +80,8 @@ impl Call {
             command.attributes.extend(value.map(|value| (attribute, value)));
         }
         let body = BodyReader::new(head, route.body, command::keep, limit);
-        Some(Self { route, host: host.to_owned(), command, body, limit, answer: None, upload: None })
+        let deletes = head.method == Method::DELETE;
+        Some(Self { route, host: host.to_owned(), command, body, limit, deletes, answer: None, upload: None })
     }
 
     /// What a job's request makes of the answer: the job goes on, or has ended.
@@ -141,6 +144,13 @@ impl Call {
             },
             _ => ending.outcome.rows = answer.listed(),
         }
+    }
+
+    /// The upload is no more: it was taken away, or the server does not know it any longer.
+    fn upload_over(&self, answer: &Answer) -> bool {
+        let cancelled = self.deletes && (answer.status.as_u16() == 499 || answer.status.is_success());
+        let gone = matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+        self.route.body == Body::Continued && (cancelled || gone)
     }
 
     /// The results of a job that failed are an answer of status 400 with the job's error.
@@ -211,7 +221,11 @@ impl Reading for Call {
     fn ending(&mut self, _: Option<&HeaderMap>) -> Ending {
         let Some(answer) = self.answer.take().map(AnswerReader::finish) else { return Ending::default() };
         let mut ending = Ending { outcome: answer.outcome(), ..Ending::default() };
-        if answer.failed() {
+        if self.upload_over(&answer) {
+            let error = ending.outcome.error.clone().unwrap_or_else(cancelled);
+            let outcome = Outcome { status: Status::Error, error: Some(error), ..Outcome::default() };
+            ending.ended.extend(self.command.continues.clone().map(|upload| (upload, outcome)));
+        } else if answer.failed() {
             self.job_failed(&mut ending);
         } else {
             self.succeeded(&answer, &mut ending);
@@ -226,6 +240,16 @@ impl Reading for Call {
 
     fn refusal(&self, refusal: &Refusal) -> super::Answer {
         refuse::rest(refusal)
+    }
+}
+
+fn cancelled() -> ServerMessage {
+    let message = b"the upload was cancelled".to_vec();
+    ServerMessage {
+        severity: "ERROR".to_owned(),
+        code: "CANCELLED".to_owned(),
+        message,
+        ..ServerMessage::default()
     }
 }
 

@@ -39,17 +39,17 @@ pub(super) struct Route {
 
 /// Whether the path lies under BigQuery's prefixes, for hosts that serve other APIs as well.
 pub(in crate::message) fn is_below(path: &str) -> bool {
-    rest_of(&target::segments(path)).is_some() || is_batch(path)
+    rest_of(&target::segments(path)).is_some() || path.starts_with(BATCH)
 }
 
-fn is_batch(path: &str) -> bool {
-    path == "/batch" || path == "/batch/bigquery/v2" || path.starts_with("/batch/bigquery/")
-}
+/// Below it, and on BigQuery's own hosts at its first segment, several requests come in one.
+const BATCH: &str = "/batch/bigquery/";
 
 /// `None`: no method that is known.
 pub(super) fn route(head: &request::Parts) -> Option<Route> {
     let method = effective(head);
-    if is_batch(head.uri.path()) && method == Method::POST {
+    let path = head.uri.path();
+    if method == Method::POST && (path.starts_with(BATCH) || path == "/batch") {
         return Some(Route {
             method: "bigquery.batch",
             operation: Operation::HttpRequest,
@@ -59,7 +59,7 @@ pub(super) fn route(head: &request::Parts) -> Option<Route> {
             job: None,
         });
     }
-    let segments = target::segments(head.uri.path());
+    let segments = target::segments(path);
     let (upload, rest) = rest_of(&segments)?;
     let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
     let body = if upload { upload_body(head) } else { Body::Json };

@@ -245,6 +245,9 @@ fn a_batch_is_not_mistaken_for_one_request() {
     let batch = route(&head("POST", "/batch/bigquery/v2")).expect("a route");
     assert_eq!((batch.method, batch.body), ("bigquery.batch", Body::Batch));
     assert!(
-        is_below("/batch/bigquery/v2") && is_below("/upload/bigquery/v2/x") && !is_below("/storage/v1/b")
+        is_below("/batch/bigquery/v2")
+            && is_below("/upload/bigquery/v2/x")
+            && !is_below("/storage/v1/b")
+            && !is_below("/batch")
     );
 }

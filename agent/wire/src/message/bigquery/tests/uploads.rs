@@ -131,3 +131,15 @@ fn a_refused_upload_is_answered_and_nothing_of_it_goes_on() {
     assert_eq!(model.answer.as_ref().map(|answer| answer.status.as_u16()), Some(403));
     assert_eq!(model.outcome().status, Status::NotForwarded);
 }
+
+#[test]
+fn an_upload_that_is_taken_away_or_forgotten_has_ended() {
+    let path = "/resumable/upload/bigquery/v2/projects/p/jobs?uploadType=resumable&upload_id=S3CRET";
+    let key = upload("bigquery.googleapis.com S3CRET");
+    for (method, status) in [("DELETE", 499), ("DELETE", 204), ("PUT", 410), ("PUT", 404)] {
+        let model = bigquery(method, path).answered(status, "").run();
+        assert_eq!(chains(&model.events), (vec![], vec![(key.clone(), Status::Error)]), "{method} {status}");
+    }
+    let model = bigquery("PUT", path).answered(503, "").run();
+    assert_eq!(chains(&model.events), (vec![], vec![]));
+}
