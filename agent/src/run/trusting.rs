@@ -18,9 +18,7 @@ use verbatim_tls::{Change, TrustPaths, plan};
 use super::folders;
 use crate::{
     cli::RunArgs,
-    trust::{
-        Evidence, Judge, Material, MaterialError, OneCgroup, Outside, Standing, TrustError, TrustFolder,
-    },
+    trust::{Evidence, Judge, Material, MaterialError, Names, OneCgroup, Standing, TrustError, TrustFolder},
 };
 
 /// Emptied by nobody while the machine is up, as temporary folders are.
@@ -89,7 +87,7 @@ pub(crate) struct Trusting {
     material: Material,
     /// Variables for the command.
     pub(crate) variables: Vec<Change>,
-    outside: Arc<Outside>,
+    outside: Arc<Names>,
     _files: Files,
 }
 
@@ -137,7 +135,7 @@ impl Trusting {
 
     /// Names that `--name` could add.
     pub(crate) fn outside(&self) -> Vec<String> {
-        self.outside.names()
+        self.outside.all()
     }
 }
 

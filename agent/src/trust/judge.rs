@@ -20,20 +20,19 @@ pub(crate) trait Standings: Send + Sync + 'static {
     fn standing(&self, identity: &Identity, flow: &Flow) -> Standing;
 }
 
-/// Names that lie outside of what the authority may vouch for, as they were asked for.
+/// Names of servers, each once.
 #[derive(Debug, Default)]
-pub(crate) struct Outside(Mutex<BTreeSet<String>>);
+pub(crate) struct Names(Mutex<BTreeSet<String>>);
 
-impl Outside {
-    fn add(&self, name: String) {
+impl Names {
+    /// Whether it is new, and there was room.
+    fn add(&self, name: String) -> bool {
         let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if names.len() < NAMES {
-            names.insert(name);
-        }
+        names.len() < NAMES && names.insert(name)
     }
 
     /// In order.
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub(crate) fn all(&self) -> Vec<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
@@ -42,33 +41,23 @@ impl Outside {
 pub(crate) struct Judge {
     standings: Arc<dyn Standings>,
     refusals: Arc<Refusals>,
-    outside: Arc<Outside>,
-    /// Servers that were warned about.
-    strangers: Outside,
+    /// Names that the authority may not vouch for, as they were asked for.
+    outside: Arc<Names>,
+    /// Servers that could not be verified.
+    strangers: Names,
 }
 
 impl Judge {
     /// `refusals` are what is known already.
-    pub(crate) fn new(standings: Arc<dyn Standings>, refusals: Arc<Refusals>, outside: Arc<Outside>) -> Self {
-        Self { standings, refusals, outside, strangers: Outside::default() }
-    }
-
-    fn warn_of_stranger(&self, service: &str, why: &str) {
-        let known = self.strangers.names();
-        if known.len() < NAMES && known.binary_search_by(|known| known.as_str().cmp(service)).is_err() {
-            self.strangers.add(service.to_owned());
-            tracing::warn!(
-                service,
-                why,
-                "the server's certificate was not accepted: its TLS is not looked into"
-            );
-        }
+    pub(crate) fn new(standings: Arc<dyn Standings>, refusals: Arc<Refusals>, outside: Arc<Names>) -> Self {
+        Self { standings, refusals, outside, strangers: Names::default() }
     }
 }
 
-/// What a refusal is about: the name that was asked for, else where the client dialled.
+/// What a refusal is about: the name that was asked for, else the address, and the port.
 fn service(flow: &Flow, server_name: Option<&str>) -> String {
-    server_name.map_or_else(|| flow.destination.to_string(), ToOwned::to_owned)
+    let destination = flow.destination;
+    server_name.map_or_else(|| destination.to_string(), |name| format!("{name}:{}", destination.port()))
 }
 
 /// A name for a server that is no other's. Loopback is another machine for each workload.
@@ -127,8 +116,22 @@ impl Trust for Judge {
         let Standing { untrusted, .. } = self.standings.standing(identity, flow);
         let service = service(flow, server_name);
         match reason {
-            OpaqueReason::NameOutsideConstraints => self.outside.add(service),
-            OpaqueReason::ServerNotTrusted => self.warn_of_stranger(&service, why),
+            OpaqueReason::NameOutsideConstraints => {
+                let address = || flow.destination.ip().to_string();
+                let name = server_name.map_or_else(address, ToOwned::to_owned);
+                if self.outside.add(name) {
+                    tracing::info!(service, why, "TLS to a name outside is not looked into");
+                }
+            }
+            OpaqueReason::ServerNotTrusted => {
+                if self.strangers.add(service.clone()) {
+                    tracing::warn!(
+                        service,
+                        why,
+                        "the server's certificate was not accepted: its TLS is not looked into"
+                    );
+                }
+            }
             _ => tracing::info!(service, ?reason, why, "TLS is not looked into"),
         }
         undecoded(untrusted, reason, why.to_owned())
@@ -199,6 +202,8 @@ mod tests {
         judge.refused(&who, &flow(2, SERVER), Some("a.example"), "unknown_ca");
         let expected = Termination::Splice(OpaqueReason::ClientDoesNotTrustUs);
         assert_eq!(judge.judge(&who, &flow(2, "10.0.0.9:443"), Some("a.example")), expected);
+        let elsewhere = flow(2, "10.0.0.9:5432");
+        assert_eq!(judge.judge(&who, &elsewhere, Some("a.example")), Termination::Terminate);
         for other in [Some("b.example"), None] {
             assert_eq!(judge.judge(&who, &flow(2, SERVER), other), Termination::Terminate, "{other:?}");
         }
@@ -234,7 +239,7 @@ mod tests {
 
     #[test]
     fn what_cannot_end_here_passes_or_is_denied_and_names_outside_are_told() {
-        let outside = Arc::<Outside>::default();
+        let outside = Arc::<Names>::default();
         for untrusted in [Untrusted::Splice, Untrusted::Deny] {
             let standing = Standing { workload: "w".into(), evidence: Evidence::Injected, untrusted };
             let judge =
@@ -247,8 +252,10 @@ mod tests {
                     Untrusted::Deny => Termination::Deny { reason, why: "so".into() },
                 };
                 assert_eq!(judged, expected);
+                let judged = judge.cannot(&Identity::default(), &flow, None, reason, "so");
+                assert_eq!(judged, expected);
             }
         }
-        assert_eq!(outside.names(), ["a.example"]);
+        assert_eq!(outside.all(), ["10.0.0.1", "a.example"]);
     }
 }

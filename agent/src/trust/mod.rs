@@ -11,6 +11,6 @@ mod material;
 
 pub(crate) use decision::{Evidence, Standing};
 pub(crate) use folder::{TrustError, TrustFolder};
-pub(crate) use judge::{Judge, OneCgroup, Outside, Standings};
+pub(crate) use judge::{Judge, Names, OneCgroup, Standings};
 pub(crate) use keeper::Keeper;
 pub(crate) use material::{Material, MaterialError};
