@@ -4,6 +4,7 @@ mod chains;
 mod decisions;
 mod ends;
 mod records;
+mod services;
 
 use crate::support::{
     Options, World,

@@ -203,9 +203,14 @@ pub(crate) struct Raw(TcpStream);
 impl World {
     /// Both ends of a new connection, without a client or server of HTTP.
     pub(crate) async fn raw(&self) -> (Raw, Raw) {
+        self.raw_of(0).await
+    }
+
+    /// As [`World::raw`], of another shard.
+    pub(crate) async fn raw_of(&self, shard: usize) -> (Raw, Raw) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         *self.flows.0.lock().unwrap() = Some(listener.local_addr().unwrap());
-        let client = TcpStream::connect(self.proxies[0]).await.unwrap();
+        let client = TcpStream::connect(self.proxies[shard]).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         (Raw(client), Raw(server))
     }
