@@ -4,6 +4,9 @@ mod support;
 
 use std::rc::Rc;
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper_util::rt::TokioIo;
 use support::{Paired, run};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -567,4 +570,69 @@ fn a_client_that_goes_during_its_answer_cuts_it_and_closes_the_server() {
         assert!(matches!(ended, Ended::Client(_)), "{ended:?}");
         assert_eq!(recorder.seen(0).cut, Some(Cut::Client));
     });
+}
+
+#[test]
+fn requests_of_every_size_pass_one_after_another() {
+    run(async {
+        let (pair, client, server) = pair().await;
+        let echo = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async {
+            // Chunked where the request was.
+            let chunked = request.headers().contains_key("transfer-encoding");
+            let bytes = request.into_body().collect().await?.to_bytes();
+            let parts: Vec<_> =
+                bytes.chunks(50_000).map(|part| Ok(frame(Bytes::copy_from_slice(part)))).collect();
+            Ok::<_, hyper::Error>(http::Response::new(if chunked {
+                StreamBody::new(Parts(parts.into())).boxed()
+            } else {
+                Full::new(bytes).map_err(|never| match never {}).boxed()
+            }))
+        });
+        spawn_local(async move {
+            drop(
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(server), echo).await,
+            );
+        });
+        let (mut send, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(client)).await.expect("handshake");
+        spawn_local(async move { drop(connection.await) });
+        for round in 0..150_usize {
+            let size = (round * 104_729) % 300_000;
+            let path = ["/", "/whole", "/pieces"][round % 3];
+            let bytes = Bytes::from(vec![round as u8; size]);
+            let request = http::Request::post(path).header("host", "a");
+            let request = if round % 2 == 0 {
+                request.body(Full::new(bytes.clone()).map_err(|never| match never {}).boxed())
+            } else {
+                let parts = bytes.chunks(9_000).map(|part| Ok(frame(Bytes::copy_from_slice(part))));
+                request.body(StreamBody::new(Parts(parts.collect::<Vec<_>>().into())).boxed())
+            };
+            send.ready().await.expect("ready");
+            let answer = send.send_request(request.expect("request")).await.expect("answer");
+            assert!(answer.into_body().collect().await.expect("body").to_bytes() == bytes, "round {round}");
+        }
+        let count = pair.recorder.count();
+        assert_eq!(count, 150);
+        assert!((0..count).map(|index| pair.recorder.seen(index)).all(|seen| seen.cut.is_none()));
+    });
+}
+
+type Part = Result<http_body::Frame<Bytes>, hyper::Error>;
+
+fn frame(bytes: Bytes) -> http_body::Frame<Bytes> {
+    http_body::Frame::data(bytes)
+}
+
+/// Gives its parts one by one.
+struct Parts(std::collections::VecDeque<Part>);
+
+impl futures_util::Stream for Parts {
+    type Item = Part;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Part>> {
+        std::task::Poll::Ready(self.0.pop_front())
+    }
 }

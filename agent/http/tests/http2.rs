@@ -819,3 +819,31 @@ fn a_connect_is_a_stream_like_others() {
         assert_eq!((seen.method.as_str(), seen.uri.as_str()), ("CONNECT", "db.test:5432"));
     });
 }
+
+#[test]
+fn requests_of_every_size_pass_side_by_side() {
+    run(async {
+        let mut pair = Paired::new(Version::Http2).await;
+        serve_with(pair.server(), echo);
+        let send = connect(pair.client()).await;
+        let asked: Vec<_> = (0..20_usize)
+            .map(|worker| {
+                let mut send = send.clone();
+                spawn_local(async move {
+                    for round in 0..15_usize {
+                        let size = (worker * 7919 + round * 104_729) % 300_000;
+                        let path = ["/", "/whole", "/pieces"][round % 3];
+                        let answer = post(&mut send, path, vec![round as u8; size]).await.expect("answer");
+                        assert_eq!(answer.body().len(), size);
+                    }
+                })
+            })
+            .collect();
+        for worker in asked {
+            worker.await.expect("no panic");
+        }
+        let count = pair.recorder.count();
+        assert_eq!(count, 300);
+        assert!((0..count).map(|index| pair.recorder.seen(index)).all(|seen| seen.cut.is_none()));
+    });
+}

@@ -296,7 +296,11 @@ impl<T: AsyncRead + Unpin> Gate<T> {
         }
         let mut chunk = [0_u8; READ_BYTES];
         let mut chunk = ReadBuf::new(&mut chunk);
-        ready!(Pin::new(&mut self.io).poll_read(cx, &mut chunk))?;
+        match ready!(Pin::new(&mut self.io).poll_read(cx, &mut chunk)) {
+            // TLS that ends without saying so: requests say whether something is missing.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            read => read?,
+        }
         self.buffer.extend_from_slice(chunk.filled());
         self.ended = chunk.filled().is_empty();
         Poll::Ready(Ok(!self.ended))

@@ -175,7 +175,11 @@ impl<T: AsyncRead + Unpin> Socket<T> {
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         SCRATCH.with_borrow_mut(|scratch| {
             let mut scratch = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut scratch))?;
+            match ready!(Pin::new(&mut self.io).poll_read(cx, &mut scratch)) {
+                // TLS that ends without saying so: frames say whether something is missing.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(())),
+                read => read?,
+            }
             let bytes = scratch.filled();
             let seen = &self.seen;
             self.inward.pass(bytes, |frame| seen.read(frame), |_, _| {});
