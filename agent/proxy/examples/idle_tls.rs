@@ -249,7 +249,10 @@ fn script() -> [(Vec<u8>, Vec<u8>); 2] {
     [(start, welcome), (query, [rows, message(b'C', b"SELECT 20\0"), message(b'Z', b"I")].concat())]
 }
 
-fn ask(proxy: SocketAddr, config: Arc<ClientConfig>) -> Result<StreamOwned<ClientConnection, TcpStream>, Failure> {
+fn ask(
+    proxy: SocketAddr,
+    config: Arc<ClientConfig>,
+) -> Result<StreamOwned<ClientConnection, TcpStream>, Failure> {
     let session = ClientConnection::new(config, ServerName::try_from("localhost")?)?;
     let mut stream = StreamOwned::new(session, TcpStream::connect(proxy)?);
     for (ask, answer) in script() {

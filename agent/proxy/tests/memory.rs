@@ -1,6 +1,7 @@
 //! What connections cost in memory. A process of its own, one test at a time: it measures itself.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "proxy/support/mod.rs"]

@@ -140,7 +140,8 @@ fn a_client_that_binds_its_authentication_to_tls_is_asked_for_its_password_and_s
         assert!(authentication(&content).contains("SCRAM with the server"), "{}", authentication(&content));
     }
     let mut wrong = scene.client("psql", "verify-full");
-    let (_, errors) = out(&wrong.env("PGPASSWORD", "falsch").args(["-X", "-c", "select 3"]).output().unwrap());
+    let (_, errors) =
+        out(&wrong.env("PGPASSWORD", "falsch").args(["-X", "-c", "select 3"]).output().unwrap());
     assert!(errors.contains("password authentication failed for user \"ada\""), "{errors}");
     assert!(!scene.ran("select 3"));
     scene.keeps_its_secret();
@@ -207,7 +208,10 @@ fn a_client_is_told_why_where_the_servers_leg_cannot_be_encrypted() {
     let Some(scene) = Scene::with(Lab::new(), None, "host all all all trust\n") else { return };
     scene.lab.trust.requires.store(true, Ordering::Relaxed);
     let (_, errors) = scene.psql("disable", "prefer", &["-c", "select 1"]);
-    assert!(errors.contains("this session cannot start") && errors.contains("does not speak TLS"), "{errors}");
+    assert!(
+        errors.contains("this session cannot start") && errors.contains("does not speak TLS"),
+        "{errors}"
+    );
     let (envelope, content) = scene.closings().pop().unwrap();
     assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::TlsHandshakeFailed);
     assert!(content.note.contains("TLS is required"), "{}", content.note);
