@@ -25,6 +25,8 @@ mod single;
 #[cfg(test)]
 mod talk;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use builtin::Builtin;
 
@@ -95,6 +97,10 @@ pub trait Exchange: Send {
     /// The answer is whole. Afterwards every command whose unit was decided is finished.
     fn response_end(&mut self, trailers: Option<&HeaderMap>, sink: &mut dyn MessageSink);
     /// The exchange ends here. Afterwards every command is finished.
+    ///
+    /// What was not announced yet, since its request had not come whole, is announced now: its command has the
+    /// attribute `rejected`, its end follows in the same call, and a decision about it changes nothing (see
+    /// [`Event::Started`]).
     fn abort(&mut self, why: Abort, sink: &mut dyn MessageSink);
     /// Says what was decided about the unit that waits.
     fn decide(&mut self, unit: UnitId, decision: &Decision, sink: &mut dyn MessageSink);

@@ -25,7 +25,9 @@ use super::{
     single::{Ending, Read, Reading},
     target,
 };
-use crate::seam::{ChainKey, Command, Finding, Limits, Outcome, Refusal, ServerMessage, Status};
+use crate::seam::{
+    ChainKey, Command, Finding, Limits, OpaqueReason, Outcome, Refusal, ServerMessage, Status,
+};
 
 pub(super) use route::is_below;
 
@@ -65,6 +67,11 @@ impl Call {
             let location = target::parameter(head, "location").unwrap_or_default();
             let job = Job { project: route.project.clone(), location, id: id.clone() };
             command.continues = Some(job.key());
+        }
+        if route.body == Body::None && head.headers.contains_key("x-http-method-override") {
+            // A long GET comes as a POST with its parameters as a form.
+            command.partly = Some(OpaqueReason::UnsupportedVersion);
+            command.attributes.push(("body_undecoded", b"a form".to_vec()));
         }
         if route.body == Body::Continued {
             let id = target::parameter(head, "upload_id").unwrap_or_default();

@@ -146,3 +146,13 @@ fn a_batch_is_recorded_as_not_understood() {
     assert_eq!(command.statement.bytes, body);
     assert!(command.partly.is_some());
 }
+
+#[test]
+fn a_get_that_comes_as_a_post_is_recorded_as_what_it_is_and_its_form_as_unread() {
+    let talk = bigquery("POST", "/bigquery/v2/projects/p/jobs").header("x-http-method-override", "GET");
+    let (command, _) = talk.body(b"maxResults=1&access_token=s3cret").record();
+    assert_eq!((command.operation, command.method.as_str()), (Operation::List, "bigquery.jobs.list"));
+    assert_eq!(of(&command.attributes, "method_override"), "GET");
+    assert_eq!(of(&command.attributes, "body_undecoded"), "a form");
+    assert!(command.partly.is_some());
+}
