@@ -272,6 +272,16 @@ impl<R: Records> Exchange<R> {
         false
     }
 
+    /// From here on nobody asks for steps: what came while something was decided is shown now, so that what
+    /// comes later is shown at once and nothing is kept.
+    fn feed_rest(&mut self) {
+        for _ in 0..self.unfed.len().saturating_add(2) {
+            if !self.feed() {
+                break;
+            }
+        }
+    }
+
     fn wake(&mut self, who: usize) {
         if let Some(waker) = self.wakers.get_mut(who).and_then(Option::take) {
             waker.wake();
@@ -317,6 +327,9 @@ impl<R: Records> seam::Exchange for Exchange<R> {
                 return Poll::Ready(Step::Reset);
             }
             if let Some(step) = self.steps.pop_front() {
+                if matches!(step, Step::Rest) {
+                    self.feed_rest();
+                }
                 return Poll::Ready(step);
             }
             if self.poll_record(REQUEST, cx).is_pending() {
