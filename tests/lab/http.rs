@@ -207,12 +207,21 @@ fn a_held_stream_is_abandoned_when_its_client_resets_it(lab: &mut Lab) -> Result
 
 fn a_denied_request_is_answered_with_403_and_the_connection_goes_on(lab: &mut Lab) -> Result<()> {
     httpx(lab, "denied")?.finish()?;
-    let url = format!("https://{MIRROR}/echo/lab:deny/id:a-denied");
-    let ended = curl(lab, "denied", &["--http1.1", "-w", "%{http_code}", &url])?.finish()?;
-    ensure!(ended.text().ends_with("403") && ended.text().contains("the lab says no"), "{}", ended.text());
+    // Denied by its head, while its body is still coming.
+    let file = lab.ground.path("upload");
+    std::fs::write(&file, vec![b'y'; 3_000_000])?;
+    let upload = format!("@{}", file.display());
+    for version in ["http1.1", "http2"] {
+        let url = format!("https://{MIRROR}/echo/lab:deny/id:a-{version}");
+        let flag = format!("--{version}");
+        let arguments = [&flag, "-H", "Expect:", "-w", "%{http_code}", "--data-binary", &upload, &url];
+        let ended = curl(lab, version, &arguments)?.wait()?;
+        let text = ended.text();
+        ensure!(text.ends_with("403") && text.contains("the lab says no"), "{version}: {ended:?}");
+    }
     lab.compare(&[])?;
-    let seen = requests(lab, 3)?;
-    for id in ["a-httpx_requests-denied", "a-denied"] {
+    let seen = requests(lab, 4)?;
+    for id in ["a-httpx_requests-denied", "a-http1.1", "a-http2"] {
         let one = named(&seen, id)?;
         ensure!(one.decision == Decision::Denied && one.status == Status::NotForwarded, "{one:?}");
     }

@@ -89,6 +89,7 @@ def until_close(peer, stream, lines):
     """A body without a length: it ends with the connection."""
     body(stream, lines)
     peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nto the end\n")
+    peer.unwrap()
     raise EOFError
 
 

@@ -169,10 +169,11 @@ pub fn content(entry: &v1::Entry) -> Result<v1::Content> {
     v1::Content::decode(entry.content.as_ref()).context("an entry whose content is none")
 }
 
-/// Ids within the statement; where there is none, within what a request says otherwise.
+/// Ids within the statement; where there is none in it, within what a request says otherwise.
 fn ids(statement: &[u8], resource: &str, attributes: &[v1::Attribute]) -> Vec<String> {
-    if !statement.is_empty() {
-        return did::ids(statement);
+    let said = did::ids(statement);
+    if !said.is_empty() {
+        return said;
     }
     let values = attributes.iter().map(|attribute| attribute.value.as_ref());
     let mut found: Vec<String> =

@@ -8,9 +8,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use verbatim_api::v1::Operation;
 
 use crate::{
     agent::{self, Agent, Surroundings, Workload, principal},
+    audit::Seen,
     authority,
     cgroup::{Driver, Qos, Tree, container_path},
     clients::Clients,
@@ -239,10 +241,12 @@ impl Lab {
         if let Some(google) = &self.google {
             let requests = google.requests()?;
             let principals = Pod::ALL.map(|pod| (pod.address(), self.principal(pod)));
-            google::compare(&seen, &requests, &principals)?;
+            google::compare(&seen, &requests, &principals).with_context(|| brief(&seen))?;
             logged.extend(requests.iter().filter_map(google::logged));
         }
-        sets::compare(did, &seen, &logged)?;
+        // Requests that are no statements have been compared just now, as far as there is a witness.
+        let said: Vec<Seen> = seen.iter().filter(|one| !is_plain_request(one)).cloned().collect();
+        sets::compare(did, &said, &logged)?;
         for one in seen {
             let expected = Pod::ALL.map(|pod| (self.principal(pod), identity(pod)));
             let (_, (namespace, service_account)) = expected
@@ -256,6 +260,28 @@ impl Lab {
         }
         Ok(())
     }
+}
+
+/// What is recorded, a line each: for whoever has to find out why a scenario failed.
+fn brief(seen: &[Seen]) -> String {
+    let line = |one: &Seen| {
+        let statement: String = String::from_utf8_lossy(&one.statement).chars().take(80).collect();
+        format!(
+            "  {} {} {} {} {} {} {} {statement}\n",
+            one.operation.as_str_name(),
+            one.status.as_str_name(),
+            one.http_status,
+            one.method,
+            one.target.host,
+            one.opaque_reason.as_str_name(),
+            one.note
+        )
+    };
+    format!("recorded:\n{}", seen.iter().map(line).collect::<String>())
+}
+
+fn is_plain_request(one: &Seen) -> bool {
+    matches!(one.operation, Operation::HttpRequest | Operation::GrpcCall)
 }
 
 fn workload(root: &str, pod: Pod) -> Workload {

@@ -151,12 +151,13 @@ impl Google {
     }
 }
 
-/// The front's log as the comparison of ids wants it: requests that carry one.
+/// The front's log as the comparison of statements wants it: requests of BigQuery's that carry an id.
 #[must_use]
 pub fn logged(request: &Request) -> Option<Logged> {
     let ids: Vec<String> = request.ids.iter().map(|id| format!("id:{id} ")).collect();
     let session = format!("front-{}", request.connection);
-    (!ids.is_empty()).then(|| Logged { session, how: How::Request, text: ids.concat() })
+    let is_statement = method(&request.method, &request.path).is_some() && !ids.is_empty();
+    is_statement.then(|| Logged { session, how: How::Request, text: ids.concat() })
 }
 
 /// The access token that the metadata server gives to a pod.
