@@ -154,6 +154,26 @@ fn chunked_requests_pass_with_their_trailers() {
 }
 
 #[test]
+fn trailers_that_nobody_announced_are_told_as_dropped() {
+    run(async {
+        let (pair, mut client, mut server) = pair().await;
+        let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
+                       5\r\nhello\r\n0\r\nX-Sum: 5\r\n\r\n";
+        write(&mut client, request).await;
+        let got = read_until(&mut server, "0\r\n\r\n").await;
+        assert!(!got.to_ascii_lowercase().contains("x-sum"), "{got}");
+        let answer = "HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n\
+                      3\r\nabc\r\n0\r\nX-Sum: 3\r\n\r\n";
+        write(&mut server, answer).await;
+        read_until(&mut client, "0\r\n\r\n").await;
+        let told: Vec<_> = pair.recorder.violations.borrow().iter().map(|told| told.by_client).collect();
+        assert_eq!(told, [true, false]);
+        let seen = pair.recorder.seen(0);
+        assert!(seen.request_trailers.is_some() && seen.response_trailers.is_some());
+    });
+}
+
+#[test]
 fn a_body_streams_while_it_is_sent() {
     run(async {
         let (_pair, mut client, mut server) = pair().await;

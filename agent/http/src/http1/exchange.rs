@@ -20,7 +20,7 @@ use crate::{
     seam::{Cut, Exchanges},
 };
 
-use super::service::Connection;
+use super::{service::Connection, trailers::Announced};
 
 impl Source for Incoming {
     type Broken = hyper::Error;
@@ -66,6 +66,8 @@ pub(super) struct Core<X: Exchanges> {
     /// Set once; nothing more is sent then.
     pub(super) verdict: Option<Verdict>,
     leave: Option<Vec<(HeaderName, HeaderValue)>>,
+    /// What the request's head says of its trailers.
+    announced: Announced,
 }
 
 pub(super) type Shared<X> = Rc<RefCell<Core<X>>>;
@@ -75,9 +77,10 @@ impl<X: Exchanges> Core<X> {
         connection: Rc<Connection<X>>,
         exchange: Guarded<X::Exchange>,
         from_client: Incoming,
+        announced: Announced,
     ) -> Self {
         let request = Request::new(connection.held_bytes);
-        Self { connection, exchange, request, from_client, verdict: None, leave: None }
+        Self { connection, exchange, request, from_client, verdict: None, leave: None, announced }
     }
 
     /// Reads and asks once more; whether anything came of it.
@@ -167,9 +170,9 @@ impl<X: Exchanges> Body for ToServer<X> {
             }
             if core.request.end_is_due() {
                 this.ended = true;
-                return Poll::Ready(
-                    core.request.take_trailers().map(|trailers| Ok(Frame::trailers(trailers))),
-                );
+                let trailers = core.request.take_trailers();
+                core.connection.tell_trailers(true, trailers.as_ref(), &core.announced);
+                return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
             }
             if !core.poll_more(cx) {
                 return Poll::Pending;
@@ -196,19 +199,27 @@ pub(super) struct ToClient<X: Exchanges> {
     from: From,
     way: Response,
     connection: Rc<Connection<X>>,
+    announced: Announced,
     ended: bool,
     /// It has no body and yet must not say so, or the library drops its Content-Length.
     says_nothing: bool,
 }
 
 impl<X: Exchanges> ToClient<X> {
-    pub(super) fn of_server(core: Shared<X>, body: Incoming, ended: bool, says_nothing: bool) -> Self {
+    pub(super) fn of_server(
+        core: Shared<X>,
+        body: Incoming,
+        announced: Announced,
+        ended: bool,
+        says_nothing: bool,
+    ) -> Self {
         let connection = Rc::clone(&core.borrow().connection);
         let this = Self {
             core: Some(core),
             from: From::Server(body),
             way: Response::default(),
             connection,
+            announced,
             ended,
             says_nothing,
         };
@@ -223,6 +234,7 @@ impl<X: Exchanges> ToClient<X> {
             from: From::Ours(bytes),
             way: Response::default(),
             connection,
+            announced: Announced::default(),
             ended,
             says_nothing: false,
         };
@@ -259,6 +271,7 @@ impl<X: Exchanges> Body for ToClient<X> {
                     }
                     Ok(Out::End(trailers)) => {
                         this.ended = true;
+                        this.connection.tell_trailers(false, trailers.as_ref(), &this.announced);
                         trailers.map(|trailers| Ok(Frame::trailers(trailers)))
                     }
                     Err(Stopped::Unrecorded) => {

@@ -26,6 +26,7 @@ mod exchange;
 mod gate;
 mod head;
 mod service;
+mod trailers;
 
 use exchange::ToServer;
 use gate::{Gate, Turn};

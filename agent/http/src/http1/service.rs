@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Method, Request, StatusCode,
+    HeaderMap, HeaderValue, Method, Request, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use hyper::{body::Incoming, client::conn::http1::SendRequest, service::Service};
@@ -20,6 +20,7 @@ use super::{
     exchange::{Core, Shared, ToClient, ToServer, UNRECORDED, Verdict},
     gate::Turn,
     head::Refusal,
+    trailers::{Announced, takes_trailers},
 };
 use crate::{
     UpgradeReason,
@@ -54,6 +55,14 @@ pub(super) struct Connection<X: Exchanges> {
 #[derive(Debug, thiserror::Error)]
 #[error("the connection is closed without an answer")]
 pub(super) struct Closed;
+
+/// What of a request matters to its answer.
+#[derive(Clone, Copy)]
+struct Asked {
+    connect: bool,
+    head_only: bool,
+    takes_trailers: bool,
+}
 
 type Answered<X> = Result<http::Response<ToClient<X>>, Closed>;
 
@@ -98,6 +107,13 @@ impl<X: Exchanges> Connection<X> {
         Some(refusal)
     }
 
+    /// Tells trailers that the library does not pass on.
+    pub(super) fn tell_trailers(&self, by_client: bool, trailers: Option<&HeaderMap>, announced: &Announced) {
+        if trailers.is_some_and(|trailers| !announced.covers(trailers)) {
+            self.violation(by_client, "trailers that were not announced were dropped", false);
+        }
+    }
+
     fn ours(self: &Rc<Self>, mut answer: http::Response<Bytes>) -> http::Response<ToClient<X>> {
         // What was not read of the request is not read; and the server's leg may be gone.
         answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -114,13 +130,17 @@ impl<X: Exchanges> Connection<X> {
     async fn carry(self: Rc<Self>, request: Request<Incoming>) -> Answered<X> {
         let (mut head, body) = request.into_parts();
         let exchange = Guarded::new(self.exchanges.exchange(&head), Rc::clone(&self.ended_by));
-        let core = Rc::new(RefCell::new(Core::new(Rc::clone(&self), exchange, body)));
+        let core =
+            Rc::new(RefCell::new(Core::new(Rc::clone(&self), exchange, body, Announced::by(&head.headers))));
         let Some(headers) = poll_fn(|cx| core.borrow_mut().poll_leave(cx)).await else {
             return self.end(&core, false);
         };
         replace(&mut head.headers, headers);
-        let connect = head.method == Method::CONNECT;
-        let head_only = head.method == Method::HEAD;
+        let asked = Asked {
+            connect: head.method == Method::CONNECT,
+            head_only: head.method == Method::HEAD,
+            takes_trailers: takes_trailers(&head.headers),
+        };
 
         let mut request = Request::from_parts(head, ToServer::new(Rc::clone(&core)));
         let interim = Arc::new(Mutex::new(Vec::new()));
@@ -163,7 +183,7 @@ impl<X: Exchanges> Connection<X> {
         match answer {
             None => self.end(&core, true),
             Some(Err(error)) => self.server_failed(&core, &error),
-            Some(Ok(answer)) => self.answered(&core, answer, connect, head_only).await,
+            Some(Ok(answer)) => self.answered(&core, answer, asked).await,
         }
     }
 
@@ -202,8 +222,7 @@ impl<X: Exchanges> Connection<X> {
         &self,
         core: &Shared<X>,
         answer: http::Response<Incoming>,
-        connect: bool,
-        head_only: bool,
+        asked: Asked,
     ) -> Answered<X> {
         let (mut head, body) = answer.into_parts();
         if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.remove(CONTENT_LENGTH).is_some() {
@@ -212,10 +231,10 @@ impl<X: Exchanges> Connection<X> {
         }
         let upgrade = match head.status {
             StatusCode::SWITCHING_PROTOCOLS => Some(UpgradeReason::Upgrade),
-            status if connect && status.is_success() => Some(UpgradeReason::Connect),
+            status if asked.connect && status.is_success() => Some(UpgradeReason::Connect),
             _ => None,
         };
-        let ends = upgrade.is_some() || head_only || http_body::Body::is_end_stream(&body);
+        let ends = upgrade.is_some() || asked.head_only || http_body::Body::is_end_stream(&body);
         show_head(&head, ends, &mut core.borrow_mut().exchange);
         if !poll_fn(|cx| core.borrow_mut().exchange.poll_recorded(cx)).await {
             core.borrow_mut().exchange.cut(Cut::Ours);
@@ -223,9 +242,11 @@ impl<X: Exchanges> Connection<X> {
             return self.fail(Cut::Ours, UNRECORDED);
         }
         self.upgrade.set(upgrade);
+        let announced =
+            if asked.takes_trailers { Announced::by(&head.headers) } else { Announced::default() };
         let says_nothing =
             head.status == StatusCode::NOT_MODIFIED && head.headers.contains_key(CONTENT_LENGTH);
-        let body = ToClient::of_server(Rc::clone(core), body, ends, says_nothing);
+        let body = ToClient::of_server(Rc::clone(core), body, announced, ends, says_nothing);
         Ok(http::Response::from_parts(head, body))
     }
 }
