@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use rustls::{Error, server::Accepted};
 use verbatim_api::v1;
-use verbatim_tls::{LeafName, Moment, Offer, refusal};
+use verbatim_tls::{LeafName, Moment, NameError, Offer, refusal};
 use verbatim_wire::seam::StartTls;
 
 pub(crate) use self::shake::secure_server;
@@ -118,8 +118,7 @@ impl<R: Records> Request<'_, R> {
             let way = Way::Untouched(v1::OpaqueReason::TlsHandshakeFailed, why);
             return self.get_out(way, legs, first, journal).await;
         };
-        let destination = journal.facts.flow.destination.ip();
-        let name = match self.server_name.as_deref().map_or(Ok(destination.into()), LeafName::parse) {
+        let name = match self.name(&journal.facts.flow) {
             Ok(name) if self.tls.authority.permits(&name) => name,
             Ok(name) => {
                 let why = format!("`{name}` is outside the names that our authority may vouch for");
@@ -131,14 +130,25 @@ impl<R: Records> Request<'_, R> {
                 return self.get_out(way, legs, first, journal).await;
             }
         };
-        if self.start.is_some() {
-            let facts = &journal.facts;
-            self.shard.known.had_tls(&facts.flow, &name);
-        }
         match Box::pin(self.both(accepted, taken, &offer, name, legs, first, journal)).await {
             Ok(inside) => Ok(Outcome::Terminated(Box::new(inside))),
             Err(Stop::End(end)) => Err(end),
             Err(Stop::GetOut(way)) => Box::pin(self.get_out(way, legs, first, journal)).await,
+        }
+    }
+
+    /// What the server's certificate must be for: the name that the client asked for, else the address.
+    fn name(&self, flow: &Flow) -> Result<LeafName, NameError> {
+        self.server_name.as_deref().map_or_else(|| Ok(flow.destination.ip().into()), LeafName::parse)
+    }
+
+    /// The client may come again without TLS: that must not take it from the server's leg. Where its TLS passes
+    /// as it is, it does not come for a reason of ours.
+    fn remember_tls(&self, flow: &Flow) {
+        if self.start.is_some()
+            && let Ok(name) = self.name(flow)
+        {
+            self.shard.known.had_tls(flow, &name);
         }
     }
 
@@ -156,6 +166,7 @@ impl<R: Records> Request<'_, R> {
     ) -> Result<Inside, Stop> {
         let Handshake { leg: server, certificate_requested } =
             with_server(self, offer, &name, legs, journal).await?;
+        self.remember_tls(&journal.facts.flow);
         let alpn = server.session().alpn_protocol().map(<[u8]>::to_vec);
         let failed = v1::OpaqueReason::TlsHandshakeFailed;
         let leaf = match self.tls.authority.leaf(&name) {
@@ -262,6 +273,7 @@ impl<R: Records> Request<'_, R> {
         });
         match judged.map_err(|panicked| End::Panicked(panicked.0))? {
             Termination::Deny { reason, why } => {
+                self.remember_tls(&journal.facts.flow);
                 Err(self.deny(legs, &way_out::HANDSHAKE_FAILURE, reason, why, journal).await)
             }
             Termination::Splice(_) | Termination::Terminate => {

@@ -149,9 +149,8 @@ impl AsyncRead for Leg {
         match self.get_mut() {
             Self::Plain(socket) => Pin::new(socket).poll_read(cx, buffer),
             Self::Tls(leg) => {
-                let n = ready!(leg.poll_take(buffer.initialize_unfilled(), cx))?;
-                buffer.advance(n);
-                Poll::Ready(Ok(()))
+                // Into memory that need not be made ready for it.
+                leg.poll_yield(buffer.remaining(), cx, |bytes| buffer.put_slice(bytes)).map_ok(drop)
             }
         }
     }

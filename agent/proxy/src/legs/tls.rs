@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, OnceCell},
-    io::{self, IoSlice, Read, Write},
+    io::{self, BufRead, IoSlice, Read, Write},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -186,15 +186,36 @@ impl TlsLeg {
         }
     }
 
+    /// Reads into the slice.
     pub(crate) fn poll_take(&mut self, space: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut taken = 0;
+        self.poll_yield(space.len(), cx, |bytes| {
+            let end = taken + bytes.len();
+            space.get_mut(taken..end).unwrap_or_default().copy_from_slice(bytes);
+            taken = end;
+        })
+    }
+
+    /// Gives at most so many bytes to `take`, and says how many; 0 is TLS's end.
+    pub(crate) fn poll_yield(
+        &mut self,
+        room: usize,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
+        let mut taken = 0;
         loop {
-            let rest = space.get_mut(taken..).unwrap_or_default();
-            if rest.is_empty() {
+            if taken >= room {
                 return Poll::Ready(Ok(taken));
             }
-            match self.session.reader().read(rest) {
+            let chunk = self.session.reader().into_first_chunk().map(|chunk| {
+                let n = chunk.len().min(room - taken);
+                take(chunk.get(..n).unwrap_or_default());
+                n
+            });
+            match chunk {
                 Ok(n) if n > 0 => {
+                    self.session.reader().consume(n);
                     taken += n;
                     self.watch.spoke.set(true);
                     continue;

@@ -235,6 +235,22 @@ fn a_server_that_is_not_verified_gets_neither_tls_nor_plaintext_of_a_client_that
 }
 
 #[test]
+fn a_client_whose_tls_passes_as_it_is_may_also_come_without() {
+    let (lab, stranger) = (Lab::new(), Lab::new());
+    let identity = identity(&stranger);
+    let Some(scene) = Scene::with(lab, Some(&identity), "host all all all trust\n") else { return };
+    scene.lab.trust.splices_all.store(true, Ordering::Relaxed);
+    for mode in ["require", "disable"] {
+        let mut psql = scene.client("psql", mode);
+        psql.env_remove("PGSSLROOTCERT").args(["-X", "-A", "-t", "-c", "select 1"]);
+        let (rows, errors) = out(&psql.output().unwrap());
+        assert_eq!((rows.trim(), errors.as_str()), ("1", ""), "{mode}");
+    }
+    let reasons: Vec<_> = scene.closings().into_iter().map(|(e, _)| e.opaque_reason()).collect();
+    assert_eq!(reasons, [v1::OpaqueReason::ServerNotTrusted, v1::OpaqueReason::Unspecified]);
+}
+
+#[test]
 fn a_workload_that_does_not_trust_us_keeps_its_own_tls_with_the_server() {
     let Some(scene) = Scene::start(TLS_ONLY) else { return };
     *scene.lab.trust.judges.lock().unwrap() = Termination::Splice(v1::OpaqueReason::TrustNotInjected);
