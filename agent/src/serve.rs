@@ -1,10 +1,10 @@
 //! `verbatim-agent serve`: captures the workloads of this node until SIGTERM.
 //!
-//! Owns how a configuration file becomes a worker's plan, and the pods' network namespaces' coming and
-//! going. Which cgroup is whose is `workloads`' business.
+//! Owns how a configuration file becomes a worker's plan. Which cgroup is whose is `workloads`' business.
+
+mod namespaces;
 
 use std::{
-    collections::HashMap,
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,13 +13,12 @@ use std::{
 
 use tokio::sync::mpsc;
 use verbatim_proxy::{
-    ProxyConfig, Shards,
+    ProxyConfig,
     seam::{Observer, Policy, Summary},
 };
 use verbatim_spool::{SpoolConfig, SyncMode};
 use verbatim_steer::{
-    Action, CgroupVerdict, DestinationRule, FailMode, NamespaceChange, NamespaceListeners, NamespaceWatcher,
-    Namespaces, Prefix, Protocol, SteerConfig, SteerError,
+    Action, CgroupVerdict, DestinationRule, FailMode, Prefix, Protocol, SteerConfig, SteerError,
 };
 use verbatim_sys::{
     cgroup::{self, Cgroup},
@@ -37,7 +36,7 @@ use crate::{
     logging,
     trust::{Judge, Keeper, Material, MaterialError, TrustError, TrustFolder},
     waiting,
-    worker::{self, Plan, Seams, StartError, Worker},
+    worker::{Plan, Seams, StartError, Worker},
     workloads::{self, Nudge, Walker},
 };
 use verbatim_ship::{Target, TlsFiles};
@@ -46,9 +45,6 @@ use verbatim_ship::{Target, TlsFiles};
 const SHIP_LIMIT: Duration = Duration::from_secs(15);
 /// Without a beat for this long, every workload's fail mode decides.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often namespaces without an address are looked at again, and for how long.
-const ADDRESS_LOOK: Duration = Duration::from_millis(500);
-const ADDRESS_LOOKS: u32 = 240;
 /// Namespaces that wait for their listeners to be taken over.
 const WAITING: usize = 64;
 
@@ -174,15 +170,15 @@ async fn serving(
     let walker = Walker::new(place.mount, attach, table, Arc::clone(worker.steering()), gone);
     let walking = workloads::start(walker, nudged).map_err(system("watch cgroups"))?;
     let (sender, changes) = mpsc::channel(WAITING);
-    let namespaces = worker.steering().namespaces();
+    let listeners = worker.steering().namespaces();
     if config.namespaces.host {
-        let made = namespaces.add_current("node").map_err(StartError::from)?;
-        sender.send(Change::Appeared(made)).await.ok();
+        let made = listeners.add_current("node").map_err(StartError::from)?;
+        sender.send(namespaces::Change::Appeared(made)).await.ok();
     }
-    let listening = tokio::spawn(follow(changes, Arc::clone(worker.shards()), namespaces.clone()));
+    let listening = tokio::spawn(namespaces::follow(changes, Arc::clone(worker.shards()), listeners.clone()));
     let found = config.namespaces.clone();
     // Its first look waits for `follow` to take what it found, and so must not be made on this thread.
-    let watcher = tokio::task::spawn_blocking(move || watch_namespaces(&found, namespaces, sender))
+    let watcher = tokio::task::spawn_blocking(move || namespaces::watch(&found, listeners, sender))
         .await
         .map_err(io::Error::other)
         .flatten()
@@ -341,81 +337,4 @@ fn destinations(config: &NodeAgent) -> Result<Vec<DestinationRule>, SteerError> 
         }
     }
     Ok(rules)
-}
-
-/// What the watcher's thread tells the control thread.
-enum Change {
-    Appeared(NamespaceListeners),
-    Gone(u64),
-}
-
-/// Makes listeners in namespaces as they appear, before a workload's first command.
-fn watch_namespaces(
-    config: &config::Namespaces,
-    namespaces: Namespaces,
-    changes: mpsc::Sender<Change>,
-) -> io::Result<NamespaceWatcher> {
-    let pattern = config.pattern.clone();
-    let mut cookies: HashMap<String, u64> = HashMap::new();
-    let changed = move |change| match change {
-        NamespaceChange::Appeared { name, namespace } => match namespaces.add(&name, namespace) {
-            Ok(made) => {
-                cookies.insert(name, made.cookie);
-                changes.blocking_send(Change::Appeared(made)).is_ok()
-            }
-            Err(error) => {
-                // Just being made, or undone: it is offered again.
-                tracing::debug!(namespace = %name, %error, "no listener yet");
-                matches!(error, SteerError::NamespaceKnown { .. })
-            }
-        },
-        NamespaceChange::Gone { name } => {
-            if let Some(cookie) = cookies.remove(&name) {
-                namespaces
-                    .remove(cookie)
-                    .inspect_err(|error| tracing::error!(%error, "namespace stays listed"))
-                    .ok();
-                changes.blocking_send(Change::Gone(cookie)).ok();
-            }
-            true
-        }
-    };
-    NamespaceWatcher::start(&config.directory, move |name| pattern.matches(name).is_some(), changed)
-}
-
-/// Hands listeners to the shards and takes them away; looks for the addresses of pods that have none yet.
-async fn follow(mut changes: mpsc::Receiver<Change>, shards: Arc<Shards>, namespaces: Namespaces) {
-    let mut without_address: HashMap<u64, u32> = HashMap::new();
-    loop {
-        let change = tokio::select! {
-            change = changes.recv() => change,
-            () = tokio::time::sleep(ADDRESS_LOOK), if !without_address.is_empty() => {
-                without_address.retain(|cookie, looks| {
-                    *looks += 1;
-                    let found = namespaces.refresh(*cookie);
-                    let complete = found.as_ref().is_ok_and(|found| found.v4.is_some() || found.v6.is_some());
-                    found.is_ok() && !complete && *looks < ADDRESS_LOOKS
-                });
-                continue;
-            }
-        };
-        match change {
-            None => return,
-            Some(Change::Gone(cookie)) => {
-                without_address.remove(&cookie);
-                if let Err(error) = shards.stop_listening(cookie).await {
-                    tracing::error!(%error, "listeners of a namespace that is gone stay open");
-                }
-            }
-            Some(Change::Appeared(made)) => {
-                if made.addresses.v4.is_none() && made.addresses.v6.is_none() {
-                    without_address.insert(made.cookie, 0);
-                }
-                let name = made.name.clone();
-                if let Err(error) = worker::listen(&shards, made).await {
-                    tracing::error!(%error, namespace = %name, "connections from there are refused");
-                }
-            }
-        }
-    }
 }

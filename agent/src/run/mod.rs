@@ -7,6 +7,7 @@ mod cgroups;
 mod collector;
 mod command;
 mod folders;
+mod summary;
 mod supervise;
 mod trusting;
 mod watcher;
@@ -281,7 +282,7 @@ async fn captured(
     view.finish();
     drop(collector);
     let code = outcome?;
-    say_end(around, &target, shipped, &stats);
+    summary::say(around, &target, shipped, &stats);
     Ok((code, shipped))
 }
 
@@ -373,40 +374,4 @@ fn plan(args: &RunArgs, around: &Surroundings, cgroups: &Cgroups, target: Target
         },
         target,
     })
-}
-
-/// As many names as a line can hold, and that there are more.
-fn few(names: &[String]) -> Option<(String, String)> {
-    const SHOWN: usize = 5;
-    let (shown, more) = names.split_at_checked(SHOWN).unwrap_or((names, &[]));
-    let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-    (!shown.is_empty()).then(|| (more, shown.join(", ")))
-}
-
-/// One line on what was recorded and where it is.
-fn say_end(around: &Surroundings, target: &Target, shipped: bool, stats: &verbatim_proxy::Stats) {
-    let spliced: u64 = stats.spliced.iter().map(|(_, count)| count).sum();
-    let mut what = format!("{} commands recorded", stats.commands);
-    if spliced > 0 {
-        what.push_str(&format!(", {spliced} connections recorded that could not be decoded"));
-    }
-    let outside = around.trusting.as_ref().map(Trusting::outside).unwrap_or_default();
-    if let Some((more, names)) = few(&outside) {
-        what.push_str(&format!(" (TLS to {names}{more} is not looked into: --name NAME adds a name)"));
-    }
-    let data = around.folders.data.display();
-    let where_to = match (&around.destination, shipped) {
-        (_, false) => format!(
-            "the collector {target} has not acknowledged all of them: the rest is in {data}/spool; run again \
-             with --data {data} and the same collector to send it"
-        ),
-        (Destination::Other(_), true) => format!("all are with the collector {target}"),
-        (Destination::Own(_), true) if around.folders.kept => {
-            // What is root's is read by root.
-            let sudo = if around.person.uid == privilege::effective_user() { "" } else { "sudo " };
-            format!("read them with: {sudo}verbatim --data {data} records")
-        }
-        (Destination::Own(_), true) => "nothing is kept: give --data DIR to keep them".to_owned(),
-    };
-    crate::say(&format!("{what}; {where_to}"));
 }

@@ -13,8 +13,8 @@ use std::{
 
 use verbatim_tls::{RefusalFile, Refusals};
 
-/// Between two looks at whether there is anything new.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at whether there is anything new: what is learned just before the agent is killed is lost.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// The thread; it is stopped, and what is left written, by [`Keeper::stop`].
 #[derive(Debug)]
