@@ -132,7 +132,7 @@ fn where_records_are_shed_requests_go_on() {
 }
 
 #[test]
-fn a_decoder_that_panics_loses_its_own_request_and_no_other() {
+fn a_decoder_or_a_policy_that_panics_loses_its_own_request_and_no_other() {
     play(async |scene: &Scene| {
         let client = scene.http2().await;
         let slow = tokio::spawn({
@@ -141,9 +141,11 @@ fn a_decoder_that_panics_loses_its_own_request_and_no_other() {
         });
         soon("the hold", || (scene.story() == ["started held hold me"]).then_some(())).await;
         assert!(client.post("/echo", "bug").await.is_err());
+        assert!(client.post("/echo", "panic over this").await.is_err());
         scene.world.answer_hold(true);
         assert_eq!(slow.await.unwrap().unwrap().body, "done");
-        assert_eq!(scene.world.shards.stats().panics, 1);
+        assert_eq!(scene.world.shards.stats().panics, 2);
+        assert_eq!(scene.origin.bodies(), ["hold me"]);
         let note = soon("the remark", || {
             let said = scene.world.spool().of_kind(v1::RecordKind::Progress);
             said.into_iter()
