@@ -490,3 +490,28 @@ fn frames_cut_anywhere_are_read_all_the_same() {
         assert!(pair.recorder.violations.borrow().is_empty());
     });
 }
+
+#[test]
+fn a_header_list_of_a_megabyte_by_the_server_is_told_as_the_servers() {
+    run(async {
+        let mut pair = Paired::new(Version::Http2).await;
+        let mut server = Raw(pair.server());
+        let mut client = Raw::client(pair.client()).await;
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("GET", "/"))).await;
+        let mut preface = [0; PREFACE.len()];
+        server.0.read_exact(&mut preface).await.expect("preface");
+        server.send(&frame(SETTINGS, 0, 0, &[])).await;
+        let asked = server.next(HEADERS).await.expect("request");
+        let mut bytes = frame(HEADERS, 0, asked.stream, &[0x88]);
+        for index in 0..70 {
+            let part = field(&format!("x-{index}"), &[b'a'; 15_000]);
+            bytes.extend(frame(CONTINUATION, if index == 69 { END_HEADERS } else { 0 }, asked.stream, &part));
+        }
+        server.send_on(&bytes).await;
+        let (ended, recorder) = pair.ended().await;
+        assert!(matches!(ended, Ended::Server(_)), "{ended:?}");
+        assert!(recorder.violations.borrow().iter().any(|violation| !violation.by_client));
+        let seen = recorder.seen(0);
+        assert!(seen.status.is_none() && seen.cut.is_some());
+    });
+}
