@@ -34,7 +34,7 @@ pub(super) fn start(parts: AuditParts, query: Query, include_started: bool, afte
         after,
     };
     tokio::spawn(async move {
-        if let Err(status) = tail.run(&sender).await {
+        if let Err(status) = Box::pin(tail.run(&sender)).await {
             // The reader may be gone, or as slow as before: it gets the reason as soon as there is room.
             sender.send(Err(status)).await.ok();
         }

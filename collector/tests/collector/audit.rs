@@ -341,9 +341,10 @@ async fn a_job_is_one_command_with_its_own_end_and_those_that_go_on_with_it() {
     let mut audit = place.audit_client().await;
     let f = v1::Filter::default;
     let ids = |commands: &[v1::Command]| commands.iter().map(|c| c.id.clone()).collect::<Vec<_>>();
-    assert_eq!(ids(&search(&mut audit, f()).await), [poll.clone(), job.clone()]);
+    let (only_job, only_poll) = (vec![job.clone()], vec![poll.clone()]);
+    assert_eq!(ids(&search(&mut audit, f()).await), [poll, job.clone()]);
     let failed = search(&mut audit, v1::Filter { statuses: vec![Status::Error.into()], ..f() }).await;
-    assert_eq!(ids(&failed), [job.clone()]);
+    assert_eq!(ids(&failed), only_job);
     assert_eq!((failed[0].status(), failed[0].duration_nanos), (Status::Error, 7000));
     assert_eq!(failed[0].finished.as_ref().map(v1::Envelope::status), Some(Status::Accepted));
     assert_eq!(failed[0].ended.as_ref().and_then(|ended| ended.rows), Some(42));
@@ -354,10 +355,10 @@ async fn a_job_is_one_command_with_its_own_end_and_those_that_go_on_with_it() {
         v1::Filter { findings: vec![v1::CommandFinding::HostMismatch.into()], ..f() },
         v1::Filter { text: "queries".to_owned(), ..f() },
     ] {
-        assert_eq!(ids(&search(&mut audit, filter.clone()).await), [poll.clone()], "{filter:?}");
+        assert_eq!(ids(&search(&mut audit, filter.clone()).await), only_poll, "{filter:?}");
     }
     let method = v1::Filter { method: "bigquery.jobs.insert".to_owned(), ..f() };
-    assert_eq!(ids(&search(&mut audit, method).await), [job.clone()]);
+    assert_eq!(ids(&search(&mut audit, method).await), only_job);
     let entries = audit.get(v1::GetRequest { id: job }).await.expect("found").into_inner().entries;
     assert_eq!(entries.len(), 3, "start, end, and the job's own end");
     collector.shut_down().await.expect("ends");

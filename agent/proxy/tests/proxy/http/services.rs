@@ -73,8 +73,7 @@ fn a_bigquery_job_is_followed_to_its_end_on_another_connection_and_its_token_is_
         assert_eq!(target.method, "bigquery.jobs.insert");
         let all = format!("{:?}{:?}", scene.world.spool().records(), other.records());
         assert!(
-            !all.contains("of-ada")
-                && !all.contains(&format!("{:?}", b"of-ada").trim_matches(['[', ']'])[..])
+            !all.contains("of-ada") && !all.contains(format!("{:?}", b"of-ada").trim_matches(['[', ']']))
         );
         scene.world.spools.iter().for_each(each_start_has_one_end);
     });
