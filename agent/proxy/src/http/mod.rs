@@ -15,7 +15,7 @@ use self::{
     counted::Counted,
 };
 use crate::{
-    Records,
+    ProxyConfig, Records,
     control::Control,
     journal::Journal,
     legs::{End, Side},
@@ -27,6 +27,11 @@ mod counted;
 mod entries;
 mod exchange;
 mod gate;
+
+/// What is held beyond the capture limit: one read.
+const BESIDE_CAPTURE: usize = 64 << 10;
+/// RFC 9113 section 6.9.1.
+const LARGEST_WINDOW: u32 = (1 << 31) - 1;
 
 /// How a connection of HTTP ended.
 pub(crate) enum HttpEnd<C, S> {
@@ -77,7 +82,7 @@ where
     let connection = Rc::clone(&lent.connection);
     let [to_server, to_client] = &bytes;
     let legs = (Counted::new(client, to_client), Counted::new(server, to_server));
-    let ended = pair(&connection, legs, version, &shard.config.http, control).await;
+    let ended = pair(&connection, legs, version, &limits(&shard.config), control).await;
     connection.settle(control).await;
     let end = match ended {
         Ended::Closed => End::Closed,
@@ -101,6 +106,16 @@ where
         }
     };
     HttpEnd::Over(end)
+}
+
+/// What a decoder wants to see of a request before anything of it is decided must fit into what is held.
+fn limits(config: &ProxyConfig) -> HttpConfig {
+    let mut http = config.http.clone();
+    http.held_bytes = http.held_bytes.max(config.limits.capture_bytes.saturating_add(BESIDE_CAPTURE));
+    let held = u32::try_from(http.held_bytes).unwrap_or(u32::MAX);
+    http.stream_window = http.stream_window.max(held.saturating_add(held / 2)).min(LARGEST_WINDOW);
+    http.connection_window = http.connection_window.max(http.stream_window);
+    http
 }
 
 /// Runs the pair of endpoints, and records beside it what came too late for its exchange.
@@ -144,5 +159,27 @@ impl<R: Records> Drop for Lent<'_, R> {
         for (sum, bytes) in self.journal.bytes.iter_mut().zip(&self.bytes) {
             *sum = sum.wrapping_add(bytes.get());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use verbatim_wire::seam::Limits;
+
+    use super::*;
+
+    #[test]
+    fn as_much_is_held_as_a_decoder_wants_to_see_and_a_stream_may_send_more() {
+        let usual = limits(&ProxyConfig::default());
+        assert_eq!(usual.stream_window, HttpConfig::default().stream_window);
+        let large = Limits { capture_bytes: 8 << 20, ..Limits::default() };
+        let http = limits(&ProxyConfig { limits: large, ..ProxyConfig::default() });
+        assert!(http.held_bytes > 8 << 20 && http.stream_window as usize > http.held_bytes);
+        assert!(http.connection_window >= http.stream_window);
+        let huge = Limits { capture_bytes: usize::MAX, ..Limits::default() };
+        assert_eq!(
+            limits(&ProxyConfig { limits: huge, ..ProxyConfig::default() }).stream_window,
+            LARGEST_WINDOW
+        );
     }
 }
