@@ -5,7 +5,7 @@ use crate::{
     detect::{self, Detection},
     model::{Model, allow_all},
     postgres::{PostgresDecoder, fuzzing as postgres},
-    seam::{Decision, Direction, Limits, Refusal, RefusalKind},
+    seam::{Decision, Decoder, Direction, Encryption, Limits, Refusal, RefusalKind, ServerTls},
 };
 
 pub use crate::message::fuzzing::exchange;
@@ -50,15 +50,31 @@ const TIGHT: Limits = Limits {
     notices: 1,
 };
 
-/// A conversation: the first byte chooses limits and policy; then pieces, each with a byte for the
+/// TLS around a decoder, by the first byte of its input; `None`: it is told nothing.
+fn encryption(options: u8) -> Option<Encryption> {
+    // What it is does not matter, as long as it has a hash: a signature by ECDSA and SHA-256.
+    let certificate = b"\x30\x12\x30\0\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02\x03\0".to_vec();
+    let ours = Encryption { server: Some(ServerTls { certificate }), ..Encryption::default() };
+    match (options >> 2) & 7 {
+        1 => Some(Encryption { ends_here: true, declines_others: true, ..Encryption::default() }),
+        2 => Some(Encryption { ends_here: true, server_required: true, ..Encryption::default() }),
+        3 => Some(Encryption { client: true, ..ours }),
+        4 => Some(Encryption { client: true, ask_password: true, ..ours }),
+        5 => Some(ours),
+        _ => None,
+    }
+}
+
+/// A conversation: the first byte chooses limits, policy and encryption; then pieces, each with a byte for the
 /// direction (0x80) and length (0x7f) before it.
 pub fn decoder(data: &[u8]) {
     let Some((options, pieces)) = data.split_first() else {
         return;
     };
     let limits = if options & 1 == 0 { Limits::default() } else { TIGHT };
-    let observed = options & 2 == 0;
-    let policy = if observed {
+    let encryption = encryption(*options);
+    let observed = options & 2 == 0 && encryption.is_none();
+    let policy = if options & 2 == 0 {
         allow_all()
     } else {
         let mut turn = 0u32;
@@ -69,7 +85,11 @@ pub fn decoder(data: &[u8]) {
             Some(if turn.is_multiple_of(2) { refused } else { Decision::Allow })
         }) as crate::model::Policy
     };
-    let mut relay = Model::new(PostgresDecoder::new(limits), policy);
+    let mut decoder = PostgresDecoder::new(limits);
+    if let Some(encryption) = encryption {
+        decoder.encryption(encryption);
+    }
+    let mut relay = Model::new(decoder, policy);
     let mut inputs = [Vec::new(), Vec::new()];
     let mut rest = pieces;
     while let Some((head, after)) = rest.split_first() {

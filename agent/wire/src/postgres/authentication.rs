@@ -116,7 +116,10 @@ impl Core {
             self.insert(Direction::ToClient, refuse::message(b'R', &[&body]), sink);
             self.authentication = Authentication::Passing;
         } else {
-            self.fail(Failure("the server insists on channel binding, which this client cannot do without TLS"), sink);
+            self.fail(
+                Failure("the server insists on channel binding, which this client cannot do without TLS"),
+                sink,
+            );
         }
         Ok(())
     }

@@ -74,7 +74,8 @@ impl Client {
         }
         let text = core::str::from_utf8(server_first).map_err(|_invalid| malformed)?;
         let mut fields = text.split(',');
-        let mut field = |name: &str| fields.next().and_then(|field| field.strip_prefix(name)).ok_or(malformed);
+        let mut field =
+            |name: &str| fields.next().and_then(|field| field.strip_prefix(name)).ok_or(malformed);
         let nonce = field("r=")?;
         let salt = BASE64_STANDARD.decode(field("s=")?).map_err(|_invalid| malformed)?;
         let iterations: u32 = field("i=")?.parse().map_err(|_invalid| malformed)?;
@@ -217,7 +218,16 @@ mod tests {
 
     #[test]
     fn a_server_that_breaks_the_rules_or_asks_for_too_much_is_refused() {
-        for more in ["", "x", "x,s=AAAA", "x,s=!,i=1", "x,s=AAAA,i=0", "x,s=AAAA,i=200001", "x,s=AAAA,i=x", ",s=AAAA,i=1"] {
+        for more in [
+            "",
+            "x",
+            "x,s=AAAA",
+            "x,s=!,i=1",
+            "x,s=AAAA,i=0",
+            "x,s=AAAA,i=200001",
+            "x,s=AAAA,i=x",
+            ",s=AAAA,i=1",
+        ] {
             let mut client = client();
             let server = server_first(&client, more);
             assert!(client.last(&server).is_err(), "{more}");

@@ -20,7 +20,8 @@ fn ends_here() -> Encryption {
 #[test]
 fn tls_that_was_agreed_on_is_the_decoders_last_word() {
     let hello = [0x16, 3, 1, 0, 5, 1];
-    let run = Conversation::raw().encryption(ends_here()).client(request(SSL)).server("S").client(hello).run();
+    let run =
+        Conversation::raw().encryption(ends_here()).client(request(SSL)).server("S").client(hello).run();
     assert_eq!(run.upgraded, Some(Upgrade::Both));
     assert_eq!((run.to_server, run.to_client), (request(SSL), b"S".to_vec()));
     assert_eq!(run.left, [hello.to_vec(), Vec::new()], "TLS is for the next one");
@@ -53,11 +54,17 @@ fn a_session_goes_on_in_plaintext_where_the_server_has_no_tls() {
 
 #[test]
 fn an_encryption_that_cannot_end_with_us_is_declined_and_never_asked_for() {
-    let run = Conversation::raw().encryption(ends_here()).client(request(GSS)).client(request(SSL)).server("S").run();
+    let run = Conversation::raw()
+        .encryption(ends_here())
+        .client(request(GSS))
+        .client(request(SSL))
+        .server("S")
+        .run();
     assert_eq!(run.upgraded, Some(Upgrade::Both));
     assert_eq!((run.to_server, run.to_client), (request(SSL), b"NS".to_vec()));
     let left_alone = Encryption { declines_others: false, ..ends_here() };
-    let run = Conversation::raw().encryption(left_alone).client(request(GSS)).server("G").client("token").run();
+    let run =
+        Conversation::raw().encryption(left_alone).client(request(GSS)).server("G").client("token").run();
     assert_eq!(run.opaque(), Some(OpaqueReason::GssEncryption));
 }
 
@@ -65,7 +72,8 @@ fn an_encryption_that_cannot_end_with_us_is_declined_and_never_asked_for() {
 fn a_session_or_a_cancel_request_waits_for_tls_that_is_required() {
     let required = Encryption { server_required: true, ..ends_here() };
     let start = startup(&[("user", "bob")]);
-    let cancel = [&16u32.to_be_bytes()[..], &80_877_102u32.to_be_bytes(), &7u32.to_be_bytes(), b"abcd"].concat();
+    let cancel =
+        [&16u32.to_be_bytes()[..], &80_877_102u32.to_be_bytes(), &7u32.to_be_bytes(), b"abcd"].concat();
     for packet in [start, cancel] {
         let run = Conversation::raw().encryption(required.clone()).client(&packet).run();
         assert_eq!(run.upgraded, Some(Upgrade::Server));
@@ -124,7 +132,8 @@ fn exchange(password: &[u8]) -> Exchange {
     assert!(binding.is_some());
     let mut client = scram::Client::new(password, &NONCE, binding.as_deref());
     let first = client.first();
-    let nonce = String::from_utf8(first.clone()).expect("text").rsplit("r=").next().expect("nonce").to_owned();
+    let nonce =
+        String::from_utf8(first.clone()).expect("text").rsplit("r=").next().expect("nonce").to_owned();
     let server_first = format!("r={nonce}server,s=c2FsdA==,i=2").into_bytes();
     let last = client.last(&server_first).expect("well-formed");
     let server_last = client.expected();
