@@ -18,7 +18,8 @@ pub(crate) fn format(summary: &Summary, columns: usize) -> String {
     write!(line, "{clock} ").ok();
     escape(short(&summary.principal).as_bytes(), &mut line);
     write!(line, " {service} {operation} ").ok();
-    if !summary.method.is_empty() {
+    // A request that no decoder knows more about is its own statement: `GET /path`.
+    if !summary.method.is_empty() && !summary.statement.starts_with(summary.method.as_bytes()) {
         escape(summary.method.as_bytes(), &mut line);
         line.push(' ');
     }
@@ -206,6 +207,8 @@ pub(crate) mod tests {
             format(&request, 200),
             "16:00:00.123Z local:host/alice bigquery get bigquery.tables.get allowed/error 404 1.2ms  projects/p/datasets/d/tables/t\n"
         );
+        let plain = Summary { method: "GET".into(), statement: b"GET /x".to_vec(), ..request.clone() };
+        assert!(format(&plain, 200).ends_with(" bigquery get allowed/error 404 1.2ms  GET /x\n"));
         let call = Summary { http_status: Some(200), grpc_status: Some(7), ..request };
         assert!(format(&call, 200).contains(" allowed/error 200 grpc:7 1.2ms "));
     }
