@@ -1,15 +1,18 @@
 //! The proxy without steering: listens on an address and carries everything to another, under one
 //! identity, with a real spool. For measuring and for looking at a decoder's records by hand.
 //!
-//!     plain_proxy LISTEN DESTINATION SPOOL-FOLDER [--group] [--shards N]
+//!     plain_proxy LISTEN DESTINATION SPOOL-FOLDER [--group] [--shards N] [--tls SERVERS-ROOTS OUR-ROOTS]
+//!
+//! With `--tls` it ends TLS for everybody: it verifies servers by the certificates in the one file and writes
+//! those that clients are to trust to the other.
 
 #![allow(clippy::print_stderr, reason = "an example speaks to its user")]
 
 use std::{
-    io,
+    fs, io,
     net::{SocketAddr, TcpListener},
     os::fd::{BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -18,9 +21,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use verbatim_api::v1;
 use verbatim_proxy::{
     Deps, ProxyConfig, Shards,
-    seam::{Dialer, Flow, Flows, Identities, Identity, ObserveAll, Observer, Summary},
+    seam::{
+        Dialer, Flow, Flows, Identities, Identity, ObserveAll, Observer, Summary, Termination, Tls, Trust,
+    },
 };
 use verbatim_spool::{SpoolConfig, SyncMode, WhenFull};
+use verbatim_tls::{Authority, Downstream, Upstream, UpstreamRoots};
 
 struct Fixed(SocketAddr);
 
@@ -68,12 +74,40 @@ impl Observer for Unwatched {
     fn finished(&self, _: Summary) {}
 }
 
+struct Everybody;
+
+impl Trust for Everybody {
+    fn judge(&self, _: &Identity, _: &Flow, _: Option<&str>) -> Termination {
+        Termination::Terminate
+    }
+    fn refused(&self, _: &Identity, _: &Flow, name: Option<&str>, alert: &str) {
+        eprintln!("a client refused our certificate for {}: {alert}", name.unwrap_or("its address"));
+    }
+    fn wants_client_certificate(&self, _: &Identity, _: &Flow, name: Option<&str>) {
+        eprintln!("{} insists on a client's certificate", name.unwrap_or("the server"));
+    }
+}
+
+/// Ends TLS with roots of its own.
+fn tls(servers_roots: &Path, our_roots: &Path) -> Result<Tls, Box<dyn std::error::Error>> {
+    let authority = Authority::for_run(&[])?;
+    fs::write(our_roots, authority.roots_pem())?;
+    let roots = UpstreamRoots { system: false, extra_pem: vec![fs::read(servers_roots)?] };
+    Ok(Tls {
+        authority: Arc::new(authority),
+        upstream: Arc::new(Upstream::new(&roots)?),
+        downstream: Arc::new(Downstream::new()?),
+        trust: Arc::new(Everybody),
+    })
+}
+
 struct Arguments {
     listen: SocketAddr,
     destination: SocketAddr,
     directory: PathBuf,
     sync: SyncMode,
     shards: usize,
+    tls: Option<(PathBuf, PathBuf)>,
 }
 
 fn arguments() -> Option<Arguments> {
@@ -84,10 +118,12 @@ fn arguments() -> Option<Arguments> {
         directory: arguments.next()?.into(),
         sync: SyncMode::Process,
         shards: std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
+        tls: None,
     };
     while let Some(option) = arguments.next() {
         match option.as_str() {
             "--group" => read.sync = SyncMode::Group,
+            "--tls" => read.tls = Some((arguments.next()?.into(), arguments.next()?.into())),
             "--shards" => read.shards = arguments.next()?.parse().ok()?,
             _ => return None,
         }
@@ -105,7 +141,8 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let usage = "usage: plain_proxy LISTEN DESTINATION SPOOL-FOLDER [--group] [--shards N]";
+    let usage = "usage: plain_proxy LISTEN DESTINATION SPOOL-FOLDER [--group] [--shards N] \
+                 [--tls SERVERS-ROOTS OUR-ROOTS]";
     let arguments = arguments().ok_or(usage)?;
     let config = SpoolConfig {
         directory: arguments.directory,
@@ -134,7 +171,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         identities: Arc::new(Nobody(Arc::new(Identity { workload, ..Identity::default() }))),
         policy: Arc::new(ObserveAll),
         observer: Arc::new(Unwatched),
-        tls: None,
+        tls: match &arguments.tls {
+            Some((servers_roots, our_roots)) => Some(Arc::new(tls(servers_roots, our_roots)?)),
+            None => None,
+        },
     };
     let shards = Shards::start(ProxyConfig::default(), deps, opened.spools)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
