@@ -252,6 +252,14 @@ impl AttributeView {
         let (text, base64) = text_or_base64(&attribute.value);
         Self { name: attribute.name.clone(), text, base64 }
     }
+
+    /// For a person.
+    pub(crate) fn line(&self) -> String {
+        match (&self.text, &self.base64) {
+            (Some(text), _) => format!("{} = {text}", self.name),
+            (None, base64) => format!("{} = base64:{}", self.name, base64.as_deref().unwrap_or_default()),
+        }
+    }
 }
 
 impl ParameterView {

@@ -62,7 +62,13 @@ pub(super) async fn write(
     if output != Output::Table {
         return Writer::new(output).rows(&[whole]);
     }
-    page(&whole, &answer.entries)
+    print(&page(&whole, &answer.entries)?);
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "this is the verb's output")]
+fn print(lines: &[String]) {
+    lines.iter().for_each(|line| println!("{line}"));
 }
 
 async fn tls(client: &mut Client, flow_id: Vec<u8>) -> Result<Option<TlsView>, Failure> {
@@ -88,59 +94,129 @@ async fn children(client: &mut Client, id: &[u8]) -> Result<Vec<Child>, Failure>
 }
 
 /// A command as a page: one field a line, the statement whole, then its records.
-#[expect(clippy::print_stdout, reason = "this is the verb's output")]
-fn page(whole: &Whole, entries: &[v1::Entry]) -> Result<(), Failure> {
+fn page(whole: &Whole, entries: &[v1::Entry]) -> Result<Vec<String>, Failure> {
     let view = &whole.command;
     let fields = serde_json::to_value(view).map_err(std::io::Error::from)?;
-    let serde_json::Value::Object(fields) = fields else { return Ok(()) };
-    for (name, value) in &fields {
-        let empty = match value {
-            serde_json::Value::Null | serde_json::Value::Bool(false) => true,
-            serde_json::Value::String(text) => text.is_empty(),
-            serde_json::Value::Array(list) => list.is_empty(),
-            serde_json::Value::Number(number) => {
-                number.as_u64() == Some(0) && !matches!(name.as_str(), "sequence" | "rows" | "grpcStatus")
-            }
-            _ => false,
-        };
-        if empty {
-            continue;
-        }
+    let serde_json::Value::Object(fields) = fields else { return Ok(Vec::new()) };
+    let mut lines = Vec::new();
+    let mut line = |name: &str, text: &str| lines.push(format!("{name:>18}  {}", harmless(text)));
+    for (name, value) in fields.iter().filter(|(name, value)| !is_empty(name, value)) {
         match value {
-            serde_json::Value::String(text) => println!("{name:>18}  {}", harmless(text)),
-            _ if name == "durationNanos" => println!("{:>18}  {}", "duration", duration(view.duration_nanos)),
-            _ if name == "attributes" || name == "outcome" => {
-                let attributes = if name == "outcome" { &view.outcome } else { &view.attributes };
-                for attribute in attributes {
-                    let value = attribute.text.as_deref().or(attribute.base64.as_deref()).unwrap_or_default();
-                    println!("{name:>18}  {}", harmless(&format!("{} = {value}", attribute.name)));
-                }
-            }
-            other => println!("{name:>18}  {}", harmless(&other.to_string())),
+            serde_json::Value::String(text) => line(name, text),
+            _ if name == "durationNanos" => line("duration", &duration(view.duration_nanos)),
+            _ if name == "attributes" => view.attributes.iter().for_each(|a| line(name, &a.line())),
+            _ if name == "outcome" => view.outcome.iter().for_each(|a| line(name, &a.line())),
+            other => line(name, &other.to_string()),
         }
     }
-    for line in whole.tls.iter().flat_map(TlsView::lines) {
-        println!("{:>18}  {}", "tls", harmless(&line));
+    for leg in whole.tls.iter().flat_map(TlsView::lines) {
+        line("tls", &leg);
     }
     for child in &whole.children {
         let Child { id, time, operation, method, status } = child;
-        println!("{:>18}  {}", "child", harmless(&format!("{time} {id} {operation} {method} {status}")));
+        line("child", &format!("{time} {id} {operation} {method} {status}"));
     }
-    println!();
-    for entry in entries {
-        let Ok(envelope) = v1::Envelope::decode(entry.envelope.as_ref()) else {
-            println!("{:>18}  an envelope of {} bytes that cannot be read", "record", entry.envelope.len());
-            continue;
-        };
-        println!(
-            "{:>18}  {} {} {} {}#{}",
+    lines.push(String::new());
+    lines.extend(entries.iter().map(record));
+    Ok(lines)
+}
+
+/// Whether a field says nothing.
+fn is_empty(name: &str, value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Null | serde_json::Value::Bool(false) => true,
+        serde_json::Value::String(text) => text.is_empty(),
+        serde_json::Value::Array(list) => list.is_empty(),
+        serde_json::Value::Number(number) => {
+            number.as_u64() == Some(0) && !matches!(name, "sequence" | "rows" | "grpcStatus")
+        }
+        _ => false,
+    }
+}
+
+fn record(entry: &v1::Entry) -> String {
+    let Ok(envelope) = v1::Envelope::decode(entry.envelope.as_ref()) else {
+        return format!(
+            "{:>18}  an envelope of {} bytes that cannot be read",
             "record",
-            time(envelope.wall_nanos),
-            envelope.kind().short(),
-            names::id(&envelope.record_id),
-            names::id(&envelope.chain_id),
-            envelope.sequence,
+            entry.envelope.len()
         );
+    };
+    format!(
+        "{:>18}  {} {} {} {}#{}",
+        "record",
+        time(envelope.wall_nanos),
+        envelope.kind().short(),
+        names::id(&envelope.record_id),
+        names::id(&envelope.chain_id),
+        envelope.sequence,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_shown_with_its_request_its_answer_its_tls_and_what_goes_on_with_it() {
+        let attribute = |name: &str, value: &str| v1::Attribute { name: name.into(), value: value.into() };
+        let target = v1::Target {
+            method: "bigquery.jobs.insert".into(),
+            resource: "projects/p/jobs/j".into(),
+            ..v1::Target::default()
+        };
+        let command = v1::Command {
+            started: Some(v1::Envelope {
+                parent_command_id: vec![1; 16],
+                findings: vec![v1::CommandFinding::HostMismatch.into()],
+                ..v1::Envelope::default()
+            }),
+            started_content: Some(v1::Content {
+                target: Some(target),
+                attributes: vec![attribute("default_dataset", "p.d\u{1b}[2J")],
+                ..v1::Content::default()
+            }),
+            finished: Some(v1::Envelope {
+                http_status: 200,
+                grpc_status: Some(0),
+                ..v1::Envelope::default()
+            }),
+            ended: Some(v1::Envelope { rows: Some(0), ..v1::Envelope::default() }),
+            ended_content: Some(v1::Content {
+                attributes: vec![attribute("bytes_billed", "10")],
+                ..v1::Content::default()
+            }),
+            ..v1::Command::default()
+        };
+        let tls = v1::Tls { server_name: "bigquery.googleapis.com".into(), ..v1::Tls::default() };
+        let child = Child {
+            id: "c".into(),
+            time: "t".into(),
+            operation: "read-rows".into(),
+            method: "bigquery.jobs.getQueryResults".into(),
+            status: "ok".into(),
+        };
+        let whole = Whole {
+            command: CommandView::new(&command),
+            tls: Some(TlsView::new(&tls)),
+            children: vec![child],
+        };
+        let lines = page(&whole, &[v1::Entry::default()]).unwrap();
+        let lines: Vec<_> = lines.iter().map(|line| line.trim()).collect();
+        for wanted in [
+            "method  bigquery.jobs.insert",
+            "resource  projects/p/jobs/j",
+            "attributes  default_dataset = p.d\\u{1b}[2J",
+            "outcome  bytes_billed = 10",
+            "httpStatus  200",
+            "grpcStatus  0",
+            "rows  0",
+            "parent  01010101-0101-0101-0101-010101010101",
+            "findings  [\"host-mismatch\"]",
+            "tls  asked for bigquery.googleapis.com",
+            "child  t c read-rows bigquery.jobs.getQueryResults ok",
+        ] {
+            assert!(lines.contains(&wanted), "{wanted}: {lines:#?}");
+        }
     }
-    Ok(())
 }
