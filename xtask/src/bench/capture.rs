@@ -72,7 +72,7 @@ impl Trail {
         verbatim.arg("--data").arg(&self.0).args(["sessions", "--limit", "100000", "--output", "json"]);
         let commands = commands(&command::output(&mut verbatim)?)?;
         if commands < done {
-            bail!("{done} commands were done, and {commands} are in the trail");
+            bail!("{done} commands were done, and {commands} decoded ones are in the trail");
         }
         Ok(())
     }
@@ -86,12 +86,15 @@ impl Drop for Trail {
     }
 }
 
-/// How many commands these sessions had, a JSON object a line.
+/// How many commands the sessions had that were decoded, a JSON object a line. One that was not decoded counts as
+/// one command, whatever was said in it.
 fn commands(sessions: &str) -> Result<f64> {
     let mut commands = 0.0;
     for line in sessions.lines() {
         let session: Value = serde_json::from_str(line).context("a session as JSON")?;
-        commands += session["commands"].as_f64().context("a session says how many commands it had")?;
+        if session["capture"] == "decoded" {
+            commands += session["commands"].as_f64().context("a session says how many commands it had")?;
+        }
     }
     Ok(commands)
 }
@@ -101,9 +104,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_commands_of_all_sessions_are_counted() {
-        assert_eq!(commands("{\"commands\": 3}\n{\"commands\": 4}\n").unwrap(), 7.0);
+    fn the_commands_of_all_decoded_sessions_are_counted() {
+        let session = |capture: &str, n: u32| format!("{{\"capture\": \"{capture}\", \"commands\": {n}}}\n");
+        let sessions = session("decoded", 3) + &session("decoded", 4) + &session("seen-not-decoded", 1);
+        assert_eq!(commands(&sessions).unwrap(), 7.0);
         assert_eq!(commands("").unwrap(), 0.0);
-        assert!(commands("{}\n").is_err());
+        assert!(commands("{\"capture\": \"decoded\"}\n").is_err());
     }
 }
