@@ -32,8 +32,8 @@ use exchange::ToServer;
 use gate::{Gate, Turn};
 use service::{Connection, Pairing};
 
-/// What of a refused client is still read, so that it gets to see its answer.
-const LINGER_BYTES: usize = 1 << 20;
+/// What of a client that has had its last answer is still read, so that it gets to see it.
+const LINGER_BYTES: usize = 8 << 20;
 
 type ClientSide<C, X> = server::conn::http1::Connection<Gate<C>, Pairing<X>>;
 type ServerSide<S, X> = client::conn::http1::Connection<TokioIo<S>, ToServer<X>>;
@@ -189,12 +189,16 @@ where
             connection.exchanges.violation(Violation { by_client: true, what, ambiguous: false });
         }
         let refused = connection.tell_refusal();
+        // Where one fails there is nobody to say it to.
         let goodbyes = async {
-            // Where one fails there is nobody to say it to.
-            drop(say_goodbye(&mut client, refused.is_some()).await);
-            if let Some(server) = server {
-                drop(server.io.into_inner().shutdown().await);
-            }
+            tokio::join!(
+                async { drop(say_goodbye(&mut client, !matches!(driven, Driven::Stopped)).await) },
+                async {
+                    if let Some(server) = server {
+                        drop(server.io.into_inner().shutdown().await);
+                    }
+                }
+            )
         };
         // Where it takes longer it is of no use.
         drop(timeout(linger, goodbyes).await);
@@ -213,13 +217,14 @@ where
     }
 }
 
-/// Closes in order; a client that was refused in the middle of what it sends would lose the answer by a reset.
+/// Closes in order; a client that was refused or denied in the middle of what it sends would lose the answer by a
+/// reset.
 async fn say_goodbye<C: AsyncRead + AsyncWrite + Unpin>(
     client: &mut C,
-    refused: bool,
+    linger: bool,
 ) -> std::io::Result<()> {
     client.shutdown().await?;
-    let mut left = if refused { LINGER_BYTES } else { 0 };
+    let mut left = if linger { LINGER_BYTES } else { 0 };
     let mut bytes = [0_u8; 4096];
     while left > 0 {
         match client.read(&mut bytes).await? {
