@@ -10,9 +10,10 @@ use verbatim_tests::{
     agent::{POOL, PROJECT_NUMBER, principal},
     binaries, cli,
     did::ids,
+    google::{self, Google},
     lab::Ground,
-    network::{DATABASE, Pod},
-    parts::USUAL,
+    network::{DATABASE, DATABASE_NAME, Pod},
+    parts::{self, Part, USUAL},
     pglog::Logged,
     postgres::{self, Server},
     process::{Ended, Place, Process},
@@ -30,20 +31,42 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         alone!(run_that_is_interrupted_tidies_up, USUAL),
         alone!(run_that_is_killed_tidies_up, USUAL),
         alone!(run_without_data_keeps_nothing, USUAL),
+        alone!(run_captures_bigquery_and_postgresql_behind_tls_in_one_trail, BOTH),
     ]
 }
 
+const BOTH: &[Part] = &[
+    Part::Root,
+    Part::Sandbox,
+    Part::Binaries,
+    Part::Postgres,
+    Part::PythonGoogle,
+    Part::Emulator,
+    Part::Bpf,
+];
+
 /// A machine on which `run` is tried: a namespace with a way to the database.
 struct Machine {
-    ground: Ground,
     server: Server,
+    google: Option<Google>,
+    ground: Ground,
 }
 
 impl Machine {
     fn create(name: &str) -> Result<Self> {
         let ground = Ground::create(name)?;
         let server = ground.postgres("postgres", DATABASE, postgres::Options::default())?;
-        Ok(Self { ground, server })
+        Ok(Self { server, google: None, ground })
+    }
+
+    /// The same with BigQuery, and with TLS in front of the database.
+    fn with_google(name: &str) -> Result<Self> {
+        let ground = Ground::create(name)?;
+        let google = Google::start(&ground, google::Options { emulator: true, ..Default::default() })?;
+        let shown = google.root().issue("database", &[DATABASE_NAME, DATABASE])?;
+        let with = postgres::Options { shown: Some(&shown), ..Default::default() };
+        let server = ground.postgres("postgres", DATABASE, with)?;
+        Ok(Self { server, google: Some(google), ground })
     }
 
     fn place(&self) -> Result<Place> {
@@ -294,6 +317,50 @@ fn run_that_is_killed_tidies_up(name: &str) -> Result<()> {
     // The record was there before the command went.
     let started = verbatim_tests::find::files_with(Path::new(&data), b"id:run-sleeps")?;
     ensure!(!started.is_empty(), "the command is not on the disk");
+    Ok(())
+}
+
+/// One command that asks a database and BigQuery, both behind TLS, as they are; nothing is set but by `run`.
+fn run_captures_bigquery_and_postgresql_behind_tls_in_one_trail(name: &str) -> Result<()> {
+    let machine = Machine::with_google(name)?;
+    let google = machine.google.as_ref().context("no Google")?;
+    let (data, root) = (machine.data(), google.root().certificate().display().to_string());
+    fs::create_dir_all(machine.temporary())?;
+    let hosts = format!("/etc/netns/{}/hosts", machine.ground.network.pod(Pod::A).name());
+    let script = verbatim_tests::clients::scripts().join("both_services.py");
+    // Names are this machine's alone: within a mount namespace of the run's own.
+    let mut run = machine.place()?.command("unshare");
+    run.args(["--mount", "sh", "-c", r#"mount --bind "$0" /etc/hosts && exec "$@""#, &hosts]);
+    run.arg(binaries::find("verbatim-agent")?);
+    run.args(["run", "--data", &data, "--name", DATABASE_NAME, "--upstream-ca", &root, "--"]);
+    run.arg(parts::python()).arg(script);
+    run.envs([
+        ("VLAB_PREFIX", "run-"),
+        ("PGHOST", DATABASE_NAME),
+        ("PGUSER", postgres::USER),
+        ("PGDATABASE", postgres::DATABASE_DB),
+        ("PGSSLMODE", "require"),
+        ("GOOGLE_CLOUD_PROJECT", google::names::PROJECT),
+        ("PYTHONDONTWRITEBYTECODE", "1"),
+    ]);
+    run.env("TMPDIR", machine.temporary());
+    let ended = Process::start("both", machine.ground.folder.path(), run)?.finish()?;
+    let did = verbatim_tests::did::read(&ended.text(), "")?;
+    ensure!(did.len() == 4, "the client did {did:?}");
+    let lines = cli::records(cli::Source::Data(Path::new(&data)))?;
+    for one in &did {
+        let of: Vec<_> =
+            lines.iter().filter(|line| ids(field(line, "statement").as_bytes()) == [one.id.as_str()]).collect();
+        ensure!(of.len() == 1, "{}: {} record(s) in {lines:?}", one.id, of.len());
+        let expected = if one.status == verbatim_api::v1::Status::Ok { "ok" } else { "error" };
+        ensure!(of.iter().all(|line| field(line, "status") == expected), "{of:?}");
+    }
+    let requests = google.requests()?;
+    let arrived = |id: &str| requests.iter().filter(|one| one.ids.iter().any(|other| other == id)).count();
+    ensure!(arrived("run-both_services-bigquery") == 1, "{requests:?}");
+    let logged: Vec<String> = machine.logged()?.into_iter().map(|one| one.text).collect();
+    ensure!(logged.iter().filter(|text| text.contains("id:run-")).count() == 2, "{logged:?}");
+    ensure!(fs::read_dir(machine.temporary())?.next().is_none(), "trust was left behind");
     Ok(())
 }
 
