@@ -53,9 +53,9 @@ pub struct Stats {
     /// Records that could not be written for want of room before the drain's deadline; the successor
     /// writes them.
     pub unwritten: u64,
-    /// Bytes forwarded to servers.
+    /// Bytes forwarded to servers on connections that have ended.
     pub bytes_sent: u64,
-    /// Bytes forwarded to workloads.
+    /// Bytes forwarded to workloads, the same.
     pub bytes_received: u64,
 }
 

@@ -87,8 +87,6 @@ impl<R: Records> Request<'_, R> {
         if let Some(name) = &self.server_name {
             journal.facts.target.host.clone_from(name);
         }
-        journal.facts.tls =
-            Some(v1::Tls { server_name: self.server_name.clone().unwrap_or_default(), ..v1::Tls::default() });
         let judged = catch(|| {
             let facts = &journal.facts;
             self.tls.trust.judge(&facts.identity, &facts.flow, self.server_name.as_deref())
@@ -100,6 +98,8 @@ impl<R: Records> Request<'_, R> {
                 return Err(self.deny(legs, &way_out::ACCESS_DENIED, reason, why, journal).await);
             }
         }
+        journal.facts.tls =
+            Some(v1::Tls { server_name: self.server_name.clone().unwrap_or_default(), ..v1::Tls::default() });
         let (accepted, taken) = match hello::read(first.buffer.all()) {
             Ok(read) => read,
             Err((error @ Error::PeerIncompatible(_), _)) => {

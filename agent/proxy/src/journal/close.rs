@@ -31,6 +31,8 @@ impl<R: Records> Journal<R> {
             self.insist(control, |journal| journal.finish(command, &outcome)).await;
         }
         let closing = self.closing(&end);
+        add(&self.counters.bytes_sent, closing.bytes_sent);
+        add(&self.counters.bytes_received, closing.bytes_received);
         self.insist(control, |journal| journal.append(journal.facts.closed(&closing)).map(drop)).await;
         self.show(&closing);
     }

@@ -120,7 +120,9 @@ fn a_server_that_speaks_first_is_spliced() {
     assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::ServerFirst);
     assert_eq!(envelope.operation(), v1::Operation::Connect);
     assert_eq!((envelope.bytes_sent, envelope.bytes_received), (4, 12));
-    assert_eq!(world.shards.stats().spliced.get(v1::OpaqueReason::ServerFirst), 1);
+    let stats = world.shards.stats();
+    assert_eq!((stats.bytes_sent, stats.bytes_received), (4, 12));
+    assert_eq!(stats.spliced.get(v1::OpaqueReason::ServerFirst), 1);
     let summary = world.seen.summaries.lock().unwrap()[0].clone();
     assert!(String::from_utf8(summary.statement).unwrap().ends_with("(server_first)"));
 }

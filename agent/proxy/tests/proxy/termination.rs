@@ -194,6 +194,7 @@ fn a_workload_that_is_not_known_to_trust_us_is_passed_on_untouched() {
     let (envelope, content) = closing(&world);
     assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::TrustNotInjected);
     assert_eq!(envelope.capture(), v1::Capture::SeenNotDecoded);
+    assert_eq!(content.tls, None, "none of it is ours");
     assert_eq!(content.target.unwrap().host, "db.example");
 }
 
@@ -272,6 +273,31 @@ fn what_is_no_known_protocol_within_tls_is_copied_byte_by_byte_and_recorded() {
     assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::UnknownProtocolInTls);
     assert_eq!((envelope.bytes_sent, envelope.bytes_received), (u64::from(size) + 4, u64::from(size)));
     assert_eq!(envelope.status(), v1::Status::Ok);
+}
+
+#[test]
+fn what_stops_being_decoded_within_tls_goes_on_undecoded() {
+    let lab = Lab::new();
+    let world = lab.world();
+    let (mut client, mut server) = connect(&world, lab.client(), "db.example", lab.server(&["db.example"]));
+    say(&mut client, b"one\n");
+    expect(&mut server, b"one\n");
+    say(&mut server, b"ok\n");
+    expect(&mut client, b"ok\n");
+    say(&mut client, b"opaque\nanything: deny\n");
+    expect(&mut server, b"opaque\nanything: deny\n");
+    // A client that is done speaking may still listen.
+    close_client(&mut client);
+    assert_eq!(server.read(&mut [0; 8]).unwrap(), 0, "TLS's own end");
+    say(&mut server, b"whatever\n");
+    close_server(&mut server);
+    expect(&mut client, b"whatever\n");
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0);
+    let (envelope, content) = closing(&world);
+    assert_eq!(envelope.capture(), v1::Capture::Partly);
+    assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::Desynchronised);
+    assert_eq!((envelope.bytes_sent, envelope.bytes_received), (26, 12));
+    assert_eq!((envelope.status(), content.note.as_str()), (v1::Status::Ok, ""));
 }
 
 #[test]
