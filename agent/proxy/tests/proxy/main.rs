@@ -14,3 +14,4 @@ mod postgresql_tls;
 mod scripts;
 mod support;
 mod termination;
+mod upgrades;
