@@ -3,11 +3,9 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use verbatim_agent_config::{LogFormat, Untrusted};
 
-use crate::{
-    config::{LogFormat, Untrusted},
-    identity::{Pool, ServiceAccount},
-};
+use crate::identity::{Pool, ServiceAccount};
 
 /// Records what workloads do on data services: outside of them, before it happens.
 #[derive(Debug, Parser)]

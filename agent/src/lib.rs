@@ -1,16 +1,14 @@
 //! The node agent: `serve` for the workloads of a node, `run` for one command.
 //!
-//! Owns configuration, identity, shipping, and the order in which the parts start and end. Steering,
+//! Owns the command line, identity, trust, and the order in which the parts start and end. Steering,
 //! relaying and recording are crates of their own, which know nothing of one another but what is handed
 //! over here.
 
 mod adapters;
 mod cli;
-pub mod config;
 pub mod identity;
 mod live;
 mod logging;
-pub mod pattern;
 mod run;
 mod serve;
 mod trust;

@@ -4,7 +4,7 @@ use std::io::stderr;
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::config::LogFormat;
+use verbatim_agent_config::LogFormat;
 
 /// Why nothing can be logged.
 #[derive(Debug, thiserror::Error)]

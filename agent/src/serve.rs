@@ -31,7 +31,6 @@ use verbatim_wire::seam::Limits;
 
 use crate::{
     cli::ServeArgs,
-    config::{self, Capture, ConfigError, NodeAgent, Setting},
     identity::Table,
     logging,
     trust::{Judge, Keeper, Material, MaterialError, TrustError, TrustFolder},
@@ -39,6 +38,7 @@ use crate::{
     worker::{Plan, Seams, StartError, Worker},
     workloads::{self, Nudge, Walker},
 };
+use verbatim_agent_config::{self as config, Capture, ConfigError, NodeAgent, Setting};
 use verbatim_ship::{Target, TlsFiles};
 
 /// How long what is left may take to be shipped.

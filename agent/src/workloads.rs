@@ -17,12 +17,12 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::inotify,
 };
+use verbatim_agent_config::Setting;
 use verbatim_proxy::seam::Identity;
 use verbatim_steer::{CgroupVerdict, Steering};
 use verbatim_sys::cgroup::{self, Cgroup};
 
 use crate::{
-    config::Setting,
     identity::{Known, Table, Workloads},
     serve::verdict,
 };

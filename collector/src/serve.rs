@@ -129,7 +129,7 @@ pub async fn start(config: &Config) -> Result<Collector, ServeError> {
     tokio::spawn(retention::run(log.clone(), config.retention.clone(), drain.clone()));
     tokio::spawn(tick(log.clone(), drain.clone()));
 
-    let size = |size: crate::config::Size| usize::try_from(size.0).unwrap_or(usize::MAX);
+    let size = |size: crate::config::ByteSize| usize::try_from(size.0).unwrap_or(usize::MAX);
     let ingest = IngestServer::new(IngestService::new(log.clone(), drain.clone()))
         .max_decoding_message_size(size(config.ingest.max_message));
     let audit =

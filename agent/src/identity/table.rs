@@ -6,15 +6,14 @@
 use std::{collections::HashMap, sync::Arc};
 
 use arc_swap::ArcSwap;
+use verbatim_agent_config::{
+    Capture, FailMode, IdentityRule, NodeAgent, Pattern, Selector, Setting, Template, Trust, Untrusted,
+};
 use verbatim_api::v1;
 use verbatim_proxy::seam::{Flow, Identities, Identity};
 
 use super::names::{Pool, is_label, is_subdomain, principal};
-use crate::{
-    config::{Capture, FailMode, IdentityRule, NodeAgent, Selector, Setting, Template, Trust, Untrusted},
-    pattern::Pattern,
-    trust::{Evidence, Standing, Standings},
-};
+use crate::trust::{Evidence, Standing, Standings};
 
 /// What is known of one cgroup.
 #[derive(Clone, Debug)]
@@ -181,7 +180,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::config::parse;
+    use verbatim_agent_config::parse;
 
     fn table(rules: &str) -> Table {
         let text = format!(

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use verbatim_proxy::Shards;
 use verbatim_steer::{NamespaceChange, NamespaceListeners, NamespaceWatcher, Namespaces, SteerError};
 
-use crate::{config, worker};
+use crate::worker;
+use verbatim_agent_config as config;
 
 /// How often namespaces without an address are looked at again, and for how long.
 const ADDRESS_LOOK: Duration = Duration::from_millis(500);

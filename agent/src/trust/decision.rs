@@ -3,7 +3,7 @@
 use verbatim_api::v1::OpaqueReason;
 use verbatim_proxy::seam::Termination;
 
-use crate::config::Untrusted;
+use verbatim_agent_config::Untrusted;
 
 /// What says that a workload trusts our authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

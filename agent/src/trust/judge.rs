@@ -158,7 +158,7 @@ impl Standings for OneCgroup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Untrusted;
+    use verbatim_agent_config::Untrusted;
 
     fn flow(cgroup_id: u64, destination: &str) -> Flow {
         Flow {

@@ -12,7 +12,7 @@ use verbatim_tls::{
     UpstreamRoots,
 };
 
-use crate::config;
+use verbatim_agent_config as config;
 
 /// Why there is no authority, or nobody is believed.
 #[derive(Debug, thiserror::Error)]

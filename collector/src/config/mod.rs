@@ -2,17 +2,16 @@
 //!
 //! Owns names, defaults and what contradicts itself. Opens no file but its own.
 
-mod human;
 mod parse;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::Deserialize;
 
-pub use self::{
-    human::{Age, HumanError, Size},
-    parse::{ConfigError, load, parse},
-};
+use verbatim_config::positive;
+pub use verbatim_config::{ByteSize, ConfigError, Span};
+
+pub use self::parse::{load, parse};
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -97,12 +96,12 @@ pub struct Listener {
     #[serde(default)]
     pub refuse_cgroups: Vec<PathBuf>,
     /// Largest message, bytes.
-    #[serde(default = "default_message")]
-    pub max_message: Size,
+    #[serde(default = "default_message", deserialize_with = "positive")]
+    pub max_message: ByteSize,
 }
 
-fn default_message() -> Size {
-    Size(16 << 20)
+fn default_message() -> ByteSize {
+    ByteSize(16 << 20)
 }
 
 impl Listener {
@@ -136,19 +135,22 @@ pub struct Tls {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LogConfig {
     /// A segment is sealed at this size.
-    pub segment_size: Size,
+    #[serde(deserialize_with = "positive")]
+    pub segment_size: ByteSize,
     /// A segment is sealed at this age.
-    pub seal_after: Age,
+    #[serde(deserialize_with = "positive")]
+    pub seal_after: Span,
     /// Batches that wait for their commit, all together.
-    pub waiting: Size,
+    #[serde(deserialize_with = "positive")]
+    pub waiting: ByteSize,
 }
 
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
-            segment_size: Size(64 << 20),
-            seal_after: Age(Duration::from_secs(3600)),
-            waiting: Size(128 << 20),
+            segment_size: ByteSize(64 << 20),
+            seal_after: Span(Duration::from_secs(3600)),
+            waiting: ByteSize(128 << 20),
         }
     }
 }
@@ -162,7 +164,8 @@ pub struct Retention {
     /// Of envelopes; their contents go with them.
     pub envelopes: Limit,
     /// How often it is looked at.
-    pub interval: Age,
+    #[serde(deserialize_with = "positive")]
+    pub interval: Span,
 }
 
 impl Default for Retention {
@@ -170,7 +173,7 @@ impl Default for Retention {
         Self {
             contents: Limit::default(),
             envelopes: Limit::default(),
-            interval: Age(Duration::from_secs(600)),
+            interval: Span(Duration::from_secs(600)),
         }
     }
 }
@@ -180,9 +183,11 @@ impl Default for Retention {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limit {
     /// Segments whose last record is older go.
-    pub max_age: Option<Age>,
+    #[serde(deserialize_with = "positive")]
+    pub max_age: Option<Span>,
     /// While more than this is kept, the oldest segment goes.
-    pub max_size: Option<Size>,
+    #[serde(deserialize_with = "positive")]
+    pub max_size: Option<ByteSize>,
 }
 
 impl Config {

@@ -1,102 +1,65 @@
-//! Reads the file, and says what is wrong with it where it is wrong.
+//! Reads the file, and says what in it does not go together.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
+
+use verbatim_config::ConfigError;
 
 use super::{Address, Config, Listener};
 
 pub(super) const API_VERSION: &str = "verbatim.v1";
 pub(super) const KIND: &str = "Collector";
 
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file.
-    #[error("cannot read configuration {path}: {source}")]
-    Read {
-        /// Which.
-        path: String,
-        /// The system's own words.
-        source: io::Error,
-    },
-    /// A key that does not exist.
-    #[error("{path}: line {line}: unknown key `{key}`{}", hint(.nearest.as_deref(), .known))]
-    UnknownKey {
-        /// Which file.
-        path: String,
-        /// Where, from 1.
-        line: u64,
-        /// The key.
-        key: String,
-        /// The known key that is nearest.
-        nearest: Option<String>,
-        /// Those that would be known there.
-        known: Vec<String>,
-    },
-    /// Any other mistake in the file.
-    #[error("{path}: {detail}")]
-    Invalid {
-        /// Which file.
-        path: String,
-        /// What, and where.
-        detail: String,
-    },
-    /// Values that do not go together.
-    #[error("{path}: {listener}: {detail}")]
-    Listener {
-        /// Which file.
-        path: String,
-        /// `ingest` or `audit`.
-        listener: &'static str,
-        /// What is wrong, what to do.
-        detail: String,
-    },
-}
-
-fn hint(nearest: Option<&str>, known: &[String]) -> String {
-    match nearest {
-        Some(nearest) => format!("; did you mean `{nearest}`?"),
-        None => format!("; known here are {}", known.join(", ")),
-    }
-}
-
-/// Reads a file.
+/// Reads and checks a file.
+///
+/// # Errors
+/// See [`ConfigError`].
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let name = path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
-    parse(&text, &name)
+    checked(verbatim_config::load(path)?, path)
 }
 
-/// Reads text that came from `path`.
-pub fn parse(text: &str, path: &str) -> Result<Config, ConfigError> {
-    let config: Config = serde_saphyr::from_str(text).map_err(|e| explain(&e, path))?;
-    if (config.api_version.as_str(), config.kind.as_str()) != (API_VERSION, KIND) {
-        return Err(ConfigError::Invalid {
-            path: path.to_owned(),
-            detail: format!(
-                "this is {} {}, expected apiVersion: {API_VERSION}, kind: {KIND}",
-                config.api_version, config.kind
-            ),
-        });
+/// Reads and checks a text; `path` is for errors.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    checked(verbatim_config::parse(text, path)?, path)
+}
+
+fn checked(config: Config, path: &Path) -> Result<Config, ConfigError> {
+    match check(&config) {
+        Ok(()) => Ok(config),
+        Err(problem) => Err(ConfigError::Contradiction { path: path.to_owned(), problem }),
     }
-    let wrong = |listener, detail: String| ConfigError::Listener { path: path.to_owned(), listener, detail };
+}
+
+/// What no single key can tell.
+fn check(config: &Config) -> Result<(), String> {
+    if (config.api_version.as_str(), config.kind.as_str()) != (API_VERSION, KIND) {
+        return Err(format!(
+            "this is {} {}, expected apiVersion: {API_VERSION}, kind: {KIND}",
+            config.api_version, config.kind
+        ));
+    }
     for (name, listener) in [("ingest", &config.ingest), ("audit", &config.audit)] {
         if let Some(detail) = contradiction(listener) {
-            return Err(wrong(name, detail.to_owned()));
+            return Err(format!("{name}: {detail}"));
         }
     }
     if config.ingest.listen == config.audit.listen {
-        return Err(wrong("audit", "has the address of ingest: give it one of its own".to_owned()));
+        return Err("audit: has the address of ingest: give it one of its own".to_owned());
     }
     // A node writes and reads nothing: its certificate must not open the other listener.
     if let (Some(ingest), Some(audit)) = (&config.ingest.tls, &config.audit.tls)
         && config.audit.allowed_names.is_empty()
         && same_file(&ingest.client_ca, &audit.client_ca)
     {
-        let detail = "has the clientCa of ingest, so that every node could read: use another CA, or list those \
-                      who may ask in allowedNames";
-        return Err(wrong("audit", detail.to_owned()));
+        return Err(
+            "audit: has the clientCa of ingest, so that every node could read: use another CA, or list \
+                    those who may ask in allowedNames"
+                .to_owned(),
+        );
     }
-    Ok(config)
+    Ok(())
 }
 
 fn contradiction(listener: &Listener) -> Option<&'static str> {
@@ -118,28 +81,6 @@ fn same_file(a: &Path, b: &Path) -> bool {
     a == b || matches!((fs::read(a), fs::read(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-fn explain(error: &serde_saphyr::Error, path: &str) -> ConfigError {
-    let error = error.without_snippet();
-    match error {
-        serde_saphyr::Error::SerdeUnknownField { field, expected, location } => {
-            let nearest = expected
-                .iter()
-                .map(|known| (strsim::damerau_levenshtein(known, field), *known))
-                .min()
-                .filter(|(distance, known)| *distance <= known.len().max(3) / 2)
-                .map(|(_, known)| known.to_owned());
-            ConfigError::UnknownKey {
-                path: path.to_owned(),
-                line: location.line(),
-                key: field.clone(),
-                nearest,
-                known: expected.iter().map(|k| (*k).to_owned()).collect(),
-            }
-        }
-        other => ConfigError::Invalid { path: path.to_owned(), detail: other.to_string() },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,12 +100,12 @@ retention:
 ";
 
     fn error(text: &str) -> String {
-        parse(text, "collector.yaml").expect_err("refused").to_string()
+        parse(text, Path::new("collector.yaml")).expect_err("refused").to_string()
     }
 
     #[test]
     fn complete_configuration_is_read() {
-        let config = parse(GOOD, "collector.yaml").expect("good");
+        let config = parse(GOOD, Path::new("collector.yaml")).expect("good");
         assert_eq!(config.ingest.max_message.0, 8 << 20);
         assert_eq!(config.audit.max_message.0, 16 << 20);
         assert_eq!(config.retention.contents.max_age.map(|a| a.0.as_secs()), Some(30 * 86_400));
@@ -176,7 +117,8 @@ retention:
         let text = GOOD.replace("maxMessage", "maxMesage");
         assert_eq!(
             error(&text),
-            "collector.yaml: line 7: unknown key `maxMesage`; did you mean `maxMessage`?"
+            "collector.yaml:7: unknown key `maxMesage`; did you mean `maxMessage`? (known here: listen, tls, \
+             allowedNames, refuseCgroups, maxMessage)"
         );
     }
 
@@ -191,10 +133,14 @@ retention:
             (audit, same_ca, "every node could read"),
             ("kind: Collector", "kind: Agent", "expected apiVersion"),
             ("maxAge: 30d", "maxAge: 30", "is no time"),
+            ("maxAge: 30d", "maxAge: 0d", "collector.yaml:11: it must be more than zero"),
+            ("maxSize: 100GiB", "maxSize: 0B", "collector.yaml:12: it must be more than zero"),
+            ("maxMessage: 8MiB", "maxMessage: 0B", "collector.yaml:7: it must be more than zero"),
+            ("data: /var/lib/verbatim\n", "", "`data` is missing here"),
         ] {
             let told = error(&GOOD.replace(from, to));
             assert!(told.contains(complaint), "{to}: {told}");
         }
-        assert!(parse(&GOOD.replace(audit, &allowed), "collector.yaml").is_ok());
+        assert!(parse(&GOOD.replace(audit, &allowed), Path::new("collector.yaml")).is_ok());
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use verbatim_api::v1;
 use verbatim_collector::{
     Collector,
-    config::{Age, Limit, Retention, Size},
+    config::{ByteSize, Limit, Retention, Span},
 };
 
 use crate::support::{Place, append, files_with, findings, node::Node, search};
@@ -13,7 +13,7 @@ use crate::support::{Place, append, files_with, findings, node::Node, search};
 /// Twenty commands in segments of about five.
 async fn filled(place: &Place, retention: Retention) -> Collector {
     let mut config = place.config();
-    config.log.segment_size = Size(16 << 10);
+    config.log.segment_size = ByteSize(16 << 10);
     let collector = verbatim_collector::start(&config).await.expect("starts");
     let mut client = place.ingest_client().await;
     let mut node = Node::new();
@@ -28,7 +28,7 @@ async fn filled(place: &Place, retention: Retention) -> Collector {
 }
 
 fn all(limit: Limit) -> (Retention, Retention) {
-    let interval = Age(Duration::from_secs(3600));
+    let interval = Span(Duration::from_secs(3600));
     let contents = Retention { contents: limit.clone(), envelopes: Limit::default(), interval };
     let envelopes = Retention { contents: Limit::default(), envelopes: limit, interval };
     (contents, envelopes)
@@ -51,7 +51,7 @@ async fn whole(place: &Place, reached: impl Fn(usize, usize) -> bool) -> Vec<v1:
 #[tokio::test(flavor = "multi_thread")]
 async fn contents_may_go_before_their_envelopes() {
     let place = Place::new();
-    let (contents, _) = all(Limit { max_age: None, max_size: Some(Size(20 << 10)) });
+    let (contents, _) = all(Limit { max_age: None, max_size: Some(ByteSize(20 << 10)) });
     let collector = filled(&place, contents).await;
     let found = whole(&place, |_, gone| gone > 5).await;
     assert_eq!(found.len(), 20, "every command is still known");
@@ -68,7 +68,7 @@ async fn contents_may_go_before_their_envelopes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn envelopes_go_with_their_contents_and_the_index_is_the_same_when_made_again() {
     let place = Place::new();
-    let (_, envelopes) = all(Limit { max_age: None, max_size: Some(Size(30 << 10)) });
+    let (_, envelopes) = all(Limit { max_age: None, max_size: Some(ByteSize(30 << 10)) });
     let collector = filled(&place, envelopes).await;
     let found = whole(&place, |known, _| known < 15).await;
     assert!(!found.is_empty());
@@ -89,7 +89,7 @@ async fn envelopes_go_with_their_contents_and_the_index_is_the_same_when_made_ag
 #[tokio::test(flavor = "multi_thread")]
 async fn age_is_that_of_a_segments_last_record_and_the_newest_segment_stays() {
     let place = Place::new();
-    let (_, envelopes) = all(Limit { max_age: Some(Age(Duration::from_millis(1))), max_size: None });
+    let (_, envelopes) = all(Limit { max_age: Some(Span(Duration::from_millis(1))), max_size: None });
     let collector = filled(&place, envelopes).await;
     let left = whole(&place, |known, _| known < 15).await;
     assert!(!left.is_empty(), "of the newest segment nobody knows the end");
@@ -100,9 +100,9 @@ async fn age_is_that_of_a_segments_last_record_and_the_newest_segment_stays() {
 async fn chain_goes_on_after_its_first_segments_are_gone() {
     let place = Place::new();
     let mut config = place.config();
-    config.log.segment_size = Size(16 << 10);
-    config.retention.envelopes.max_size = Some(Size(20 << 10));
-    config.retention.interval = Age(Duration::from_millis(20));
+    config.log.segment_size = ByteSize(16 << 10);
+    config.retention.envelopes.max_size = Some(ByteSize(20 << 10));
+    config.retention.interval = Span(Duration::from_millis(20));
     let mut node = Node::new();
     for round in 0..3 {
         let collector = verbatim_collector::start(&config).await.expect("starts");

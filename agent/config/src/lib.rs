@@ -1,21 +1,47 @@
-//! The configuration file of `serve`: its shape, and what its values may be.
+//! The node agent's configuration file: its shape, and what its values may be.
 //!
 //! Owns the YAML's keys (camelCase, unknown ones denied) and the checks of one file. Knows nothing of what
-//! is done with it.
+//! is done with it, and so depends on no part of the agent.
 
-mod load;
+mod check;
+mod pattern;
 mod tls;
 mod values;
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 
-pub use load::{ConfigError, load, parse};
+pub use pattern::{Captures, Pattern, PatternError};
 pub use tls::{Authority, Ephemeral, Intermediate, Termination, Trust, Untrusted, UpstreamRoots};
-pub use values::{ByteSize, Cidr, Duration, Template, ValueError};
+pub use values::{Cidr, Template, ValueError};
+pub use verbatim_config::{ByteSize, ConfigError, Span};
 
-use crate::pattern::Pattern;
+/// Reads and checks a file.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn load(path: &Path) -> Result<NodeAgent, ConfigError> {
+    checked(verbatim_config::load(path)?, path)
+}
+
+/// Reads and checks a text; `path` is for errors.
+///
+/// # Errors
+/// See [`ConfigError`].
+pub fn parse(text: &str, path: &Path) -> Result<NodeAgent, ConfigError> {
+    checked(verbatim_config::parse(text, path)?, path)
+}
+
+fn checked(config: NodeAgent, path: &Path) -> Result<NodeAgent, ConfigError> {
+    match check::check(&config) {
+        Ok(()) => Ok(config),
+        Err(problem) => Err(ConfigError::Contradiction { path: path.to_owned(), problem }),
+    }
+}
 
 /// A whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -56,11 +82,11 @@ pub struct NodeAgent {
     pub log: Log,
     /// After SIGTERM: how long open connections may go on.
     #[serde(default = "default_drain")]
-    pub drain_deadline: Duration,
+    pub drain_deadline: Span,
 }
 
-fn default_drain() -> Duration {
-    Duration(std::time::Duration::from_secs(30))
+fn default_drain() -> Span {
+    Span(Duration::from_secs(30))
 }
 
 /// The one version that there is.
@@ -324,7 +350,7 @@ pub struct Limits {
     /// Connections of one shard; at this many it accepts no more until one ends.
     pub connections_per_shard: Option<u32>,
     /// How long a dial to a server may take.
-    pub dial_timeout: Option<Duration>,
+    pub dial_timeout: Option<Span>,
 }
 
 /// What is logged.

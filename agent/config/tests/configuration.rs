@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use verbatim_agent::config::{ConfigError, NodeAgent, parse};
+use verbatim_agent_config::{ConfigError, NodeAgent, parse};
 
-const DOCUMENTED: &str = include_str!("../../docs/deploy/node-agent.yaml");
+const DOCUMENTED: &str = include_str!("../../../docs/deploy/node-agent.yaml");
 
 fn read(text: &str) -> Result<NodeAgent, ConfigError> {
     parse(text, Path::new("agent.yaml"))

@@ -1,4 +1,4 @@
-//! Values of the configuration that are written as text: sizes, times, prefixes, templates.
+//! Values of the configuration that are written as text: address ranges, templates.
 
 use std::{
     fmt,
@@ -12,12 +12,6 @@ use crate::pattern::Captures;
 /// Why a value cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ValueError {
-    /// See [`ByteSize`].
-    #[error("`{0}` is no size: write a number and B, KiB, MiB or GiB, e.g. `256MiB`")]
-    Size(String),
-    /// See [`Duration`].
-    #[error("`{0}` is no time: write a number and ms, s, m or h, e.g. `30s`")]
-    Duration(String),
     /// See [`Cidr`].
     #[error("`{0}` is no address range: write e.g. `10.0.0.0/8`, `fd00::/8` or `192.0.2.7`")]
     Cidr(String),
@@ -32,56 +26,6 @@ pub enum ValueError {
     /// See [`Template`].
     #[error("`{0}`: `{{` must be followed by a capture's name and `}}`")]
     Template(String),
-}
-
-/// Bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct ByteSize(pub u64);
-
-impl TryFrom<String> for ByteSize {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        let (number, unit) = split_unit(&text);
-        let factor = match unit {
-            "B" => 1,
-            "KiB" => 1024,
-            "MiB" => 1024 * 1024,
-            "GiB" => 1024 * 1024 * 1024,
-            _ => return Err(ValueError::Size(text)),
-        };
-        let bytes = number.parse().ok().and_then(|number: u64| number.checked_mul(factor));
-        bytes.map(Self).ok_or(ValueError::Size(text))
-    }
-}
-
-/// A length of time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Duration(pub std::time::Duration);
-
-impl TryFrom<String> for Duration {
-    type Error = ValueError;
-
-    fn try_from(text: String) -> Result<Self, ValueError> {
-        let (number, unit) = split_unit(&text);
-        let millis = match unit {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(ValueError::Duration(text)),
-        };
-        let total = number.parse().ok().and_then(|number: u64| number.checked_mul(millis));
-        total.map(|total| Self(std::time::Duration::from_millis(total))).ok_or(ValueError::Duration(text))
-    }
-}
-
-fn split_unit(text: &str) -> (&str, &str) {
-    let end = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    (number, unit.trim_start())
 }
 
 /// An address range.
@@ -189,17 +133,6 @@ impl Template {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_and_times_need_a_unit_and_do_not_overflow() {
-        assert_eq!(ByteSize::try_from("256MiB".to_owned()), Ok(ByteSize(256 << 20)));
-        assert_eq!(ByteSize::try_from("7 B".to_owned()), Ok(ByteSize(7)));
-        assert_eq!(Duration::try_from("1500ms".to_owned()).map(|time| time.0.as_millis()), Ok(1500));
-        for bad in ["", "1", "MiB", "1MB", "-1B", "99999999999GiB"] {
-            assert!(ByteSize::try_from(bad.to_owned()).is_err(), "{bad}");
-            assert!(Duration::try_from(bad.to_owned()).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn an_address_range_has_no_bits_behind_its_prefix() {

@@ -1,142 +1,9 @@
-//! Reading the configuration file, and saying what is wrong with it: file, line, key, the nearest known one.
-
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
-
-use serde_saphyr::Error as Yaml;
+//! What a configuration file says as a whole: that nothing in it contradicts anything else in it.
 
 use super::{NodeAgent, Trust, Untrusted};
 
-/// Why a file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("cannot read the configuration {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A key that this version does not know.
-    #[error("{path}:{line}: unknown key `{key}`{}", hint(.nearest, .known))]
-    UnknownKey {
-        /// The file.
-        path: PathBuf,
-        /// From 1.
-        line: u64,
-        /// As written.
-        key: String,
-        /// The known key that is most like it.
-        nearest: Option<&'static str>,
-        /// All that are known at that place.
-        known: Vec<&'static str>,
-    },
-    /// A value of an enumeration that this version does not know.
-    #[error("{path}:{line}: unknown value `{value}`{}", hint(.nearest, .known))]
-    UnknownValue {
-        /// The file.
-        path: PathBuf,
-        /// From 1.
-        line: u64,
-        /// As written.
-        value: String,
-        /// The known value that is most like it.
-        nearest: Option<&'static str>,
-        /// All that are known at that place.
-        known: Vec<&'static str>,
-    },
-    /// A key that is needed.
-    #[error("{path}:{line}: `{key}` is missing here")]
-    MissingKey {
-        /// The file.
-        path: PathBuf,
-        /// From 1: where the mapping begins.
-        line: u64,
-        /// The key.
-        key: &'static str,
-    },
-    /// Anything else in the file's grammar.
-    #[error("{path}:{line}: {problem}")]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// From 1; 0 where it is not known.
-        line: u64,
-        /// What is wrong.
-        problem: String,
-    },
-    /// Values that don't go together.
-    #[error("{path}: {problem}")]
-    Contradiction {
-        /// The file.
-        path: PathBuf,
-        /// Which, and what to do.
-        problem: String,
-    },
-}
-
-fn hint(nearest: &Option<&'static str>, known: &[&'static str]) -> String {
-    match nearest {
-        Some(nearest) => format!("; did you mean `{nearest}`? (known here: {})", known.join(", ")),
-        None => format!(" (known here: {})", known.join(", ")),
-    }
-}
-
-/// Reads and checks a file.
-///
-/// # Errors
-/// See [`ConfigError`].
-pub fn load(path: &Path) -> Result<NodeAgent, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse(&text, path)
-}
-
-/// Reads and checks a text; `path` is for errors.
-///
-/// # Errors
-/// See [`ConfigError`].
-pub fn parse(text: &str, path: &Path) -> Result<NodeAgent, ConfigError> {
-    let options = serde_saphyr::options! { with_snippet: false };
-    let config: NodeAgent =
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| explain(error, path))?;
-    check(&config).map_err(|problem| ConfigError::Contradiction { path: path.to_owned(), problem })?;
-    Ok(config)
-}
-
-fn explain(error: Yaml, path: &Path) -> ConfigError {
-    let path = path.to_owned();
-    let line = error.location().map_or(0, |location| location.line());
-    match error {
-        Yaml::SerdeUnknownField { field: key, expected: known, .. } => {
-            ConfigError::UnknownKey { path, line, nearest: nearest(&key, &known), key, known }
-        }
-        Yaml::SerdeUnknownVariant { variant: value, expected: known, .. } => {
-            ConfigError::UnknownValue { path, line, nearest: nearest(&value, &known), value, known }
-        }
-        Yaml::SerdeMissingField { field: key, .. } => ConfigError::MissingKey { path, line, key },
-        error => ConfigError::Invalid { path, line, problem: first_line(&error) },
-    }
-}
-
-fn first_line(error: &Yaml) -> String {
-    let text = error.to_string();
-    text.lines().find(|line| !line.trim().is_empty()).unwrap_or("not valid YAML").to_owned()
-}
-
-fn nearest(wrong: &str, known: &[&'static str]) -> Option<&'static str> {
-    let score =
-        |candidate: &str| strsim::damerau_levenshtein(&wrong.to_lowercase(), &candidate.to_lowercase());
-    let best = known.iter().copied().min_by_key(|candidate| score(candidate))?;
-    // Further away than half of its letters is no slip of the pen.
-    (score(best) <= best.len().div_ceil(2)).then_some(best)
-}
-
 /// What no single key can tell.
-fn check(config: &NodeAgent) -> Result<(), String> {
+pub(super) fn check(config: &NodeAgent) -> Result<(), String> {
     if config.destinations.is_empty() {
         return Err("`destinations` is empty, so nothing would be steered: list at least one".into());
     }
@@ -208,7 +75,10 @@ fn check_tls(config: &NodeAgent) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::{Sync, parse};
 
     const GOOD: &str = "\
 apiVersion: verbatim.v1
@@ -242,7 +112,7 @@ collector: {address: 'unix:/run/collector.sock'}
     #[test]
     fn a_good_file_is_read_with_its_defaults() {
         let config = parse(GOOD, Path::new("agent.yaml")).expect("good");
-        assert_eq!(config.spool.sync, super::super::Sync::Process);
+        assert_eq!(config.spool.sync, Sync::Process);
         assert_eq!(config.drain_deadline.0.as_secs(), 30);
         assert_eq!(config.selectors.len(), 2);
         assert_eq!(config.identities[0].project_number, 123_456_789_012);
