@@ -68,11 +68,27 @@ pub(super) struct Trail(pub(super) PathBuf);
 impl Trail {
     /// A capture that did not record what was done is no contestant.
     pub(super) fn holds(&self, bench: &Bench<'_>, done: f64) -> Result<()> {
-        let mut verbatim = command::as_root(bench.binaries.join("verbatim"))?;
-        verbatim.arg("--data").arg(&self.0).args(["sessions", "--limit", "100000", "--output", "json"]);
-        let commands = commands(&command::output(&mut verbatim)?)?;
-        if commands < done {
-            bail!("{done} commands were done, and {commands} decoded ones are in the trail");
+        let mut decoded = 0.0;
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut verbatim = command::as_root(bench.binaries.join("verbatim"))?;
+            verbatim.arg("--data").arg(&self.0).args(["sessions", "--limit", "1000", "--output", "json"]);
+            if let Some(cursor) = &cursor {
+                verbatim.args(["--cursor", cursor]);
+            }
+            let answer = verbatim.output().context("asking the trail")?;
+            let said = String::from_utf8_lossy(&answer.stderr);
+            if !answer.status.success() {
+                bail!("the trail did not answer: {}\n{said}", answer.status);
+            }
+            decoded += commands(&String::from_utf8_lossy(&answer.stdout))?;
+            cursor = next_page(&said);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        if decoded < done {
+            bail!("{done} commands were done, and {decoded} decoded ones are in the trail");
         }
         Ok(())
     }
@@ -99,6 +115,11 @@ fn commands(sessions: &str) -> Result<f64> {
     Ok(commands)
 }
 
+/// Where the next page of sessions begins, where there is one: `verbatim: there is more: --cursor CURSOR`.
+fn next_page(said: &str) -> Option<String> {
+    said.lines().find_map(|line| Some(line.split_once("--cursor ")?.1.trim().to_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +131,11 @@ mod tests {
         assert_eq!(commands(&sessions).unwrap(), 7.0);
         assert_eq!(commands("").unwrap(), 0.0);
         assert!(commands("{\"capture\": \"decoded\"}\n").is_err());
+    }
+
+    #[test]
+    fn another_page_is_asked_for_where_there_is_one() {
+        assert_eq!(next_page("verbatim: there is more: --cursor 01ab\n").as_deref(), Some("01ab"));
+        assert_eq!(next_page(""), None);
     }
 }

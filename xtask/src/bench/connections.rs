@@ -1,7 +1,7 @@
 //! What TLS connections cost the agent: a thousand that are idle, one whose reader stopped in the middle of a
 //! stream, new ones, and a certificate for a name.
 
-use std::{path::Path, process::Command};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -98,7 +98,7 @@ fn memory(
 fn new(bench: &Bench<'_>, certificates: &Certificates, server: &Server, capture: &Capture) -> Result<String> {
     say::heading(&format!("{NEW} new connections"));
     let mut peers = Peers::default();
-    peers.add("Envoy", || envoy::http(bench, server.port, certificates, Upstream::OneForEach));
+    peers.add("Envoy, unshared", || envoy::http(bench, server.port, certificates, Upstream::OneForEach));
     let mut text = format!(
         "\nProcessor time of {NEW} new connections to one name, TLS in full on the client's leg, one small request \
          each, {} a second:\n\n| | µs a connection |\n|---|--:|\n",
@@ -126,9 +126,8 @@ fn new(bench: &Bench<'_>, certificates: &Certificates, server: &Server, capture:
 /// A client that has made a connection to the name before the counted ones begin, and whose last ones are over
 /// before counting ends.
 fn connecting(port: u16) -> Command {
-    let h2load = |arguments: Vec<String>| {
-        command::typed_in(Path::new(""), &h2load::command(arguments, port, File::Small, None))
-    };
+    let h2load =
+        |arguments: Vec<String>| command::shown(&h2load::command(arguments, port, File::Small, None));
     let first = h2load(vec!["--requests=1".to_owned()]);
     let others = h2load(vec![
         format!("--requests={NEW}"),

@@ -75,6 +75,7 @@ pub(super) fn run(bench: &Bench<'_>, options: &Options, certificates: &Certifica
     let mut peers = Peers::default();
     peers.absent("mitmproxy", "it is not among the packages that set-up installs");
     peers.add("Envoy", || envoy::http(bench, server.port, certificates, Upstream::Shared));
+    peers.add("Envoy, unshared", || envoy::http(bench, server.port, certificates, Upstream::OneForEach));
 
     let mut contestants = vec![Contestant { name: "direct".into(), port: server.port, capture: None }];
     contestants.extend(peers.here().map(|p| Contestant { name: p.name.into(), port: p.port, capture: None }));

@@ -30,7 +30,7 @@ pub(in crate::bench) fn tcp(bench: &Bench<'_>, server: u16) -> Result<Peer> {
         \x20         '@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy\n\
         \x20         stat_prefix: bench\n\
         \x20         cluster: server\n";
-    start(bench, server, "no access log", |_| (filter.to_owned(), String::new()))
+    start(bench, server, "Envoy", "no access log", |_| (filter.to_owned(), String::new()))
 }
 
 /// Ends TLS and HTTP/2 and begins both again toward the server at this port, whose certificate it verifies; its
@@ -41,11 +41,13 @@ pub(in crate::bench) fn http(
     certificates: &Certificates,
     upstream: Upstream,
 ) -> Result<Peer> {
-    let words = match upstream {
-        Upstream::Shared => "its access log on",
-        Upstream::OneForEach => "its access log on, a connection to the server for each of a client's",
+    let (name, words) = match upstream {
+        Upstream::Shared => ("Envoy", "its access log on"),
+        Upstream::OneForEach => {
+            ("Envoy, unshared", "its access log on, a connection to the server for each of a client's")
+        }
     };
-    start(bench, server, words, |log| {
+    start(bench, server, name, words, |log| {
         let (chain, key) = (certificates.server(), certificates.server_key());
         let filter = format!(
             "\
@@ -105,6 +107,7 @@ pub(in crate::bench) fn http(
 fn start(
     bench: &Bench<'_>,
     server: u16,
+    name: &'static str,
     words: &str,
     parts: impl FnOnce(&Path) -> (String, String),
 ) -> Result<Peer> {
@@ -138,7 +141,7 @@ fn start(
     let mut server = Daemon::start(&mut command, "TERM", &path.with_extension("log"))?;
     server.wait_until("Envoy", || daemon::listens(port))?;
     let configuration = shown(&format!("`--concurrency 2`, {words}:"), "yaml", &configuration, folder);
-    Ok(Peer { name: "Envoy", port, configuration, server })
+    Ok(Peer { name, port, configuration, server })
 }
 
 /// A file below one of the Python versions' folders.
