@@ -9,6 +9,7 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -53,6 +54,8 @@ struct Shared<X> {
     /// The server's connection ended with requests under way.
     server_lost: Cell<bool>,
     held_bytes: usize,
+    /// How long the rest of a request is still read that was answered by us.
+    linger: Duration,
     encrypted: bool,
 }
 
@@ -79,6 +82,7 @@ where
         ended_by: Rc::new(Cell::new(Cut::Ours)),
         server_lost: Cell::new(false),
         held_bytes: config.held_bytes,
+        linger: config.linger,
         encrypted: config.encrypted,
     });
     let [from_client, from_server] = [Seen::new(config.control_frames), Seen::new(config.control_frames)];
@@ -152,7 +156,7 @@ struct Pair<C, S, X: Exchanges> {
     from_client: Rc<Seen>,
     from_server: Rc<Seen>,
     ending: Option<Ending>,
-    linger: std::time::Duration,
+    linger: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
 }
 

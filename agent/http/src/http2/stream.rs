@@ -26,7 +26,10 @@ use crate::{
 };
 
 mod answering;
+mod lingering;
 mod sending;
+
+use lingering::Lingering;
 
 /// Toward the client.
 enum ToClient {
@@ -67,6 +70,8 @@ pub(super) struct Stream<X: Exchanges> {
     sender: client::SendRequest<Bytes>,
     /// The client waits for a 100 before it sends its body, and has had none.
     expects: bool,
+    /// It was answered by us in the middle of its request.
+    lingering: Option<Lingering>,
 }
 
 // Nothing in it is ever pinned.
@@ -85,12 +90,16 @@ impl<X: Exchanges> Future for Stream<X> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if this.client_reset(cx) {
+        if this.lingering.is_none() && this.client_reset(cx) {
             return Poll::Ready(());
         }
         loop {
+            if let Some(lingering) = &mut this.lingering {
+                return lingering.poll(&mut this.from_client, cx);
+            }
             let request = this.poll_request(cx);
             let answer = match request {
+                Half::Over if this.lingering.is_some() => continue,
                 Half::Over => return Poll::Ready(()),
                 _ => this.poll_answer(cx),
             };
@@ -127,6 +136,7 @@ impl<X: Exchanges> Stream<X> {
             answer: Answer::None,
             sender,
             shared,
+            lingering: None,
         }
     }
 
@@ -164,7 +174,11 @@ impl<X: Exchanges> Stream<X> {
         {
             drop(stream.send_data(body, true));
         }
-        // The rest of the request is not read: the library resets with NO_ERROR behind the answer.
+        // A reset with NO_ERROR behind the answer is the rule (RFC 9113 section 8.1), and there are clients that
+        // lose the answer by it while they still send: the library resets only what is left after a while.
+        if !self.from_client.is_end_stream() {
+            self.lingering = Some(Lingering::new(self.shared.linger));
+        }
         self.exchange.cut(Cut::Ours);
         Half::Over
     }
