@@ -219,10 +219,7 @@ where
 
 /// Closes in order; a client that was refused or denied in the middle of what it sends would lose the answer by a
 /// reset.
-async fn say_goodbye<C: AsyncRead + AsyncWrite + Unpin>(
-    client: &mut C,
-    linger: bool,
-) -> std::io::Result<()> {
+async fn say_goodbye<C: AsyncRead + AsyncWrite + Unpin>(client: &mut C, linger: bool) -> std::io::Result<()> {
     client.shutdown().await?;
     let mut left = if linger { LINGER_BYTES } else { 0 };
     let mut bytes = [0_u8; 4096];
