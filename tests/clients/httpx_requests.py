@@ -82,7 +82,7 @@ async def reset():
 async def denied():
     """Denied with 403; the connection goes on."""
     async with await client() as http:
-        answer = await http.post(f"{MIRROR}/echo/lab:deny/id:{new('denied')}", content=b"x" * 1000)
+        answer = await http.post(f"{MIRROR}/echo/lab:deny/id:{new('denied')}", content=b"x" * 100_000)
         assert answer.status_code == 403, answer
         assert "the lab says no" in answer.text, answer.text
         answer = await http.get(path("echo", "after"))

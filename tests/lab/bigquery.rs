@@ -92,10 +92,8 @@ fn bigquery_from_python_is_recorded_from_two_pods_at_once(lab: &mut Lab) -> Resu
         .map(|pod| Ok((pod, lab.google_pod(pod)?.python(pod.letter(), "bigquery_commands.py", &[])?)))
         .into_iter()
         .collect::<Result<Vec<(Pod, Process)>>>()?;
-    let ended = clients
-        .into_iter()
-        .map(|(pod, client)| Ok((pod, client.finish()?)))
-        .collect::<Result<Vec<_>>>()?;
+    let ended =
+        clients.into_iter().map(|(pod, client)| Ok((pod, client.finish()?))).collect::<Result<Vec<_>>>()?;
     compare(lab, &ended)?;
     let seen = lab.collector.seen()?;
     let named = |name: &str| {

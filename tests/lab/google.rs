@@ -44,10 +44,8 @@ fn direct(name: &str, options: Options) -> Result<Direct> {
     let cgroup = ground.tree.make("pod-a")?;
     let place = Place::within(cgroup, ground.network.pod(Pod::A), ground.folder.path());
     let trust = Trust::without_us(ground.folder.path(), &google.root().certificate())?;
-    let clients = Clients::new(place)
-        .with("VLAB_PREFIX", "a-")
-        .trusting(&trust)
-        .for_google(&ground.path("home-a"))?;
+    let clients =
+        Clients::new(place).with("VLAB_PREFIX", "a-").trusting(&trust).for_google(&ground.path("home-a"))?;
     Ok(Direct { google, clients, _ground: ground })
 }
 

@@ -349,8 +349,10 @@ fn run_captures_bigquery_and_postgresql_behind_tls_in_one_trail(name: &str) -> R
     ensure!(did.len() == 4, "the client did {did:?}");
     let lines = cli::records(cli::Source::Data(Path::new(&data)))?;
     for one in &did {
-        let of: Vec<_> =
-            lines.iter().filter(|line| ids(field(line, "statement").as_bytes()) == [one.id.as_str()]).collect();
+        let of: Vec<_> = lines
+            .iter()
+            .filter(|line| ids(field(line, "statement").as_bytes()) == [one.id.as_str()])
+            .collect();
         ensure!(of.len() == 1, "{}: {} record(s) in {lines:?}", one.id, of.len());
         let expected = if one.status == verbatim_api::v1::Status::Ok { "ok" } else { "error" };
         ensure!(of.iter().all(|line| field(line, "status") == expected), "{of:?}");

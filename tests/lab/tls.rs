@@ -271,7 +271,8 @@ fn a_connection_without_a_server_name_passes_and_is_recorded(lab: &mut Lab) -> R
     let roots = own_roots(lab)?;
     // curl sends no name where it is given an address; the certificate's name is none of it.
     let arguments = ["--insecure", "--cacert", &roots, "-H", "Host: mirror.googleapis.com"];
-    let ended = curl(&lab.google_pod(Pod::A)?, "unnamed", &[&arguments[..], &[&url(GOOGLE, "a-unnamed")]].concat())?;
+    let ended =
+        curl(&lab.google_pod(Pod::A)?, "unnamed", &[&arguments[..], &[&url(GOOGLE, "a-unnamed")]].concat())?;
     ensure!(ended.status.success(), "{}", ended.complaints());
     let arrived = arrived(lab, "a-unnamed")?;
     ensure!(arrived.len() == 1 && arrived.iter().all(|one| one.server_name.is_empty()), "{arrived:?}");
@@ -317,8 +318,7 @@ fn a_server_with_a_bad_certificate_is_refused_where_the_selector_says_so(lab: &m
 }
 
 fn a_server_that_asks_for_a_certificate_is_captured_without_one(lab: &mut Lab) -> Result<()> {
-    let ended =
-        curl(&lab.google_pod(Pod::A)?, "asking", &[&url("asking.googleapis.com", "a-asking")])?;
+    let ended = curl(&lab.google_pod(Pod::A)?, "asking", &[&url("asking.googleapis.com", "a-asking")])?;
     ensure!(ended.status.success(), "{}", ended.complaints());
     lab.compare(&[])?;
     ensure!(recorded(lab, "a-asking")?.capture == Capture::Decoded, "{:?}", recorded(lab, "a-asking")?);

@@ -139,7 +139,9 @@ impl Agent {
         let Options { spool_limit, segment_size, when_full, sync, extra, untrusted, .. } = self.options;
         let Surroundings { attach, collector, namespaces, workloads, tls } = &self.surroundings;
         let set = |pod| match tls {
-            Some(_) if self.options.trusting.contains(&pod) => format!(", untrusted: {untrusted}, trust: injected"),
+            Some(_) if self.options.trusting.contains(&pod) => {
+                format!(", untrusted: {untrusted}, trust: injected")
+            }
             Some(_) => format!(", untrusted: {untrusted}"),
             None => String::new(),
         };

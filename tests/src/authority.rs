@@ -48,7 +48,9 @@ pub fn create(folder: &Path, upstream: &Root) -> Result<Given> {
     let roots: Vec<_> = classes.iter().map(|class| class.root.display().to_string()).collect();
     let intermediates: Vec<_> = classes
         .iter()
-        .map(|class| format!("{{certificate: {}, key: {}}}", class.certificate.display(), class.key.display()))
+        .map(|class| {
+            format!("{{certificate: {}, key: {}}}", class.certificate.display(), class.key.display())
+        })
         .collect();
     let configuration = format!(
         "\
@@ -77,12 +79,8 @@ fn class(folder: &Path, name: &str, constraints: NameConstraints) -> Result<Clas
     let key = KeyPair::generate()?;
     let certificate = params(name, "intermediate", 0, &constraints).signed_by(&key, &root)?;
     let path = |end: &str| folder.join(format!("{name}{end}"));
-    let class = Class {
-        root_pem: root.pem(),
-        root: path("-root.pem"),
-        certificate: path(".pem"),
-        key: path(".key"),
-    };
+    let class =
+        Class { root_pem: root.pem(), root: path("-root.pem"), certificate: path(".pem"), key: path(".key") };
     fs::write(&class.root, &class.root_pem)?;
     fs::write(&class.certificate, certificate.pem())?;
     fs::write(&class.key, key.serialize_pem())?;

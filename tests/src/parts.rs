@@ -68,7 +68,9 @@ fn probe(part: Part) -> Option<String> {
     slot.get_or_init(|| match part {
         Part::Root => (!is_root()).then(|| "needs root: run the lab's binary with sudo".to_owned()),
         Part::Sandbox => sandbox(),
-        Part::Binaries => BINARIES.iter().find_map(|name| binaries::find(name).err().map(|error| format!("{error:#}"))),
+        Part::Binaries => {
+            BINARIES.iter().find_map(|name| binaries::find(name).err().map(|error| format!("{error:#}")))
+        }
         Part::Bpf => crate::agent::probe_bpf().err().map(|error| format!("{error:#}")),
         Part::Postgres => match postgres::binaries() {
             Some(folder) if folder.join("pgbench").is_file() => None,

@@ -40,8 +40,7 @@ pub fn serve(address: SocketAddr, account: &Account) -> Result<()> {
                 async move { Ok::<_, Infallible>(answer) }
             });
             let mut builder = hyper::server::conn::http1::Builder::new();
-            let serving =
-                builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
+            let serving = builder.timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
             // What clients do to their connections is their business.
             drop(tokio::spawn(serving));
         }

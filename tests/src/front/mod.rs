@@ -20,8 +20,8 @@ use rustls::{
 };
 use serde::{Deserialize, Serialize};
 
-pub(crate) use log::read;
 pub use log::Request;
+pub(crate) use log::read;
 pub use metadata::{Account, serve as metadata};
 
 /// What a front is to do; a JSON file.

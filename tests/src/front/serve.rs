@@ -34,7 +34,12 @@ static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 /// Hosts that the emulator answers for.
 const EMULATED: [&str; 2] = ["bigquery.googleapis.com", "www.googleapis.com"];
 
-pub(super) async fn accept(listener: TcpListener, tls: TlsAcceptor, emulator: Option<SocketAddr>, log: Arc<Log>) {
+pub(super) async fn accept(
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    emulator: Option<SocketAddr>,
+    log: Arc<Log>,
+) {
     // A listener that fails is gone with its process: the harness sees that.
     while let Ok((stream, peer)) = listener.accept().await {
         let (tls, log) = (tls.clone(), Arc::clone(&log));

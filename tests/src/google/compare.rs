@@ -45,8 +45,7 @@ pub fn compare(
 
 /// Whether a record is of an HTTP request.
 fn http(one: &Seen) -> bool {
-    matches!(one.protocol, Protocol::Http1 | Protocol::Http2)
-        && one.operation != Operation::Connect
+    matches!(one.protocol, Protocol::Http1 | Protocol::Http2) && one.operation != Operation::Connect
 }
 
 /// Checks that what clients say that they called is among what was recorded, as often as they say.
@@ -57,10 +56,7 @@ pub fn calls(called: &[Call], principal: &str, seen: &[Seen]) -> Result<(), Diff
         let name = |known: &str, prefix: &str| known.trim_start_matches(prefix).to_lowercase();
         let fits = |one: &&Seen| {
             one.method == call.call
-                && call
-                    .op
-                    .as_ref()
-                    .is_none_or(|op| name(one.operation.as_str_name(), "OPERATION_") == *op)
+                && call.op.as_ref().is_none_or(|op| name(one.operation.as_str_name(), "OPERATION_") == *op)
                 && call
                     .status
                     .as_ref()

@@ -17,7 +17,8 @@ fn is(pattern: &str, path: &str) -> bool {
 /// The method's name, e.g. `bigquery.jobs.query`; `None` for what is not of this API.
 #[must_use]
 pub fn method(verb: &str, path: &str) -> Option<&'static str> {
-    const PREFIXES: [&str; 3] = ["/bigquery/v2/projects", "/upload/bigquery/v2/projects", "/resumable/upload/bigquery/v2/projects"];
+    const PREFIXES: [&str; 3] =
+        ["/bigquery/v2/projects", "/upload/bigquery/v2/projects", "/resumable/upload/bigquery/v2/projects"];
     let upload = !path.starts_with(PREFIXES[0]);
     let rest = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix))?;
     let table: &[(&str, &str, &str)] = &[

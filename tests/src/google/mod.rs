@@ -119,7 +119,11 @@ impl Google {
                     &self.root.self_signed("self-signed", &["self-signed.googleapis.com"])?,
                     ClientCertificates::None,
                 )?,
-                listener(OUTSIDE, &self.root.issue("outside", &["api.lab.example"])?, ClientCertificates::None)?,
+                listener(
+                    OUTSIDE,
+                    &self.root.issue("outside", &["api.lab.example"])?,
+                    ClientCertificates::None,
+                )?,
             ],
             log: self.log.clone(),
             emulator: options.emulator.then(|| EMULATOR.parse()).transpose()?,
