@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use verbatim_api::v1;
 use verbatim_proxy::seam::Summary;
+use verbatim_terminal::escape;
 
 /// Time, principal, service, operation, method, decision (and status, where it is not OK), HTTP and gRPC
 /// status, duration, statement (where there is none, what the command acts on).
@@ -116,41 +117,6 @@ fn duration(summary: &Summary) -> String {
         1_000..1_000_000 => format!("{}.{}ms", micros / 1000, micros / 100 % 10),
         _ => format!("{}.{:02}s", micros / 1_000_000, micros / 10_000 % 100),
     }
-}
-
-/// What could move a cursor, hide text or reverse it is written out; runs of white space of SQL become
-/// one space.
-fn escape(bytes: &[u8], line: &mut String) {
-    let mut space = false;
-    for chunk in bytes.utf8_chunks() {
-        for char in chunk.valid().chars() {
-            let white = matches!(char, ' ' | '\n' | '\t' | '\r');
-            if white && space {
-                continue;
-            }
-            space = white;
-            match char {
-                _ if white => line.push(' '),
-                _ if char.is_control() || is_invisible(char) => {
-                    write!(line, "\\u{{{:x}}}", u32::from(char)).ok();
-                }
-                _ => line.push(char),
-            }
-        }
-        for byte in chunk.invalid() {
-            space = false;
-            write!(line, "\\x{byte:02x}").ok();
-        }
-    }
-}
-
-/// Formatting characters of Unicode (category Cf, separators of lines, variation selectors): zero-width
-/// ones, directional overrides, tags.
-fn is_invisible(char: char) -> bool {
-    matches!(u32::from(char),
-        0xAD | 0x34F | 0x600..=0x605 | 0x61C | 0x6DD | 0x70F | 0x115F..=0x1160 | 0x17B4..=0x17B5
-        | 0x180B..=0x180F | 0x200B..=0x200F | 0x2028..=0x202E | 0x2060..=0x206F | 0x3164 | 0xFE00..=0xFE0F
-        | 0xFEFF | 0xFFA0 | 0xFFF0..=0xFFFB | 0x1D173..=0x1D17A | 0xE0000..=0xE0FFF)
 }
 
 /// Cuts to so many columns. A character beyond the scripts of one column each counts as two: rather a

@@ -129,24 +129,10 @@ fn shown<T: Row>(row: &T) -> Vec<String> {
     row.cells().iter().map(|cell| harmless(cell)).collect()
 }
 
-/// What a workload wrote must not steer the reader's terminal: controls and marks that turn the direction
-/// of text are escaped, white space becomes one blank.
+/// What a workload wrote must not steer the reader's terminal.
 pub(crate) fn harmless(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' | '\r' | '\t' | ' ' => {
-                if !out.ends_with(' ') {
-                    out.push(' ');
-                }
-            }
-            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
-                out.extend(c.escape_unicode());
-            }
-            c if c.is_control() => out.extend(c.escape_default()),
-            c => out.push(c),
-        }
-    }
+    verbatim_terminal::escape(text.as_bytes(), &mut out);
     out
 }
 
