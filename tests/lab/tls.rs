@@ -348,7 +348,7 @@ fn a_server_that_insists_on_a_certificate_loses_one_connection_and_passes_from_t
     let ours: Vec<_> = wait::until("both connections to be recorded", || {
         let mut seen = lab.collector.seen()?;
         seen.retain(|one| one.target.address == INSISTING && one.operation == Operation::Connect);
-        Ok((seen.len() >= 1 && seen.iter().all(|one| one.status != Status::Pending)).then_some(seen))
+        Ok((!seen.is_empty() && seen.iter().all(|one| one.status != Status::Pending)).then_some(seen))
     })?;
     let reason = OpaqueReason::ClientCertificateRequired;
     is_undecoded(lab, ours.last().context("none")?, Pod::A, "insisting.googleapis.com", reason)

@@ -116,7 +116,7 @@ mod tests {
         let log = std::sync::Arc::new(Log::create(&path).unwrap());
         drop(log.line(request.clone()));
         let text = std::fs::read_to_string(&path).unwrap();
-        assert_eq!(read(&text).unwrap(), [request.clone()]);
+        assert_eq!(read(&text).unwrap(), std::slice::from_ref(&request));
         assert_eq!(read(&(text + "{\"connection\":")).unwrap(), [request]);
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
-use hyper::{Response, StatusCode, body::Bytes, header};
+use hyper::{Response, StatusCode, body::Bytes, header, http::request};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -108,7 +108,7 @@ async fn exchange(
 }
 
 /// Fills in what the head says.
-pub(super) fn describe(head: &hyper::http::request::Parts, mut about: Request) -> Request {
+pub(super) fn describe(head: &request::Parts, mut about: Request) -> Request {
     about.method = head.method.to_string();
     about.path = head.uri.path().to_owned();
     about.query = head.uri.query().unwrap_or_default().to_owned();

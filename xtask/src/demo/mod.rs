@@ -1,6 +1,8 @@
 //! `demo`: real clients at work on a real PostgreSQL, captured from outside, and the trail that is left.
 //! Everything is done with the commands that a person would type, and shown as such.
 
+mod bigquery;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -10,6 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
+
+use bigquery::BigQuery;
 
 use crate::{
     binaries, command, ebpf, place, place::Place, postgres::Postgres, say, scratch::Scratch, setup,
@@ -44,6 +48,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     let demo = Demo { place, binaries: &binaries, trail: &trail, postgres: &postgres };
     demo.capture_report()?;
     demo.capture_agent(scratch.path())?;
+    demo.capture_analyst(scratch.path())?;
     demo.ask()?;
     demo.how_to_go_on();
     Ok(())
@@ -98,19 +103,40 @@ impl Demo<'_> {
 
     /// Runs a workload under capture. It ends with the workload's own exit code.
     fn capture(&self, service_account: &str, workload: &Command) -> Result<()> {
+        let agent = self.agent(service_account, &[], workload)?;
+        say::command(&command::typed_in(&self.place.root, &agent));
+        ended_well(agent)
+    }
+
+    fn agent(&self, service_account: &str, options: &[&Path], workload: &Command) -> Result<Command> {
         let mut agent = command::as_root(self.binaries.join("verbatim-agent"))?;
         agent.arg("run").arg("--data").arg(self.trail).args(["--as", service_account]).args(FEDERATION);
-        agent.arg("--").arg(workload.get_program()).args(workload.get_args());
+        agent.args(options).arg("--").arg(workload.get_program()).args(workload.get_args());
+        Ok(agent)
+    }
+
+    fn capture_analyst(&self, scratch: &Path) -> Result<()> {
+        say::heading("An AI agent with BigQuery, captured behind TLS: Google's Python client, as it is");
+        let Some(bigquery) = BigQuery::start(self.place, scratch)? else {
+            say::line("skipped: BigQuery's emulator needs Python 3.11 or later, and is not here");
+            return Ok(());
+        };
+        say::line("BigQuery is an emulator behind TLS here; for this command its real name leads to it.");
+        say::line(
+            "The command is given roots that trust Verbatim, by variables; it does not know about them.",
+        );
+        let script = scratch.join("analyst.py");
+        fs::write(&script, include_str!("analyst.py")).with_context(|| script.display().to_string())?;
+        let mut python = Command::new(self.place.python());
+        python.arg(&script);
+        let options = [Path::new("--upstream-ca"), bigquery.root()];
+        let agent = self.agent("analytics/ai-analyst", &options, &python)?;
         say::command(&command::typed_in(&self.place.root, &agent));
-        let status = agent.stdin(Stdio::null()).status().context("starting verbatim-agent")?;
-        if !status.success() {
-            bail!("the capture ended with {status}; what it says above tells why");
-        }
-        Ok(())
+        ended_well(bigquery.within(&agent)?)
     }
 
     fn ask(&self) -> Result<()> {
-        say::heading("What the trail says: every command of both, newest first");
+        say::heading("What the trail says: every command of all three, newest first");
         self.verbatim(&["records"])?;
         say::heading("What did the agent get wrong, and what was it refused?");
         self.verbatim(&["records", "--service-account", "ai-agent", "--status", "error"])?;
@@ -155,11 +181,19 @@ impl Demo<'_> {
         say::line(&format!("The trail is in {}, root's as all evidence is. Ask it more:", short(self.trail)));
         say::command(&format!("{verbatim} records --text Lyon --output json"));
         say::command(&format!("{verbatim} findings"));
-        say::line("Capture a command of your own, on any database that it talks to without TLS:");
+        say::line("Capture a command of your own, on PostgreSQL or BigQuery, with or without TLS:");
         say::command(&format!(
             "{sudo}{} run --data ./trail -- COMMAND",
             short(&self.binaries.join("verbatim-agent"))
         ));
         say::line("Nothing of the demo is running any more.");
     }
+}
+
+fn ended_well(mut agent: Command) -> Result<()> {
+    let status = agent.stdin(Stdio::null()).status().context("starting verbatim-agent")?;
+    if !status.success() {
+        bail!("the capture ended with {status}; what it says above tells why");
+    }
+    Ok(())
 }

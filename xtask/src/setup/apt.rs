@@ -49,6 +49,12 @@ pub(crate) const NODE: Need = Need {
     met: || place::program("node").is_some() && place::program("npm").is_some(),
 };
 
+pub(crate) const OPENSSL: Need = Need {
+    packages: &["openssl"],
+    purpose: "a certificate for the demo's BigQuery",
+    met: || place::program("openssl").is_some(),
+};
+
 pub(crate) const TOOLS: Need = Need {
     packages: &["procps", "openssl", "e2fsprogs", "curl"],
     purpose: "kill, sysctl, certificates, a disk whose power can be cut, and a client for HTTP",

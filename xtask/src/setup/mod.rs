@@ -69,6 +69,9 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
     if matches!(purpose, Demo | Test | Bench) {
         packages.extend([apt::POSTGRES, apt::IPROUTE, apt::VENV]);
     }
+    if purpose == Demo {
+        packages.push(apt::OPENSSL);
+    }
     if purpose == Test {
         packages.extend([apt::NODE, apt::TOOLS]);
     }
