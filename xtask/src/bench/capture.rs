@@ -42,7 +42,11 @@ impl Capture {
     /// The client under capture, its records going to this folder.
     pub(super) fn command(&self, bench: &Bench<'_>, trail: &Path, client: &Command) -> Result<Command> {
         let mut capture = command::as_root(bench.binaries.join(AGENT))?;
-        capture.args(["run", "--live", "off", "--data"]).arg(trail).args(&self.options).arg("--");
+        capture.args(["run", "--live", "off", "--data"]).arg(trail).args(&self.options);
+        if let Some(shards) = bench.shards {
+            capture.args(["--shards", &shards.to_string()]);
+        }
+        capture.arg("--");
         capture.arg(client.get_program()).args(client.get_args());
         Ok(capture)
     }

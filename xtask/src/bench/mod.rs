@@ -42,6 +42,9 @@ pub(crate) struct Options {
     /// Only these parts
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Part>,
+    /// Threads that relay while Verbatim captures; its own choice where this is absent
+    #[arg(long)]
+    shards: Option<u16>,
     /// Only the peers, without building or running Verbatim
     #[arg(long, conflicts_with = "write")]
     peers_only: bool,
@@ -78,6 +81,8 @@ struct Bench<'a> {
     binaries: PathBuf,
     postgres: &'a Postgres,
     scratch: &'a Scratch,
+    /// Threads that relay, where it is not left to Verbatim.
+    shards: Option<u16>,
 }
 
 pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
@@ -87,7 +92,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     say::heading("A PostgreSQL for all contestants");
     let postgres = Postgres::start(scratch.path(), &POSTGRES_SETTINGS)?;
     pgbench::fill(&postgres)?;
-    let bench = Bench { place, binaries, postgres: &postgres, scratch: &scratch };
+    let bench = Bench { place, binaries, postgres: &postgres, scratch: &scratch, shards: options.shards };
 
     let certificates = Certificates::make(scratch.path())?;
 

@@ -54,12 +54,13 @@ pub(super) fn conditions(bench: &Bench<'_>, options: &Options) -> Result<Section
     let server = bench.postgres.admin("bench", "SHOW server_version")?;
     let text = format!(
         "\n{} cores of {model}, Linux {}, PostgreSQL {}, everything on one machine over loopback; {} paired rounds of \
-         {} for each contestant; medians.\n",
+         {} for each contestant; medians{}.\n",
         std::thread::available_parallelism()?,
         kernel.trim(),
         server.trim(),
         options.rounds,
         say::duration(options.each),
+        options.shards.map_or_else(String::new, |shards| format!("; Verbatim with `--shards {shards}`")),
     );
     Ok(Section { name: "conditions", text })
 }
