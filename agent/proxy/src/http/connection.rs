@@ -41,7 +41,12 @@ pub(super) enum Late {
     /// A hold has ended without a decision.
     Decided { command: CommandId, decision: v1::Decision, verdict: v1::Verdict },
     /// A command has begun what others go on with.
-    Begun { command: CommandId, chain: ChainKey },
+    Begun {
+        command: CommandId,
+        chain: ChainKey,
+        /// It is over already.
+        over: bool,
+    },
     /// That has ended.
     Ended { chain: ChainKey, outcome: Box<Outcome> },
     /// As [`Late::Ended`], when it is known where it began.
@@ -118,9 +123,12 @@ impl<R: Records> Connection<R> {
             Late::Decided { command, decision, verdict } => {
                 journal.decided(*command, *decision, verdict).map(drop)
             }
-            Late::Begun { command, chain } => {
+            Late::Begun { command, chain, over } => {
                 if let Some(begun) = journal.begun(*command) {
                     self.shard.chains.begin(&self.owner, chain, begun);
+                    if *over {
+                        drop(self.shard.chains.end(&self.owner, chain));
+                    }
                 }
                 Ok(())
             }

@@ -7,7 +7,7 @@ use verbatim_api::v1;
 use verbatim_http::seam::Step;
 use verbatim_wire::{
     message::{Answer, MessageSink, Pass},
-    seam::{Command, CommandId, Direction, Event, UnitId},
+    seam::{Command, CommandId, Direction, Event, Status, UnitId},
 };
 
 use super::{connection::Late, exchange::Exchange};
@@ -49,10 +49,14 @@ impl MessageSink for Collect<'_> {
             Event::Prefix { unit, commands } => Entry::Prefix { unit, commands: self.own_all(commands) },
             Event::Started { unit, commands } => Entry::Started { unit, commands: self.own_all(commands) },
             Event::Finished { command, outcome } => {
-                Entry::Late(Late::Finished { command: self.own(command), outcome: Box::new(outcome) })
+                let command = self.own(command);
+                if outcome.status != Status::Accepted {
+                    self.over(command);
+                }
+                Entry::Late(Late::Finished { command, outcome: Box::new(outcome) })
             }
             Event::ChainBegun { command, chain } => {
-                Entry::Late(Late::Begun { command: self.own(command), chain })
+                Entry::Late(Late::Begun { command: self.own(command), chain, over: false })
             }
             Event::ChainEnded { chain, outcome } => {
                 Entry::Late(Late::Ended { chain, outcome: Box::new(outcome) })
@@ -74,6 +78,15 @@ impl MessageSink for Collect<'_> {
 }
 
 impl Collect<'_> {
+    /// What the command began is over with it: what later requests say of the end is nothing new.
+    fn over(&mut self, ended: CommandId) {
+        for entry in self.entries.iter_mut() {
+            if let Entry::Late(Late::Begun { command, over, .. }) = entry {
+                *over |= *command == ended;
+            }
+        }
+    }
+
     /// Each exchange counts its commands from the start: within the connection they are told apart by the
     /// exchange's number.
     fn own(&self, id: CommandId) -> CommandId {
