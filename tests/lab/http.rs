@@ -1,17 +1,13 @@
-//! HTTP/1.1, HTTP/2 and gRPC through both endpoints of ours: clients and servers cannot tell, and each request
-//! has its record.
+//! HTTP/1.1 and HTTP/2 through both endpoints of ours: clients and servers cannot tell, and each request has its
+//! record.
 
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
 use verbatim_api::v1::{Capture, Decision, OpaqueReason, Operation, Protocol, Session, Status};
 use verbatim_tests::{
-    agent::Options,
     audit::Seen,
-    google::{
-        self,
-        names::{GOOGLE, MIRROR, ODD},
-    },
+    google::names::{GOOGLE, MIRROR},
     lab::Lab,
     network::{OTHER, Pod},
     peers,
@@ -37,45 +33,21 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         usual!(requests_that_can_be_read_in_two_ways_are_refused_and_recorded),
     ]
     .map(|one| one.needing(NEEDS).with(trusted));
-    let odd = [
-        usual!(headers_keep_their_case_and_order_in_http1),
-        usual!(interim_answers_are_dropped_and_the_answer_arrives),
-        usual!(an_answer_before_the_request_is_complete_arrives),
-        usual!(a_body_that_ends_early_leaves_an_unknown_outcome),
-        usual!(bodies_that_are_more_than_they_seem_pass_unchanged_and_cost_no_memory),
-        usual!(an_upgrade_passes_and_is_recorded_with_its_reason),
-        usual!(a_server_that_answers_no_http_is_recorded),
-    ]
-    .map(|one| one.needing(NEEDS).with(odd));
-    let grpc = [
-        usual!(grpc_calls_of_every_kind_are_recorded_with_their_status),
-        usual!(a_denied_call_is_answered_in_trailers_only_and_the_channel_goes_on),
-        usual!(a_call_that_its_client_cancels_is_recorded),
-    ]
-    .map(|one| one.needing(NEEDS).with(grpc));
     let plain = [usual!(plaintext_http_is_recorded)];
-    mirrored.into_iter().chain(odd).chain(grpc).chain(plain).collect()
-}
-
-fn odd() -> Options {
-    Options { google: Some(google::Options { odd: true, ..Default::default() }), ..Options::default() }
-}
-
-fn grpc() -> Options {
-    Options { google: Some(google::Options { grpc: true, ..Default::default() }), ..Options::default() }
+    mirrored.into_iter().chain(plain).collect()
 }
 
 fn httpx(lab: &Lab, what: &str) -> Result<Process> {
     lab.google_pod(Pod::A)?.python(what, "httpx_requests.py", &[what])
 }
 
-fn curl(lab: &Lab, name: &str, arguments: &[&str]) -> Result<Process> {
+pub(crate) fn curl(lab: &Lab, name: &str, arguments: &[&str]) -> Result<Process> {
     let arguments = [&["-sS", "--max-time", "100"], arguments].concat();
     lab.google_pod(Pod::A)?.start(name, "curl", &arguments)
 }
 
 /// The requests that were recorded, once none is under way; by the names of their ids without the prefix.
-fn requests(lab: &Lab, count: usize) -> Result<Vec<Seen>> {
+pub(crate) fn requests(lab: &Lab, count: usize) -> Result<Vec<Seen>> {
     wait::until(&format!("{count} request(s) to be recorded"), || {
         let mut seen = lab.collector.seen()?;
         seen.retain(|one| one.operation != Operation::Connect);
@@ -85,14 +57,14 @@ fn requests(lab: &Lab, count: usize) -> Result<Vec<Seen>> {
     .with_context(|| format!("recorded: {:?}", lab.collector.seen()))
 }
 
-fn named<'a>(seen: &'a [Seen], id: &str) -> Result<&'a Seen> {
+pub(crate) fn named<'a>(seen: &'a [Seen], id: &str) -> Result<&'a Seen> {
     let mut found = seen.iter().filter(|one| one.ids.iter().any(|other| other == id));
     let one = found.next().with_context(|| format!("{id} is not recorded among {seen:?}"))?;
     ensure!(found.next().is_none(), "{id} is recorded more than once");
     Ok(one)
 }
 
-fn sessions(lab: &Lab, address: &str, count: usize) -> Result<Vec<Session>> {
+pub(crate) fn sessions(lab: &Lab, address: &str, count: usize) -> Result<Vec<Session>> {
     wait::until(&format!("{count} session(s) to {address}"), || {
         let mut sessions = lab.collector.sessions()?;
         sessions.retain(|one| {
@@ -321,165 +293,6 @@ fn requests_that_can_be_read_in_two_ways_are_refused_and_recorded(lab: &mut Lab)
     ensure!(ambiguous >= 2, "{sessions:?}");
     ensure!(lab.collector.seen()?.iter().all(|one| !hidden(&one.ids)), "one was believed");
     lab.compare(&[])
-}
-
-fn odd_url(how: &str, id: &str) -> String {
-    format!("https://odd.googleapis.com/{how}/id:{id}")
-}
-
-fn headers_keep_their_case_and_order_in_http1(lab: &mut Lab) -> Result<()> {
-    let headers = ["-H", "X-MiXeD-Case: One", "-H", "x-lower: Two", "-H", "X-UPPER: Three"];
-    let url = odd_url("plain", "a-case");
-    let arguments = [&["--http1.1", "-i"][..], &headers, &[&url]].concat();
-    let ended = curl(lab, "case", &arguments)?.finish()?;
-    ensure!(ended.text().contains("X-CaSe-KePt: Yes"), "{}", ended.text());
-    let output = lab.google()?.output("odd");
-    let head = output.lines().find(|line| line.contains("id:a-case")).context("it did not arrive")?;
-    let lines: Vec<String> = serde_json::from_str(head)?;
-    for line in ["X-MiXeD-Case: One", "x-lower: Two", "X-UPPER: Three"] {
-        ensure!(lines.iter().any(|other| other == line), "{line} became one of {lines:?}");
-    }
-    let seen = requests(lab, 1)?;
-    ensure!(named(&seen, "a-case")?.status == Status::Ok, "{seen:?}");
-    Ok(())
-}
-
-fn interim_answers_are_dropped_and_the_answer_arrives(lab: &mut Lab) -> Result<()> {
-    let ended = curl(lab, "interim", &["--http1.1", "-i", &odd_url("interim", "a-interim")])?.finish()?;
-    ensure!(ended.text().starts_with("HTTP/1.1 200 OK"), "{}", ended.text());
-    let seen = requests(lab, 1)?;
-    ensure!(named(&seen, "a-interim")?.http_status == 200, "{seen:?}");
-    Ok(())
-}
-
-fn an_answer_before_the_request_is_complete_arrives(lab: &mut Lab) -> Result<()> {
-    let file = lab.ground.path("upload");
-    std::fs::write(&file, vec![b'y'; 3_000_000])?;
-    let file = file.display().to_string();
-    for (how, status) in [("early", "200"), ("early_close", "413")] {
-        let id = format!("a-{how}");
-        let arguments = ["--http1.1", "-H", "Expect:", "-w", "%{http_code}", "-T", &file, &odd_url(how, &id)];
-        // Whether curl calls an answer to half of a request a failure is its own business.
-        let ended = curl(lab, how, &arguments)?.wait()?;
-        ensure!(ended.text().contains(status), "{how}: {} {}", ended.text(), ended.complaints());
-    }
-    let seen = requests(lab, 2)?;
-    ensure!(named(&seen, "a-early")?.http_status == 200, "{seen:?}");
-    ensure!(named(&seen, "a-early_close")?.http_status == 413, "{seen:?}");
-    Ok(())
-}
-
-fn a_body_that_ends_early_leaves_an_unknown_outcome(lab: &mut Lab) -> Result<()> {
-    for how in ["short", "short_chunk"] {
-        let ended = curl(lab, how, &["--http1.1", &odd_url(how, &format!("a-{how}"))])?.wait()?;
-        ensure!(!ended.status.success(), "{how}: curl took half an answer for a whole one");
-    }
-    curl(lab, "until-close", &["--http1.1", "--fail", &odd_url("until_close", "a-until-close")])?.finish()?;
-    let seen = requests(lab, 3)?;
-    for id in ["a-short", "a-short_chunk"] {
-        ensure!(named(&seen, id)?.status == Status::OutcomeUnknown, "{:?}", named(&seen, id)?);
-    }
-    ensure!(named(&seen, "a-until-close")?.status == Status::Ok, "{seen:?}");
-    Ok(())
-}
-
-fn bodies_that_are_more_than_they_seem_pass_unchanged_and_cost_no_memory(lab: &mut Lab) -> Result<()> {
-    let before = lab.agent.peak_kib()?;
-    let size = |how: &str| -> Result<usize> {
-        let url = odd_url(how, &format!("a-{how}"));
-        let text = curl(lab, how, &["--http1.1", "-o", "/dev/null", "-w", "%{size_download}", &url])?;
-        Ok(text.finish()?.text().trim().parse()?)
-    };
-    let (bomb, deep) = (size("bomb")?, size("deep")?);
-    ensure!((30_000..200_000).contains(&bomb) && deep == 20_000, "{bomb} and {deep} bytes arrived");
-    let seen = requests(lab, 2)?;
-    ensure!(seen.iter().all(|one| one.status == Status::Ok), "{seen:?}");
-    let peak = lab.agent.peak_kib()?;
-    ensure!(peak < before + 32 * 1024, "the agent's peak went from {before} to {peak} KiB");
-    Ok(())
-}
-
-fn an_upgrade_passes_and_is_recorded_with_its_reason(lab: &mut Lab) -> Result<()> {
-    let clients = lab
-        .google_pod(Pod::A)?
-        .with("PGHOST", ODD)
-        .with("PGPORT", "443")
-        .with("VLAB_NAME", "odd.googleapis.com");
-    clients.python("upgrade", "raw_tls.py", &["upgrade", "a-upgrade"])?.finish()?;
-    let session = sessions(lab, ODD, 1)?.remove(0);
-    ensure!(session.opaque_reason() == OpaqueReason::HttpUpgrade, "{session:?}");
-    let seen = requests(lab, 1)?;
-    ensure!(named(&seen, "a-upgrade")?.http_status == 101, "{seen:?}");
-    Ok(())
-}
-
-fn a_server_that_answers_no_http_is_recorded(lab: &mut Lab) -> Result<()> {
-    let ended = curl(lab, "garbage", &["--http1.1", "--fail", &odd_url("garbage", "a-garbage")])?.wait()?;
-    ensure!(!ended.status.success(), "curl took garbage for an answer");
-    let seen = requests(lab, 1)?;
-    ensure!(named(&seen, "a-garbage")?.status == Status::OutcomeUnknown, "{seen:?}");
-    Ok(())
-}
-
-fn grpc_calls_of_every_kind_are_recorded_with_their_status(lab: &mut Lab) -> Result<()> {
-    lab.google_pod(Pod::A)?.python("grpc", "grpc_calls.py", &["all"])?.finish()?;
-    let seen = requests(lab, 8)?;
-    let expected = [
-        ("unary", "Unary", 0),
-        ("large", "Unary", 0),
-        ("stream", "ServerStream", 0),
-        ("client", "ClientStream", 0),
-        ("bidi", "Bidi", 0),
-        ("fail", "Fail", 9),
-        ("late", "FailLate", 15),
-        ("nothing", "Nothing", 12),
-    ];
-    for (name, method, status) in expected {
-        let one = named(&seen, &format!("a-grpc_calls-{name}"))?;
-        ensure!(one.operation == Operation::GrpcCall && one.protocol == Protocol::Http2, "{one:?}");
-        ensure!(one.method == format!("lab.v1.Echo/{method}"), "method: {one:?}");
-        ensure!(one.grpc_status == Some(status), "gRPC status: {one:?}");
-        ensure!(one.status == if status == 0 { Status::Ok } else { Status::Error }, "{one:?}");
-        ensure!(one.principal == lab.principal(Pod::A), "{one:?}");
-    }
-    // The service's own word: each call once, with what came before it.
-    let output = lab.google()?.output("grpc");
-    for (name, method, _) in expected.iter().filter(|(name, ..)| *name != "nothing") {
-        let id = format!("id:a-grpc_calls-{name}\"");
-        let lines: Vec<_> = output.lines().filter(|line| line.contains(&id)).collect();
-        ensure!(lines.len() == 1 && lines[0].contains(&format!("\"{method}\"")), "{name}: {output}");
-    }
-    for folder in [lab.agent.spool(), lab.collector.folder().to_owned()] {
-        let found = verbatim_tests::find::files_with(&folder, b"Bearer secret")?;
-        ensure!(found.is_empty(), "the credential is in {found:?}");
-    }
-    Ok(())
-}
-
-fn a_denied_call_is_answered_in_trailers_only_and_the_channel_goes_on(lab: &mut Lab) -> Result<()> {
-    lab.google_pod(Pod::A)?.python("grpc", "grpc_calls.py", &["denied"])?.finish()?;
-    let seen = requests(lab, 2)?;
-    let denied = named(&seen, "a-grpc_calls-denied")?;
-    ensure!(denied.decision == Decision::Denied && denied.status == Status::NotForwarded, "{denied:?}");
-    ensure!(named(&seen, "a-grpc_calls-after")?.flow == denied.flow, "another connection: {seen:?}");
-    ensure!(!lab.google()?.output("grpc").contains("a-grpc_calls-denied"), "it went on");
-    Ok(())
-}
-
-fn a_call_that_its_client_cancels_is_recorded(lab: &mut Lab) -> Result<()> {
-    let mut client = lab.google_pod(Pod::A)?.python("grpc", "grpc_calls.py", &["cancelled"])?;
-    wait::until("the call to be under way", || {
-        let seen = lab.collector.seen()?;
-        Ok(seen.iter().any(|one| one.ids == ["a-grpc_calls-wait"]).then_some(()))
-    })?;
-    client.stdin().context("no standard input")?.write_all(b"give up\n")?;
-    client.finish()?;
-    let seen = requests(lab, 2)?;
-    ensure!(named(&seen, "a-grpc_calls-wait")?.status == Status::OutcomeUnknown, "{seen:?}");
-    wait::until("the service to hear of it", || {
-        let output = lab.google()?.output("grpc");
-        Ok((output.contains("a-grpc_calls-wait") && output.contains("cancelled")).then_some(()))
-    })
 }
 
 fn plaintext_http_is_recorded(lab: &mut Lab) -> Result<()> {

@@ -7,8 +7,10 @@ mod bigquery;
 mod cases;
 mod decisions;
 mod google;
+mod grpc;
 mod http;
 mod input;
+mod odd;
 mod own;
 mod passing;
 mod postgres_tls;
@@ -17,6 +19,7 @@ mod safety;
 mod scenario;
 mod serve;
 mod tls;
+mod upstream;
 
 use std::process::ExitCode;
 
@@ -34,9 +37,12 @@ fn scenarios() -> Vec<Scenario> {
         safety::scenarios(),
         input::scenarios(),
         tls::scenarios(),
+        upstream::scenarios(),
         postgres_tls::scenarios(),
         bigquery::scenarios(),
         http::scenarios(),
+        odd::scenarios(),
+        grpc::scenarios(),
         run::scenarios(),
     ]
     .into_iter()

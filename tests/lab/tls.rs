@@ -12,7 +12,7 @@ use verbatim_tests::{
     front::Request,
     google::{
         self,
-        names::{ASKING, EXPIRED, GOOGLE, INSISTING, MIRROR, OUTSIDE, SELF_SIGNED, WRONG_NAME},
+        names::{GOOGLE, MIRROR, OUTSIDE},
     },
     lab::Lab,
     network::Pod,
@@ -54,9 +54,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         usual!(a_client_with_roots_of_its_own_loses_one_connection_and_works_from_then_on),
         usual!(a_name_outside_the_constraints_passes_and_is_recorded),
         usual!(a_connection_without_a_server_name_passes_and_is_recorded),
-        usual!(a_server_with_a_bad_certificate_is_not_vouched_for_and_recorded),
-        usual!(a_server_that_asks_for_a_certificate_is_captured_without_one),
-        usual!(a_server_that_insists_on_a_certificate_loses_one_connection_and_passes_from_then_on),
         usual!(a_request_for_another_host_than_the_certificates_is_a_finding),
         usual!(a_hello_in_single_bytes_is_understood),
         usual!(a_hello_without_end_costs_no_memory),
@@ -69,9 +66,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .with(trusted),
         usual!(a_pod_without_our_trust_works_and_is_recorded).needing(NEEDS).with(one_pod_trusts),
         usual!(a_pod_without_our_trust_is_refused_where_the_selector_says_so).needing(NEEDS).with(denied),
-        usual!(a_server_with_a_bad_certificate_is_refused_where_the_selector_says_so)
-            .needing(NEEDS)
-            .with(denied),
     ];
     ours.chain(others).collect()
 }
@@ -85,29 +79,29 @@ fn one_pod_trusts() -> Options {
     Options { trusting: &[Pod::A], ..trusted() }
 }
 
-fn denied() -> Options {
+pub(crate) fn denied() -> Options {
     Options { untrusted: "deny", ..one_pod_trusts() }
 }
 
-fn url(host: &str, id: &str) -> String {
+pub(crate) fn url(host: &str, id: &str) -> String {
     format!("https://{host}/echo/id:{id}")
 }
 
 /// Runs curl to its end, however that is.
-fn curl(clients: &Clients, name: &str, arguments: &[&str]) -> Result<Ended> {
+pub(crate) fn curl(clients: &Clients, name: &str, arguments: &[&str]) -> Result<Ended> {
     clients.start(name, "curl", &[&["-sS", "--fail", "--max-time", "60"], arguments].concat())?.wait()
 }
 
 /// curl's exit code for a certificate that it does not accept (curl(1), EXIT CODES).
-const NOT_ACCEPTED: i32 = 60;
+pub(crate) const NOT_ACCEPTED: i32 = 60;
 
 /// Requests that the front has with an id.
-fn arrived(lab: &Lab, id: &str) -> Result<Vec<Request>> {
+pub(crate) fn arrived(lab: &Lab, id: &str) -> Result<Vec<Request>> {
     Ok(lab.google()?.requests()?.into_iter().filter(|one| one.ids.iter().any(|other| other == id)).collect())
 }
 
 /// Waits for the records of connections that were not decoded, to an address.
-fn undecoded(lab: &Lab, address: &str, count: usize) -> Result<Vec<Seen>> {
+pub(crate) fn undecoded(lab: &Lab, address: &str, count: usize) -> Result<Vec<Seen>> {
     wait::until(&format!("{count} undecoded connection(s) to {address}"), || {
         let mut seen = lab.collector.seen()?;
         seen.retain(|one| one.operation == Operation::Connect && one.target.address == address);
@@ -118,7 +112,7 @@ fn undecoded(lab: &Lab, address: &str, count: usize) -> Result<Vec<Seen>> {
 }
 
 /// Waits until a connection to an address is recorded as ended.
-fn sessions(lab: &Lab, address: &str, count: usize) -> Result<Vec<Session>> {
+pub(crate) fn sessions(lab: &Lab, address: &str, count: usize) -> Result<Vec<Session>> {
     wait::until(&format!("{count} session(s) to {address}"), || {
         let mut sessions = lab.collector.sessions()?;
         sessions.retain(|one| {
@@ -129,14 +123,14 @@ fn sessions(lab: &Lab, address: &str, count: usize) -> Result<Vec<Session>> {
 }
 
 /// The record of the request with an id.
-fn recorded(lab: &Lab, id: &str) -> Result<Seen> {
+pub(crate) fn recorded(lab: &Lab, id: &str) -> Result<Seen> {
     wait::until(&format!("{id} to be recorded"), || {
         Ok(lab.collector.seen()?.into_iter().find(|one| one.ids == [id] && one.status != Status::Pending))
     })
 }
 
 /// Spliced or refused without a decoder: the client's principal, the name that it asked for, and why.
-fn is_undecoded(lab: &Lab, one: &Seen, pod: Pod, host: &str, reason: OpaqueReason) -> Result<()> {
+pub(crate) fn is_undecoded(lab: &Lab, one: &Seen, pod: Pod, host: &str, reason: OpaqueReason) -> Result<()> {
     ensure!(one.principal == lab.principal(pod), "principal: {one:?}");
     ensure!(one.capture == Capture::SeenNotDecoded && one.opaque_reason == reason, "{one:?}");
     ensure!(one.target.host == host, "the server's name is {:?}", one.target.host);
@@ -194,7 +188,7 @@ fn a_session_is_resumed_for_its_own_workload_only(lab: &mut Lab) -> Result<()> {
 }
 
 /// The roots that a client has built in.
-fn own_roots(lab: &Lab) -> Result<String> {
+pub(crate) fn own_roots(lab: &Lab) -> Result<String> {
     Ok(lab.google()?.root().certificate().display().to_string())
 }
 
@@ -250,7 +244,7 @@ fn a_client_that_pins_loses_one_connection_and_works_from_then_on(lab: &mut Lab)
 }
 
 /// A file with our roots and those of the servers: for clients that trust both.
-fn both_roots(lab: &Lab) -> Result<PathBuf> {
+pub(crate) fn both_roots(lab: &Lab) -> Result<PathBuf> {
     let file = lab.ground.path("both.pem");
     let ours = std::fs::read_to_string(lab.trust()?.bundle())?;
     std::fs::write(&file, ours + &std::fs::read_to_string(lab.google()?.root().certificate())?)?;
@@ -278,80 +272,6 @@ fn a_connection_without_a_server_name_passes_and_is_recorded(lab: &mut Lab) -> R
     ensure!(arrived.len() == 1 && arrived.iter().all(|one| one.server_name.is_empty()), "{arrived:?}");
     let one = undecoded(lab, GOOGLE, 1)?.remove(0);
     is_undecoded(lab, &one, Pod::A, "", OpaqueReason::NameOutsideConstraints)
-}
-
-const BAD: [(&str, &str); 3] =
-    [("expired", EXPIRED), ("wrong-name", WRONG_NAME), ("self-signed", SELF_SIGNED)];
-
-/// Nobody vouches for it toward the client; what the client makes of it is its own business.
-fn a_server_with_a_bad_certificate_is_not_vouched_for_and_recorded(lab: &mut Lab) -> Result<()> {
-    let roots = own_roots(lab)?;
-    let clients = lab.google_pod(Pod::A)?;
-    for (name, address) in BAD {
-        let host = format!("{name}.googleapis.com");
-        let ended = curl(&clients, name, &["--cacert", &roots, &url(&host, &format!("a-{name}"))])?;
-        ensure!(ended.status.code() == Some(NOT_ACCEPTED), "{name}: {ended:?}");
-        ensure!(arrived(lab, &format!("a-{name}"))?.is_empty(), "{name} got the request");
-        // A client that looks at nothing gets there, as it would without us, and is recorded.
-        let id = format!("a-careless-{name}");
-        let ended = curl(&clients, &id, &["--insecure", &url(&host, &id)])?;
-        ensure!(ended.status.success(), "{name}: {}", ended.complaints());
-        for one in undecoded(lab, address, 2)? {
-            is_undecoded(lab, &one, Pod::A, &host, OpaqueReason::ServerNotTrusted)?;
-            ensure!(!one.note.is_empty(), "nothing says what is wrong with the certificate: {one:?}");
-        }
-    }
-    Ok(())
-}
-
-fn a_server_with_a_bad_certificate_is_refused_where_the_selector_says_so(lab: &mut Lab) -> Result<()> {
-    let clients = lab.google_pod(Pod::A)?;
-    for (name, address) in BAD {
-        let host = format!("{name}.googleapis.com");
-        let ended = curl(&clients, name, &["--insecure", &url(&host, &format!("a-{name}"))])?;
-        ensure!(!ended.status.success(), "{name} was let through");
-        ensure!(arrived(lab, &format!("a-{name}"))?.is_empty(), "{name} got the request");
-        let one = undecoded(lab, address, 1)?.remove(0);
-        is_undecoded(lab, &one, Pod::A, &host, OpaqueReason::ServerNotTrusted)?;
-    }
-    lab.compare(&[])
-}
-
-fn a_server_that_asks_for_a_certificate_is_captured_without_one(lab: &mut Lab) -> Result<()> {
-    let ended = curl(&lab.google_pod(Pod::A)?, "asking", &[&url("asking.googleapis.com", "a-asking")])?;
-    ensure!(ended.status.success(), "{}", ended.complaints());
-    lab.compare(&[])?;
-    ensure!(recorded(lab, "a-asking")?.capture == Capture::Decoded, "{:?}", recorded(lab, "a-asking")?);
-    let session = sessions(lab, ASKING, 1)?.remove(0);
-    let server = session.tls.unwrap_or_default().server.unwrap_or_default();
-    ensure!(server.client_certificate_requested, "{server:?}");
-    Ok(())
-}
-
-fn a_server_that_insists_on_a_certificate_loses_one_connection_and_passes_from_then_on(
-    lab: &mut Lab,
-) -> Result<()> {
-    let shown = lab.google()?.root().issue("client", &["client.lab.example"])?;
-    let (certificate, key) = (shown.certificate.display().to_string(), shown.key.display().to_string());
-    let both = both_roots(lab)?.display().to_string();
-    let clients = lab.google_pod(Pod::A)?;
-    let arguments = ["--cacert", &both, "--cert", &certificate, "--key", &key];
-    let with = |id: &str| {
-        let url = url("insisting.googleapis.com", id);
-        curl(&clients, id, &[&arguments[..], &[&url]].concat())
-    };
-    let ended = with("a-first")?;
-    ensure!(!ended.status.success(), "it worked without the certificate");
-    let ended = with("a-second")?;
-    ensure!(ended.status.success(), "{}", ended.complaints());
-    ensure!(arrived(lab, "a-second")?.len() == 1, "it did not arrive");
-    let ours: Vec<_> = wait::until("both connections to be recorded", || {
-        let mut seen = lab.collector.seen()?;
-        seen.retain(|one| one.target.address == INSISTING && one.operation == Operation::Connect);
-        Ok((!seen.is_empty() && seen.iter().all(|one| one.status != Status::Pending)).then_some(seen))
-    })?;
-    let reason = OpaqueReason::ClientCertificateRequired;
-    is_undecoded(lab, ours.last().context("none")?, Pod::A, "insisting.googleapis.com", reason)
 }
 
 fn a_request_for_another_host_than_the_certificates_is_a_finding(lab: &mut Lab) -> Result<()> {

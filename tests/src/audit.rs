@@ -114,7 +114,7 @@ impl Seen {
             full_sha256: statement.full_sha256,
             statement: statement.text,
             status: command.status(),
-            rows: finished.rows,
+            rows: command.ended.as_ref().and_then(|ended| ended.rows).or(finished.rows),
             sqlstate: finished.status_code.clone(),
             parameters: content.parameters.iter().map(parameter).collect(),
             decision: command.decision(),

@@ -1,0 +1,105 @@
+//! What servers bring along to TLS: certificates that nobody should accept, and wishes for a client's.
+
+use anyhow::{Context as _, Result, ensure};
+use verbatim_api::v1::{Capture, OpaqueReason, Operation, Status};
+use verbatim_tests::{
+    google::names::{ASKING, EXPIRED, INSISTING, SELF_SIGNED, WRONG_NAME},
+    lab::Lab,
+    network::Pod,
+    wait,
+};
+
+use crate::{
+    scenario::{Scenario, usual},
+    tls::{
+        NEEDS, NOT_ACCEPTED, arrived, both_roots, curl, denied, is_undecoded, own_roots, recorded, sessions,
+        trusted, undecoded, url,
+    },
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        usual!(a_server_with_a_bad_certificate_is_not_vouched_for_and_recorded).needing(NEEDS).with(trusted),
+        usual!(a_server_with_a_bad_certificate_is_refused_where_the_selector_says_so)
+            .needing(NEEDS)
+            .with(denied),
+        usual!(a_server_that_asks_for_a_certificate_is_captured_without_one).needing(NEEDS).with(trusted),
+        usual!(a_server_that_insists_on_a_certificate_loses_one_connection_and_passes_from_then_on)
+            .needing(NEEDS)
+            .with(trusted),
+    ]
+}
+
+const BAD: [(&str, &str); 3] =
+    [("expired", EXPIRED), ("wrong-name", WRONG_NAME), ("self-signed", SELF_SIGNED)];
+
+/// Nobody vouches for it toward the client; what the client makes of it is its own business.
+fn a_server_with_a_bad_certificate_is_not_vouched_for_and_recorded(lab: &mut Lab) -> Result<()> {
+    let roots = own_roots(lab)?;
+    let clients = lab.google_pod(Pod::A)?;
+    for (name, address) in BAD {
+        let host = format!("{name}.googleapis.com");
+        let ended = curl(&clients, name, &["--cacert", &roots, &url(&host, &format!("a-{name}"))])?;
+        ensure!(ended.status.code() == Some(NOT_ACCEPTED), "{name}: {ended:?}");
+        ensure!(arrived(lab, &format!("a-{name}"))?.is_empty(), "{name} got the request");
+        // A client that looks at nothing gets there, as it would without us, and is recorded.
+        let id = format!("a-careless-{name}");
+        let ended = curl(&clients, &id, &["--insecure", &url(&host, &id)])?;
+        ensure!(ended.status.success(), "{name}: {}", ended.complaints());
+        for one in undecoded(lab, address, 2)? {
+            is_undecoded(lab, &one, Pod::A, &host, OpaqueReason::ServerNotTrusted)?;
+            ensure!(!one.note.is_empty(), "nothing says what is wrong with the certificate: {one:?}");
+        }
+    }
+    Ok(())
+}
+
+fn a_server_with_a_bad_certificate_is_refused_where_the_selector_says_so(lab: &mut Lab) -> Result<()> {
+    let clients = lab.google_pod(Pod::A)?;
+    for (name, address) in BAD {
+        let host = format!("{name}.googleapis.com");
+        let ended = curl(&clients, name, &["--insecure", &url(&host, &format!("a-{name}"))])?;
+        ensure!(!ended.status.success(), "{name} was let through");
+        ensure!(arrived(lab, &format!("a-{name}"))?.is_empty(), "{name} got the request");
+        let one = undecoded(lab, address, 1)?.remove(0);
+        is_undecoded(lab, &one, Pod::A, &host, OpaqueReason::ServerNotTrusted)?;
+    }
+    lab.compare(&[])
+}
+
+fn a_server_that_asks_for_a_certificate_is_captured_without_one(lab: &mut Lab) -> Result<()> {
+    let ended = curl(&lab.google_pod(Pod::A)?, "asking", &[&url("asking.googleapis.com", "a-asking")])?;
+    ensure!(ended.status.success(), "{}", ended.complaints());
+    lab.compare(&[])?;
+    ensure!(recorded(lab, "a-asking")?.capture == Capture::Decoded, "{:?}", recorded(lab, "a-asking")?);
+    let session = sessions(lab, ASKING, 1)?.remove(0);
+    let server = session.tls.unwrap_or_default().server.unwrap_or_default();
+    ensure!(server.client_certificate_requested, "{server:?}");
+    Ok(())
+}
+
+fn a_server_that_insists_on_a_certificate_loses_one_connection_and_passes_from_then_on(
+    lab: &mut Lab,
+) -> Result<()> {
+    let shown = lab.google()?.root().issue("client", &["client.lab.example"])?;
+    let (certificate, key) = (shown.certificate.display().to_string(), shown.key.display().to_string());
+    let both = both_roots(lab)?.display().to_string();
+    let clients = lab.google_pod(Pod::A)?;
+    let arguments = ["--cacert", &both, "--cert", &certificate, "--key", &key];
+    let with = |id: &str| {
+        let url = url("insisting.googleapis.com", id);
+        curl(&clients, id, &[&arguments[..], &[&url]].concat())
+    };
+    let ended = with("a-first")?;
+    ensure!(!ended.status.success(), "it worked without the certificate");
+    let ended = with("a-second")?;
+    ensure!(ended.status.success(), "{}", ended.complaints());
+    ensure!(arrived(lab, "a-second")?.len() == 1, "it did not arrive");
+    let ours: Vec<_> = wait::until("both connections to be recorded", || {
+        let mut seen = lab.collector.seen()?;
+        seen.retain(|one| one.target.address == INSISTING && one.operation == Operation::Connect);
+        Ok((!seen.is_empty() && seen.iter().all(|one| one.status != Status::Pending)).then_some(seen))
+    })?;
+    let reason = OpaqueReason::ClientCertificateRequired;
+    is_undecoded(lab, ours.last().context("none")?, Pod::A, "insisting.googleapis.com", reason)
+}
