@@ -38,6 +38,8 @@ struct Destination {
     binds_channel: bool,
     /// A client has said something within our TLS: it trusts us.
     spoke: bool,
+    /// Connections whose TLS the client ended in good order without having said anything.
+    unused: u8,
 }
 
 /// See the module.
@@ -87,6 +89,16 @@ impl Known {
         if !self.has_spoken(flow) {
             self.learn(flow, |known| known.spoke = true);
         }
+    }
+
+    /// A client ended TLS in good order and had said nothing. How often that has happened, this time included.
+    pub(crate) fn closed_unused(&self, flow: &Flow) -> u8 {
+        let mut times = 0;
+        self.learn(flow, |known| {
+            known.unused = known.unused.saturating_add(1);
+            times = known.unused;
+        });
+        times
     }
 
     pub(crate) fn has_spoken(&self, flow: &Flow) -> bool {

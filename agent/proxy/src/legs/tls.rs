@@ -35,6 +35,8 @@ pub(crate) struct Watch {
     failure: OnceCell<rustls::Error>,
     /// The input ended without TLS's own end.
     truncated: Cell<bool>,
+    /// The input ended with TLS's own end.
+    ended: Cell<bool>,
     /// The peer has sent something within TLS.
     spoke: Cell<bool>,
     /// The socket was reset.
@@ -50,6 +52,11 @@ impl Watch {
     /// Whether the input was cut off: it ended without TLS's own end.
     pub(crate) fn truncated(&self) -> bool {
         self.truncated.get()
+    }
+
+    /// Whether the peer has ended TLS in good order.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended.get()
     }
 
     /// Whether the socket was reset.
@@ -225,6 +232,7 @@ impl TlsLeg {
                 _ if taken > 0 => return Poll::Ready(Ok(taken)),
                 ended => {
                     self.watch.truncated.set(ended.is_err());
+                    self.watch.ended.set(ended.is_ok());
                     return Poll::Ready(ended);
                 }
             }

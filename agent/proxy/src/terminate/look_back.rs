@@ -14,6 +14,10 @@ use crate::{
     shard::Shard,
 };
 
+/// Connections that a client closes in good order without a word until that counts as a refusal. One alone may
+/// have been opened in advance and not been needed.
+const CLOSED_UNUSED: u8 = 2;
+
 impl Inside {
     /// Records and remembers it.
     pub(crate) async fn look_back<R: Records>(
@@ -46,9 +50,10 @@ impl Inside {
         Ok(())
     }
 
-    /// A client may verify only after the handshake: its alert then, or that it goes away without a word and
-    /// without TLS's end. The latter counts only as long as no connection of its workload to this destination
-    /// has said anything.
+    /// A client may verify only after the handshake: its alert then, or that it goes away without a word. Without
+    /// TLS's end that counts at once, with it from the second time on (some libraries end TLS in good order when
+    /// they refuse what they see); and only as long as no connection of its workload to this destination has
+    /// said anything.
     fn late_refusal<R: Records>(&self, shard: &Shard<R>, journal: &Journal<R>) -> Option<&'static str> {
         if self.client.spoke() {
             return None;
@@ -56,8 +61,15 @@ impl Inside {
         match self.client.failure() {
             Some(failure) => refusal(&failure, Moment::Established),
             None => {
-                let gone = self.client.truncated() || self.client.reset();
-                (gone && !shard.known.has_spoken(&journal.facts.flow)).then_some("eof")
+                let flow = &journal.facts.flow;
+                if shard.known.has_spoken(flow) {
+                    return None;
+                }
+                if self.client.truncated() || self.client.reset() {
+                    return Some("eof");
+                }
+                let counts = || shard.known.closed_unused(flow) >= CLOSED_UNUSED;
+                (self.client.ended() && counts()).then_some("close_notify")
             }
         }
     }

@@ -172,6 +172,28 @@ fn a_client_that_verifies_only_after_the_handshake_and_goes_away_has_refused_our
 }
 
 #[test]
+fn a_client_that_goes_away_in_good_order_and_never_says_a_word_has_refused_our_leaf_the_second_time() {
+    let lab = Lab::new();
+    let world = lab.world();
+    for (before, reason) in
+        [v1::OpaqueReason::Silent, v1::OpaqueReason::ClientDoesNotTrustUs].into_iter().enumerate()
+    {
+        let (mut client, server) = connect(&world, lab.client(), "db.example", lab.server(&["db.example"]));
+        client.conn.send_close_notify();
+        client.flush().unwrap();
+        client.sock.shutdown(std::net::Shutdown::Write).unwrap();
+        drop((client, server));
+        let ended = eventually("the closing record", || {
+            let mut records = world.spool().of_kind(v1::RecordKind::Connection);
+            records.retain(|record| record.envelope.status() != v1::Status::Pending);
+            (records.len() > before).then(|| records.pop()).flatten()
+        });
+        assert_eq!(ended.envelope.opaque_reason(), reason);
+    }
+    assert_eq!(lab.trust.refused.lock().unwrap().len(), 1);
+}
+
+#[test]
 fn a_client_that_has_spoken_before_may_open_a_connection_and_close_it_unused() {
     let lab = Lab::new();
     let world = lab.world();
