@@ -26,7 +26,16 @@ pub enum LockError {
 
 /// Held as long as this lives; the system lets go of it when the process dies.
 #[derive(Debug)]
-pub(crate) struct DataLock(#[expect(dead_code, reason = "held, never used")] File);
+pub(crate) struct DataLock(File);
+
+impl Drop for DataLock {
+    /// Lets go by name: closing the file is not enough while a process that was just forked still has it.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::warn!(%error, "cannot unlock the data directory");
+        }
+    }
+}
 
 const FILE: &str = "lock";
 

@@ -11,8 +11,8 @@ pub(crate) struct Node {
     /// The threads look at the shards weakly: without these they end.
     shards: Vec<Arc<Shard>>,
     threads: Vec<JoinHandle<()>>,
-    /// Locked while it is open.
-    _lock: File,
+    /// Locked.
+    lock: File,
 }
 
 impl Node {
@@ -22,7 +22,7 @@ impl Node {
         threads: Vec<JoinHandle<()>>,
         lock: File,
     ) -> Self {
-        Self { common, shards, threads, _lock: lock }
+        Self { common, shards, threads, lock }
     }
 }
 
@@ -34,6 +34,10 @@ impl Drop for Node {
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so.
             thread.join().ok();
+        }
+        // By name: closing the file is not enough while a process that was just forked still has it.
+        if let Err(error) = self.lock.unlock() {
+            tracing::warn!(%error, "cannot unlock the spool");
         }
     }
 }
