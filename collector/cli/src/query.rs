@@ -111,29 +111,24 @@ fn principal(full: &str) -> String {
 
 pub(crate) async fn records(client: &mut Client, verb: &Records, output: Output) -> Result<(), Failure> {
     let filter = filter::build(&verb.filter, Timestamp::now())?;
-    let mut cursor = verb.page.cursor.clone().unwrap_or_default();
-    let mut left = verb.page.limit;
     let mut writer = Writer::new(output);
-    let mut behind;
-    loop {
+    let mut pages = Pages::new(&verb.page);
+    let mut behind = 0;
+    while let Some((page_size, cursor)) = pages.next() {
         let request = v1::SearchRequest {
             filter: Some(filter.clone()),
-            page_size: left.min(PAGE),
-            cursor: cursor.clone(),
+            page_size,
+            cursor,
             oldest_first: verb.oldest_first,
             at_least_position: 0,
         };
         let answer = client.search(request).await?.into_inner();
         let rows: Vec<CommandView> = answer.commands.iter().map(CommandView::new).collect();
         writer.rows(&rows)?;
-        left = left.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
-        cursor = answer.next_cursor;
         behind = answer.log_position.saturating_sub(answer.indexed_position);
-        if cursor.is_empty() || left == 0 || rows.is_empty() {
-            break;
-        }
+        pages.read(rows.len(), answer.next_cursor);
     }
-    more(&cursor);
+    more(&pages.cursor);
     incomplete(behind);
     Ok(())
 }
@@ -148,27 +143,55 @@ fn incomplete(behind: u64) {
 
 pub(crate) async fn sessions(client: &mut Client, verb: &Sessions, output: Output) -> Result<(), Failure> {
     let filter = filter::build(&verb.filter, Timestamp::now())?;
-    let request = v1::SessionsRequest {
-        filter: Some(filter),
-        page_size: verb.page.limit.min(PAGE),
-        cursor: cursor_of(&verb.page),
-    };
-    let answer = client.sessions(request).await?.into_inner();
-    Writer::new(output).rows(&answer.sessions.iter().map(SessionView::new).collect::<Vec<_>>())?;
-    more(&answer.next_cursor);
+    let mut writer = Writer::new(output);
+    let mut pages = Pages::new(&verb.page);
+    while let Some((page_size, cursor)) = pages.next() {
+        let request = v1::SessionsRequest { filter: Some(filter.clone()), page_size, cursor };
+        let answer = client.sessions(request).await?.into_inner();
+        writer.rows(&answer.sessions.iter().map(SessionView::new).collect::<Vec<_>>())?;
+        pages.read(answer.sessions.len(), answer.next_cursor);
+    }
+    more(&pages.cursor);
     Ok(())
 }
 
 pub(crate) async fn findings(client: &mut Client, page: &Page, output: Output) -> Result<(), Failure> {
-    let request = v1::FindingsRequest { page_size: page.limit.min(PAGE), cursor: cursor_of(page) };
-    let answer = client.findings(request).await?.into_inner();
-    Writer::new(output).rows(&answer.findings.iter().map(FindingView::new).collect::<Vec<_>>())?;
-    more(&answer.next_cursor);
+    let mut writer = Writer::new(output);
+    let mut pages = Pages::new(page);
+    while let Some((page_size, cursor)) = pages.next() {
+        let answer = client.findings(v1::FindingsRequest { page_size, cursor }).await?.into_inner();
+        writer.rows(&answer.findings.iter().map(FindingView::new).collect::<Vec<_>>())?;
+        pages.read(answer.findings.len(), answer.next_cursor);
+    }
+    more(&pages.cursor);
     Ok(())
 }
 
-fn cursor_of(page: &Page) -> String {
-    page.cursor.clone().unwrap_or_default()
+/// Goes on from page to page until there is no more, or as many rows as were asked for.
+struct Pages {
+    left: u32,
+    cursor: String,
+    begun: bool,
+}
+
+impl Pages {
+    fn new(page: &Page) -> Self {
+        Self { left: page.limit, cursor: page.cursor.clone().unwrap_or_default(), begun: false }
+    }
+
+    /// Size and cursor of the next page.
+    fn next(&mut self) -> Option<(u32, String)> {
+        let done = self.left == 0 || (self.begun && self.cursor.is_empty());
+        self.begun = true;
+        (!done).then(|| (self.left.min(PAGE), self.cursor.clone()))
+    }
+
+    fn read(&mut self, rows: usize, next_cursor: String) {
+        // A page without rows is the last, whatever it says of another.
+        self.left =
+            if rows == 0 { 0 } else { self.left.saturating_sub(u32::try_from(rows).unwrap_or(u32::MAX)) };
+        self.cursor = next_cursor;
+    }
 }
 
 /// Said on standard error, so that it never mixes with rows.
@@ -220,4 +243,30 @@ pub(crate) async fn delete_content(
     let answer = client.delete_content(v1::DeleteContentRequest { ids, reason }).await?.into_inner();
     println!("deleted the contents of {} records", answer.deleted);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_follow_one_another_until_all_rows_asked_for_are_there() {
+        let mut pages = Pages { left: PAGE + 5, cursor: String::new(), begun: false };
+        assert_eq!(pages.next(), Some((PAGE, String::new())));
+        pages.read(PAGE as usize, "a".into());
+        assert_eq!(pages.next(), Some((5, "a".into())));
+        pages.read(5, "b".into());
+        assert_eq!(pages.next(), None);
+        assert_eq!(pages.cursor, "b");
+    }
+
+    #[test]
+    fn pages_end_where_there_is_no_more() {
+        for (rows, cursor) in [(3, ""), (0, "a")] {
+            let mut pages = Pages { left: 10, cursor: String::new(), begun: false };
+            assert!(pages.next().is_some());
+            pages.read(rows, cursor.into());
+            assert_eq!(pages.next(), None);
+        }
+    }
 }

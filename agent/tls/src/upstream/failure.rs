@@ -4,7 +4,7 @@
 
 use std::io;
 
-use rustls::{AlertDescription, CertificateError, Error};
+use rustls::{AlertDescription, CertificateError, Error, OtherError};
 
 use crate::refusals::tls_error;
 
@@ -55,6 +55,9 @@ fn describe(reason: &CertificateError) -> String {
             "it is for another name".into()
         }
         CertificateError::BadSignature => "its issuer's signature does not verify".into(),
+        CertificateError::Other(OtherError(reason)) if reason.to_string() == "CaUsedAsEndEntity" => {
+            "it is an authority's own certificate, not one that an authority issued to a server".into()
+        }
         other => other.to_string(),
     }
 }

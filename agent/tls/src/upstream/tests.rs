@@ -150,6 +150,12 @@ fn a_server_is_believed_only_with_a_certificate_that_verifies_for_its_name() {
             }),
             "it is not valid yet",
         ),
+        (
+            world.server_with(&["db.example"], BOTH, false, |params| {
+                params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            }),
+            "it is an authority's own certificate, not one that an authority issued to a server",
+        ),
     ] {
         let pair = try_with(server);
         assert_eq!(failure(&pair), UpstreamFailure::ServerNotTrusted(reason.into()));
