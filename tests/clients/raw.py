@@ -52,7 +52,8 @@ def drain(sock):
     try:
         while data := sock.recv(65536):
             count += len(data)
-    except ConnectionError:
+    except OSError:
+        # Reset, perhaps before anything was read.
         pass
     return count
 
