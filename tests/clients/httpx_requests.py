@@ -44,27 +44,6 @@ async def all():
         assert answer.content == b"".join([b"part %d " % number for number in range(10)])
 
 
-async def many():
-    """A hundred requests at once on one connection while one of them is held; the scenario releases it."""
-    async with await client() as http:
-        held = asyncio.create_task(http.post(f"{MIRROR}/echo/lab:hold=3600/id:{new('held')}", content=b"x"))
-        while not held.done():
-            line = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-            if line.strip() == "go on":
-                break
-        paths = [path("echo", f"beside-{number}") for number in range(100)]
-        answers = await asyncio.gather(*(http.get(one) for one in paths))
-        assert all_ok(answers), answers
-        assert not held.done()
-        say("a hundred have passed")
-        answer = await held
-        assert answer.status_code == 200, answer
-
-
-def all_ok(answers):
-    return [answer.status_code for answer in answers] == [200] * len(answers)
-
-
 async def reset():
     """A request is held, and its client gives it up; the connection goes on."""
     async with await client() as http:

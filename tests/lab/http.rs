@@ -17,7 +17,7 @@ use verbatim_tests::{
 
 use crate::{
     scenario::{Scenario, usual},
-    tls::{NEEDS, trusted},
+    tls::{NEEDS, WITH_NODE, trusted},
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -25,7 +25,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         usual!(httpx_over_http2_is_recorded_request_by_request),
         usual!(curl_is_recorded_request_by_request_on_kept_connections),
         usual!(a_request_that_waits_for_100_gets_it),
-        usual!(a_held_stream_waits_while_a_hundred_others_on_its_connection_pass),
         usual!(a_held_stream_is_abandoned_when_its_client_resets_it),
         usual!(a_denied_request_is_answered_with_403_and_the_connection_goes_on),
         usual!(a_header_is_replaced_on_the_way_and_its_value_is_nowhere),
@@ -33,8 +32,13 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         usual!(requests_that_can_be_read_in_two_ways_are_refused_and_recorded),
     ]
     .map(|one| one.needing(NEEDS).with(trusted));
-    let plain = [usual!(plaintext_http_is_recorded)];
-    mirrored.into_iter().chain(plain).collect()
+    let others = [
+        usual!(a_held_stream_waits_while_a_hundred_others_on_its_connection_pass)
+            .needing(WITH_NODE)
+            .with(trusted),
+        usual!(plaintext_http_is_recorded),
+    ];
+    mirrored.into_iter().chain(others).collect()
 }
 
 fn httpx(lab: &Lab, what: &str) -> Result<Process> {
@@ -184,8 +188,8 @@ fn a_request_that_waits_for_100_gets_it(lab: &mut Lab) -> Result<()> {
 }
 
 fn a_held_stream_waits_while_a_hundred_others_on_its_connection_pass(lab: &mut Lab) -> Result<()> {
-    let id = "a-httpx_requests-held";
-    let mut client = httpx(lab, "many")?;
+    let id = "a-http2_held-held";
+    let mut client = lab.google_pod(Pod::A)?.node("many", "http2_held.mjs", &[])?;
     lab.approver().wait_until_held(id)?;
     client.stdin().context("no standard input")?.write_all(b"go on\n")?;
     client.wait_for_output("a hundred have passed")?;

@@ -35,7 +35,8 @@ pub(crate) const NEEDS: &[Part] = &[
     Part::Bpf,
 ];
 
-const WITH_NODE: &[Part] = &[
+/// The same, with Node.
+pub(crate) const WITH_NODE: &[Part] = &[
     Part::Root,
     Part::Sandbox,
     Part::Binaries,
