@@ -5,6 +5,7 @@
 
 mod apt;
 mod clients;
+mod disk;
 mod ebpf_toolchain;
 mod emulator;
 mod kernel;
@@ -58,7 +59,10 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
     use Purpose::{Bench, Build, Demo, Fuzz, Lint, Test};
     let begun = Instant::now();
     say::heading("Set-up");
-    fs::create_dir_all(&place.cache).with_context(|| place.cache.display().to_string())?;
+    for folder in [&place.cache, &place.target] {
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        disk::check(folder)?;
+    }
     // Two verbs at once on one machine: the second waits, and then finds everything there.
     let lock_path = place.cache.join("setup.lock");
     let lock = fs::File::create(&lock_path).with_context(|| lock_path.display().to_string())?;
