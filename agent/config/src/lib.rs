@@ -80,9 +80,31 @@ pub struct NodeAgent {
     /// What is logged.
     #[serde(default)]
     pub log: Log,
-    /// After SIGTERM: how long open connections may go on.
+    /// After SIGTERM or a take-over: how long open connections may go on.
     #[serde(default = "default_drain")]
     pub drain_deadline: Span,
+    /// What becomes of steering when the agent is told to end and nobody takes over.
+    #[serde(default)]
+    pub when_stopped: WhenStopped,
+    /// Folder of this node's agent, root's alone: where a successor, and who gives orders, finds it.
+    #[serde(default = "default_run_directory")]
+    pub run_directory: PathBuf,
+}
+
+fn default_run_directory() -> PathBuf {
+    "/run/verbatim".into()
+}
+
+/// See [`NodeAgent::when_stopped`].
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenStopped {
+    /// Nothing is steered any more.
+    #[default]
+    Detach,
+    /// The programs stay, and each selector's `failMode` decides until an agent comes back or
+    /// `verbatim-agent uninstall` removes them.
+    FailMode,
 }
 
 fn default_drain() -> Span {
@@ -105,11 +127,24 @@ pub enum Kind {
 }
 
 /// Where the programs are attached.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Attach {
     /// A cgroup, relative to where cgroup v2 is mounted: what lives outside is never steered. Absent: all.
     pub cgroup: Option<PathBuf>,
+    /// Folder of a BPF file system in which programs and maps outlive the agent.
+    #[serde(default = "default_pins")]
+    pub pins: PathBuf,
+}
+
+impl Default for Attach {
+    fn default() -> Self {
+        Self { cgroup: None, pins: default_pins() }
+    }
+}
+
+fn default_pins() -> PathBuf {
+    "/sys/fs/bpf/verbatim".into()
 }
 
 /// Where the workloads' network namespaces are found.
