@@ -2,6 +2,9 @@
 
 use super::{NodeAgent, Trust, Untrusted};
 
+/// Room for commands of usual length, bytes.
+const LEAST_SEGMENT: u64 = 64 << 10;
+
 /// What no single key can tell.
 pub(super) fn check(config: &NodeAgent) -> Result<(), String> {
     if config.destinations.is_empty() {
@@ -32,7 +35,19 @@ pub(super) fn check(config: &NodeAgent) -> Result<(), String> {
             }
         }
     }
+    let limits = &config.limits;
+    if limits.dial_timeout.is_some_and(|time| time.0.is_zero()) {
+        return Err("`limits.dialTimeout` is 0, so no server could be reached".into());
+    }
+    if limits.connections_per_shard == Some(0) {
+        return Err("`limits.connectionsPerShard` is 0, so no connection would be taken".into());
+    }
     let (segment, limit) = (config.spool.segment_size.0, config.spool.limit.0);
+    if segment < LEAST_SEGMENT {
+        return Err(format!(
+            "`spool.segmentSize` ({segment} bytes) is too small for a command: {LEAST_SEGMENT} bytes at least"
+        ));
+    }
     if segment.saturating_mul(2) > limit {
         return Err(format!(
             "`spool.limit` ({limit} bytes) must hold two segments of `spool.segmentSize` ({segment} bytes)"
@@ -134,6 +149,17 @@ collector: {address: 'unix:/run/collector.sock'}
             said.starts_with("agent.yaml:16: unknown key `zzzzzzzzzz` (known here: apiVersion, "),
             "{said}"
         );
+    }
+
+    #[test]
+    fn limits_that_let_nothing_through_are_refused() {
+        let spool = "spool: {directory: /var/lib/verbatim/spool}";
+        let limits = |what: &str| said(spool, &format!("{spool}\nlimits: {what}"));
+        assert!(limits("{dialTimeout: 0s}").contains("no server could be reached"));
+        assert!(limits("{connectionsPerShard: 0}").contains("no connection would be taken"));
+        assert_eq!(limits("{dialTimeout: 1s, connectionsPerShard: 1}"), "nothing");
+        let small = said(spool, "spool: {directory: /var/lib/verbatim/spool, segmentSize: 0B}");
+        assert!(small.contains("too small for a command"), "{small}");
     }
 
     #[test]
