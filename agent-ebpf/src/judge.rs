@@ -146,7 +146,7 @@ pub fn decide(ctx: &SockAddrContext, attempt: &Attempt) -> Decision {
     }
 }
 
-/// The rules, in order: ourselves, the destination, the workload, the proxy's life, the way there.
+/// The rules, in order: ourselves, the destination, the workload, a bypass, the proxy's life, the way there.
 #[inline(always)]
 fn judge(attempt: &Attempt, caller: &Caller) -> Judgement {
     let Some(config) = CFG.get(0) else {
@@ -167,6 +167,9 @@ fn judge(attempt: &Attempt, caller: &Caller) -> Judgement {
     }
     if rule == Action::Deny as u8 || verdict.action == Action::Deny as u8 {
         return Judgement::loud(Ruling::Deny, Counter::Denied, EventKind::Denied);
+    }
+    if lookup::bypassed() {
+        return Judgement::quiet(Ruling::Pass, Counter::Bypassed);
     }
     let Some(now) = lookup::alive_at(config) else {
         return if verdict.fails_closed() {

@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use verbatim_ebpf_common::{Address, Config, Destination, LEVELS, Verdict};
 
-use crate::maps::{CGS, DSTS, HB, OWN};
+use crate::maps::{BYP, CGS, DSTS, HB, OWN};
 
 /// Whether this cgroup is the proxy's own.
 #[inline(always)]
@@ -52,6 +52,15 @@ pub fn verdict(config: &Config, cgroup_id: u64) -> Verdict {
 pub fn ancestor(level: i32) -> u64 {
     // SAFETY: a helper that takes any number.
     unsafe { bpf_get_current_ancestor_cgroup_id(level) }
+}
+
+/// Whether a person has asked not to steer now.
+#[inline(always)]
+pub fn bypassed() -> bool {
+    let Some(bypass) = BYP.get(0) else { return false };
+    // The clock is only asked where there is something to compare it with.
+    // SAFETY: helper without arguments.
+    bypass.until_nanos != 0 && bypass.holds_at(unsafe { bpf_ktime_get_ns() })
 }
 
 /// Now, where the proxy is alive; `None` where its last heartbeat is too old.

@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
-use verbatim_ebpf_common::{Config, Counter, Destination, Flow, FlowKey, RateWindow, Target, Verdict};
+use verbatim_ebpf_common::{Bypass, Config, Counter, Destination, Flow, FlowKey, RateWindow, Target, Verdict};
 
 /// What user space says once.
 #[map]
@@ -19,6 +19,14 @@ pub static OWN: HashMap<u64, u8> = HashMap::with_max_entries(64, 0);
 /// CLOCK_MONOTONIC of the proxy's last heartbeat, nanoseconds.
 #[map]
 pub static HB: Array<u64> = Array::with_max_entries(1, 0);
+
+/// A person's order not to steer for a while.
+#[map]
+pub static BYP: Array<Bypass> = Array::with_max_entries(1, 0);
+
+/// Which agent's programs belong on the hooks. Read by user space only.
+#[map]
+pub static OWNER: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Destinations that are steered, denied or let pass.
 #[map]

@@ -73,6 +73,8 @@ counters! {
     EventsLost = "events_lost",
     /// Events kept back by the rate limit.
     EventsSuppressed = "events_suppressed",
+    /// Connects passed uncaptured because a person had asked not to steer for a while.
+    Bypassed = "bypassed",
 }
 
 impl Counter {

@@ -40,6 +40,20 @@ fn config_has_its_layout() {
 }
 
 #[test]
+fn bypass_has_its_layout() {
+    layout!(Bypass, size 296, align 8, {
+        until_nanos: u64 = 0,
+        since_nanos: u64 = 8,
+        counted_before: u64 = 16,
+        uid: u32 = 24,
+        login: u32 = 28,
+        reason_bytes: u32 = 32,
+        recorded: u32 = 36,
+        reason: [u8; Bypass::REASON_BYTES] = 40,
+    });
+}
+
+#[test]
 fn verdict_has_its_layout() {
     layout!(Verdict, size 2, align 1, { action: u8 = 0, fail_mode: u8 = 1 });
 }

@@ -6,6 +6,7 @@
 #![no_std]
 
 mod address;
+mod bypass;
 mod config;
 mod counter;
 mod event;
@@ -16,6 +17,7 @@ mod rules;
 mod target;
 
 pub use address::Address;
+pub use bypass::Bypass;
 pub use config::Config;
 pub use counter::Counter;
 pub use event::{Event, EventKind, RateWindow};
@@ -48,5 +50,5 @@ mod pod {
         };
     }
 
-    pod!(Address, Config, Destination, Event, Flow, FlowKey, RateWindow, Target, Verdict);
+    pod!(Address, Bypass, Config, Destination, Event, Flow, FlowKey, RateWindow, Target, Verdict);
 }

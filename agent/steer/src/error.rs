@@ -37,6 +37,20 @@ pub enum SteerError {
         /// What is wrong with it.
         cause: String,
     },
+    /// Somebody's program leaves no room for others on a hook that we need.
+    #[error(
+        "attaching {program}: on its hook in cgroup {} another program is attached that admits no others: {}; have \
+         whoever attached it share the hook (BPF_F_ALLOW_MULTI, or a link), or attach us elsewhere",
+        cgroup.display(), others.join(", ")
+    )]
+    ExclusiveHook {
+        /// Ours.
+        program: &'static str,
+        /// Where the other's is.
+        cgroup: PathBuf,
+        /// Ids and names of the others'.
+        others: Vec<String>,
+    },
     /// The pin directory cannot be used.
     #[error("pin directory {}: {cause}: name a directory of a mounted BPF file system", path.display())]
     PinDirectory {
@@ -91,6 +105,7 @@ impl SteerError {
                 Cow::Borrowed(step)
             }
             Self::AttachRoot { .. } => Cow::Borrowed("opening the attach root"),
+            Self::ExclusiveHook { program, .. } => Cow::Owned(format!("attaching {program}")),
             Self::PinDirectory { .. } => Cow::Borrowed("preparing the pin directory"),
             Self::Invalid { what, .. } => Cow::Borrowed(what),
             Self::NoPort { .. } | Self::NamespaceKnown { .. } => Cow::Borrowed("making a listener"),

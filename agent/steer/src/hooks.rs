@@ -3,43 +3,37 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
-use aya::{
-    Ebpf,
-    programs::{
-        CgroupAttachMode, Program, ProgramError,
-        links::{FdLink, PinnedLink},
-    },
-};
+use aya::{Ebpf, programs::Program};
 use verbatim_ebpf_common::SCHEMA_VERSION;
-use verbatim_sys::bpf;
+use verbatim_sys::bpf::{self, Hook};
 
 use crate::SteerError;
 
-/// Programs in the order in which they are attached: what shows and carries flows before what makes
-/// them, so that no connect is steered whose flow would get lost.
-const PROGRAMS: [&str; 9] = [
-    "tcp_events",
-    "getpeername4",
-    "getpeername6",
-    "getsockname4",
-    "getsockname6",
-    "bind4",
-    "bind6",
-    "connect4",
-    "connect6",
+/// Programs and their hooks, in the order in which they are attached: what shows and carries flows before what
+/// makes them, so that no connect is steered whose flow would get lost.
+const PROGRAMS: [(&str, Hook); 9] = [
+    ("tcp_events", Hook::SOCK_OPS),
+    ("getpeername4", Hook::GETPEERNAME4),
+    ("getpeername6", Hook::GETPEERNAME6),
+    ("getsockname4", Hook::GETSOCKNAME4),
+    ("getsockname6", Hook::GETSOCKNAME6),
+    ("bind4", Hook::BIND4),
+    ("bind6", Hook::BIND6),
+    ("connect4", Hook::CONNECT4),
+    ("connect6", Hook::CONNECT6),
 ];
 
 /// Maps that a successor goes on with.
-const PINNED_MAPS: [&str; 11] =
-    ["CFG", "OWN", "HB", "DSTS", "CGS", "TGT", "SKC", "SKA", "FLOWT", "EVENTS", "CNT"];
+const PINNED_MAPS: [&str; 13] =
+    ["CFG", "OWN", "HB", "BYP", "OWNER", "DSTS", "CGS", "TGT", "SKC", "SKA", "FLOWT", "EVENTS", "CNT"];
 
 /// Gives all programs to the kernel, which verifies them.
 pub(crate) fn load(ebpf: &mut Ebpf) -> Result<(), SteerError> {
-    for name in PROGRAMS {
+    for (name, _) in PROGRAMS {
         let loaded = match program(ebpf, name)? {
             Program::CgroupSockAddr(program) => program.load(),
             Program::SockOps(program) => program.load(),
@@ -50,54 +44,72 @@ pub(crate) fn load(ebpf: &mut Ebpf) -> Result<(), SteerError> {
     Ok(())
 }
 
-/// Attaches all programs, one link per hook. Without pins the links belong to `ebpf` and go with it;
-/// with pins, links that a predecessor left behind get our programs.
-pub(crate) fn attach(ebpf: &mut Ebpf, root: &File, pins: Option<&Pins>) -> Result<Vec<Link>, SteerError> {
-    let mut links = Vec::new();
-    for name in PROGRAMS {
-        let step = || format!("attaching {name}");
-        let existing = pins.map(|pins| pins.link(name)).transpose()?.flatten();
-        if let Some(link) = existing {
-            let fd = match program(ebpf, name)? {
-                Program::CgroupSockAddr(program) => program.fd().and_then(|fd| Ok(fd.try_clone()?)),
-                Program::SockOps(program) => program.fd().and_then(|fd| Ok(fd.try_clone()?)),
-                other => return Err(unexpected(name, other)),
-            }
-            .map_err(|error| SteerError::kernel(step(), error))?;
-            bpf::link_update(&link, &fd).map_err(|error| SteerError::io(step(), error))?;
-            links.push(Link::Taken(link));
-            continue;
-        }
-        let link = attach_one(program(ebpf, name)?, name, root, pins.is_some())
-            .map_err(|error| SteerError::kernel(step(), error))?;
-        if let (Some(link), Some(pins)) = (link, pins) {
-            let pinned = link.pin(pins.link_path(name)).map_err(|error| SteerError::kernel(step(), error))?;
-            links.push(Link::Pinned(pinned));
-        }
-    }
-    Ok(links)
+/// Our programs and the hooks that they need.
+pub(crate) fn all() -> impl Iterator<Item = (&'static str, Hook)> {
+    PROGRAMS.into_iter()
 }
 
-/// `take`: the link is wanted, else it stays with the program.
-fn attach_one(
-    program: &mut Program,
-    name: &str,
-    root: &File,
-    take: bool,
-) -> Result<Option<FdLink>, Box<dyn std::error::Error + Send + Sync>> {
-    // A link is shared with others' programs whatever its mode says; the kernel refuses the flags.
-    let mode = CgroupAttachMode::Single;
-    match program {
-        Program::CgroupSockAddr(program) => {
-            let id = program.attach(root, mode)?;
-            if take { Ok(Some(program.take_link(id)?.try_into()?)) } else { Ok(None) }
-        }
-        Program::SockOps(program) => {
-            let id = program.attach(root, mode)?;
-            if take { Ok(Some(program.take_link(id)?.try_into()?)) } else { Ok(None) }
-        }
-        _ => Err(ProgramError::InvalidName { name: name.to_owned() }.into()),
+/// One of our programs on its hook.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) name: &'static str,
+    pub(crate) hook: Hook,
+    /// The kernel's id of the program.
+    pub(crate) program: u32,
+    /// Closing it detaches the program, where it is not pinned.
+    pub(crate) link: OwnedFd,
+}
+
+/// Attaches all programs, one link per hook. Without pins they are attached for as long as the links are kept;
+/// with pins, links that a predecessor left behind get our programs.
+pub(crate) fn attach(ebpf: &mut Ebpf, root: &File, pins: Option<&Pins>) -> Result<Vec<Attached>, SteerError> {
+    PROGRAMS
+        .into_iter()
+        .map(|(name, hook)| {
+            let existing = pins.map(|pins| pins.link(name)).transpose()?.flatten();
+            let program = program_id(ebpf, name)?;
+            if let Some(link) = existing {
+                if replace(ebpf, name, &link)? {
+                    return Ok(Attached { name, hook, program, link });
+                }
+                tracing::warn!(name, "the link that a predecessor left behind is detached");
+            }
+            Ok(Attached { name, hook, program, link: create(ebpf, name, hook, root, pins)? })
+        })
+        .collect()
+}
+
+/// Puts our program behind a link that there is. `false`: it is attached to nothing any more.
+pub(crate) fn replace(ebpf: &mut Ebpf, name: &str, link: &OwnedFd) -> Result<bool, SteerError> {
+    let step = || format!("attaching {name}");
+    let fd = program(ebpf, name)?.fd().map_err(|error| SteerError::kernel(step(), error))?;
+    match bpf::link_update(link, fd.as_fd()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(ENOLINK) => Ok(false),
+        Err(error) => Err(SteerError::io(step(), error)),
     }
+}
+
+/// Makes a link, and pins it in the place of one that is of no use any more.
+pub(crate) fn create(
+    ebpf: &mut Ebpf,
+    name: &str,
+    hook: Hook,
+    root: &File,
+    pins: Option<&Pins>,
+) -> Result<OwnedFd, SteerError> {
+    let step = || format!("attaching {name}");
+    let fd = program(ebpf, name)?.fd().map_err(|error| SteerError::kernel(step(), error))?;
+    let link = bpf::link_create(fd.as_fd(), root, hook).map_err(|error| SteerError::io(step(), error))?;
+    if let Some(pins) = pins {
+        pins.keep(name, &link)?;
+    }
+    Ok(link)
+}
+
+fn program_id(ebpf: &mut Ebpf, name: &str) -> Result<u32, SteerError> {
+    let info = program(ebpf, name)?.info();
+    Ok(info.map_err(|error| SteerError::kernel(format!("looking at {name}"), error))?.id())
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, SteerError> {
@@ -112,15 +124,6 @@ fn unexpected(name: &str, program: &Program) -> SteerError {
         what: "embedded eBPF programs".into(),
         cause: format!("{name} is a {:?}: run `cargo xtask ebpf`, then build again", program.prog_type()),
     }
-}
-
-/// A link that outlives us.
-#[derive(Debug)]
-pub(crate) enum Link {
-    /// We pinned it.
-    Pinned(#[expect(dead_code, reason = "held for its descriptor")] PinnedLink),
-    /// A predecessor had pinned it.
-    Taken(#[expect(dead_code, reason = "held for its descriptor")] OwnedFd),
 }
 
 /// The pin directory of this schema version.
@@ -161,9 +164,20 @@ impl Pins {
         }
     }
 
+    /// Pins a link in the place of what was pinned there.
+    fn keep(&self, name: &str, link: &OwnedFd) -> Result<(), SteerError> {
+        let path = self.link_path(name);
+        let failed = |error| SteerError::io(format!("pinning the link of {name}"), error);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        bpf::object_pin(link, &path).map_err(failed)
+    }
+
     /// Unpins everything: links first, so that nothing is steered any more.
     pub(crate) fn remove(&self) -> Result<(), SteerError> {
-        let links = PROGRAMS.into_iter().rev().map(|name| self.link_path(name));
+        let links = PROGRAMS.into_iter().rev().map(|(name, _)| self.link_path(name));
         for path in links.chain(self.maps().map(|(_, path)| path)) {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -176,6 +190,9 @@ impl Pins {
             .map_err(|error| SteerError::io(format!("removing {}", self.directory.display()), error))
     }
 }
+
+/// What the kernel says of a link whose program was taken off its hook.
+const ENOLINK: i32 = 67;
 
 /// `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;

@@ -5,8 +5,10 @@
 //! connection speaks, or what is done with it.
 
 mod addresses;
+mod bypass;
 mod config;
 mod counters;
+mod effective;
 mod error;
 mod events;
 mod flow;
@@ -22,7 +24,9 @@ mod steering;
 mod watch;
 
 pub use addresses::Addresses;
+pub use bypass::{Bypass, Bypasses};
 pub use config::{HostListener, SteerConfig};
+pub use effective::{HookReport, Loss, LostHook};
 pub use error::SteerError;
 pub use events::{Event, EventKind};
 pub use flow::{Flow, FlowReader};

@@ -4,7 +4,7 @@ use std::{
     collections::{HashMap as Rules, HashSet},
     fs::File,
     io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError, mpsc::Receiver},
 };
 
@@ -14,12 +14,12 @@ use aya::{
 };
 use aya_log::EbpfLogger;
 use verbatim_ebpf_common::{self as common, Destination, Target, Verdict};
-use verbatim_sys::bpf;
+use verbatim_sys::{bpf, clock};
 
 use crate::{
-    CgroupVerdict, DestinationRule, Event, FlowReader, Heartbeat, Namespaces, SteerConfig, SteerError,
-    counters,
-    hooks::{self, Link, Pins},
+    Bypasses, CgroupVerdict, DestinationRule, Event, FlowReader, Heartbeat, HookReport, Namespaces,
+    SteerConfig, SteerError, counters, effective,
+    hooks::{self, Pins},
     kernel_log::KernelLog,
     object,
     pump::Pump,
@@ -29,6 +29,11 @@ use crate::{
 pub struct Steering {
     attached: Mutex<Attached>,
     root: File,
+    root_path: PathBuf,
+    /// Tells our programs from those of another agent on the same hooks.
+    instance: u64,
+    owner: Mutex<Array<MapData, u64>>,
+    bypasses: Bypasses,
     pins: Option<Pins>,
     own: Mutex<HashMap<MapData, u64, u8>>,
     cgroups: Mutex<HashMap<MapData, u64, Verdict>>,
@@ -43,8 +48,8 @@ pub struct Steering {
 
 struct Attached {
     ebpf: Ebpf,
-    /// Those that are pinned.
-    links: Vec<Link>,
+    /// Dropped with `self`: without pins that detaches.
+    hooks: Vec<hooks::Attached>,
     done: bool,
 }
 
@@ -94,6 +99,10 @@ impl Steering {
         let (pump, events) = Pump::start(map::<RingBuf<_>>(&mut ebpf, "EVENTS")?, logs)?;
         let steering = Self {
             root,
+            root_path: config.attach_root.clone(),
+            instance: clock::monotonic_nanos(),
+            owner: Mutex::new(map(&mut ebpf, "OWNER")?),
+            bypasses: Bypasses::new(map(&mut ebpf, "BYP")?),
             pins,
             own: Mutex::new(map(&mut ebpf, "OWN")?),
             cgroups: Mutex::new(map(&mut ebpf, "CGS")?),
@@ -104,7 +113,7 @@ impl Steering {
             namespaces: Namespaces::new(targets, config.shards, config.ports.clone())?,
             events: Mutex::new(Some(events)),
             pump,
-            attached: Mutex::new(Attached { ebpf, links: Vec::new(), done: false }),
+            attached: Mutex::new(Attached { ebpf, hooks: Vec::new(), done: false }),
         };
         steering.set_own(&config.own_cgroups)?;
         Ok(steering)
@@ -118,11 +127,44 @@ impl Steering {
     pub fn attach(&self) -> Result<(), SteerError> {
         let mut attached = lock(&self.attached);
         if !attached.done {
-            attached.links = hooks::attach(&mut attached.ebpf, &self.root, self.pins.as_ref())?;
+            effective::exclusive(&self.root_path, hooks::all())?;
+            // First: a predecessor that sees its programs replaced must know by whom.
+            lock(&self.owner)
+                .set(0, self.instance, 0)
+                .map_err(|error| SteerError::kernel("taking over the hooks", error))?;
+            attached.hooks = hooks::attach(&mut attached.ebpf, &self.root, self.pins.as_ref())?;
             attached.done = true;
         }
         drop(attached);
         Ok(())
+    }
+
+    /// Looks whether our programs are what runs on the hooks, and brings back those that are not, unless another
+    /// agent has taken the hooks over. Before [`Self::attach`] there is nothing to look at.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn check_hooks(&self) -> Result<HookReport, SteerError> {
+        let mut attached = lock(&self.attached);
+        let owner = lock(&self.owner).get(&0, 0);
+        let owner = owner.map_err(|error| SteerError::kernel("asking whose the hooks are", error))?;
+        if owner != self.instance && attached.done {
+            return Ok(HookReport { superseded: true, ..HookReport::default() });
+        }
+        let Attached { ebpf, hooks, .. } = &mut *attached;
+        effective::check(ebpf, &self.root, self.pins.as_ref(), hooks)
+    }
+
+    /// Whether the programs have been attached.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        lock(&self.attached).done
+    }
+
+    /// A person's order not to steer for a while.
+    #[must_use]
+    pub fn bypasses(&self) -> Bypasses {
+        self.bypasses.clone()
     }
 
     /// Detaches the programs and removes all pins.

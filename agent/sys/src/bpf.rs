@@ -1,4 +1,6 @@
-//! Raw BPF commands that aya does not offer: link update, object pinning, a probe.
+//! Raw BPF commands that aya does not offer: links, what is attached, object pinning, a probe.
+
+mod attached;
 
 use std::{
     ffi::CString,
@@ -9,6 +11,11 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+};
+
+pub use attached::{
+    Hook, LinkInfo, OnHook, effective, link_create, link_detach, link_info, links, on_hook,
+    program_attach_alone,
 };
 
 // Commands and numbers of `include/uapi/linux/bpf.h`.
@@ -68,6 +75,20 @@ unsafe fn bpf<T>(command: libc::c_int, arguments: &T) -> io::Result<RawFd> {
     RawFd::try_from(result).map_err(|_error| io::Error::from_raw_os_error(libc::EOVERFLOW))
 }
 
+/// For commands by which the kernel answers in their arguments.
+///
+/// # Safety
+/// As for [`bpf`].
+unsafe fn bpf_mut<T>(command: libc::c_int, arguments: &mut T) -> io::Result<RawFd> {
+    // SAFETY: the kernel reads and writes that many bytes of `arguments`; the rest is the caller's promise.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(arguments), size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    RawFd::try_from(result).map_err(|_error| io::Error::from_raw_os_error(libc::EOVERFLOW))
+}
+
 fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
@@ -116,6 +137,14 @@ pub fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
 /// The system call's: `EPERM` without CAP_BPF and CAP_NET_ADMIN, `ENOSYS` without BPF, `EINVAL`
 /// where the kernel does not know the kind.
 pub fn probe_socket_address_program() -> io::Result<()> {
+    idle_program().map(drop)
+}
+
+/// The smallest program for [`Hook::CONNECT4`]: it lets everything be.
+///
+/// # Errors
+/// As for [`probe_socket_address_program`].
+pub fn idle_program() -> io::Result<OwnedFd> {
     let arguments = Load {
         program_type: BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
         instructions: ALLOW_ALL.len() as u32,
@@ -133,8 +162,7 @@ pub fn probe_socket_address_program() -> io::Result<()> {
     // SAFETY: the arguments are this command's; code and licence are statics.
     let fd = unsafe { bpf(BPF_PROG_LOAD, &arguments)? };
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
-    drop(unsafe { OwnedFd::from_raw_fd(fd) });
-    Ok(())
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 #[cfg(test)]

@@ -353,9 +353,14 @@ impl Lab {
 
     /// The same with another configuration, not attached.
     pub(crate) fn configured(name: &str, configure: impl FnOnce(&mut SteerConfig)) -> Self {
-        let test = Cgroup::below(base(), name);
+        Self::below(name, base(), configure)
+    }
+
+    /// The same with another attach root.
+    pub(crate) fn below(name: &str, root: &Path, configure: impl FnOnce(&mut SteerConfig)) -> Self {
+        let test = Cgroup::below(root, name);
         let (steered, other) = (Cgroup::below(&test.path, "steered"), Cgroup::below(&test.path, "other"));
-        let mut config = SteerConfig::new(base());
+        let mut config = SteerConfig::new(root);
         config.own_cgroups = vec![id(&base().join("agent"))];
         config.heartbeat_timeout = Duration::from_secs(3600);
         configure(&mut config);

@@ -51,10 +51,14 @@ fn nothing_is_steered_before_attaching_and_after_dropping(name: &str) -> Outcome
 }
 
 /// A BPF file system of the test's own.
-struct Bpffs(tempfile::TempDir);
+pub(super) struct Bpffs(tempfile::TempDir);
 
 impl Bpffs {
-    fn mount() -> Result<Self, Box<dyn std::error::Error>> {
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(super) fn mount() -> Result<Self, Box<dyn std::error::Error>> {
         let directory = tempfile::tempdir()?;
         let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status()?;
         if mounted.success() { Ok(Self(directory)) } else { Err("cannot mount a BPF file system".into()) }

@@ -2,10 +2,12 @@
 
 mod addresses;
 mod attachment;
+mod bypass;
 mod failing;
 mod hand_off;
 mod namespaces;
 mod rules;
+mod watchdog;
 
 use crate::Outcome;
 
@@ -21,10 +23,12 @@ pub(crate) fn all() -> Vec<Case> {
         kernel,
         addresses::CASES,
         attachment::CASES,
+        bypass::CASES,
         failing::CASES,
         hand_off::CASES,
         namespaces::CASES,
         rules::CASES,
+        watchdog::CASES,
     ]
     .concat()
 }
