@@ -380,7 +380,8 @@ pub(crate) struct Finish<'a> {
 
 /// An accepted socket that nobody steered.
 pub(crate) fn no_flow(source: SocketAddr, note: &str) -> Draft {
-    let coverage = v1::Coverage { event: v1::CoverageEvent::NoFlow.into(), count: 1 };
+    let coverage =
+        v1::Coverage { event: v1::CoverageEvent::NoFlow.into(), count: 1, ..v1::Coverage::default() };
     let envelope = v1::Envelope {
         kind: v1::RecordKind::Coverage.into(),
         opaque_reason: v1::OpaqueReason::NoFlow.into(),

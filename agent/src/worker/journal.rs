@@ -72,7 +72,7 @@ pub(crate) async fn events(mut reports: Receiver<Report>, shards: Arc<Shards>) {
 
 /// Writes one coverage record into the first chain.
 pub(crate) async fn coverage(shards: &Shards, event: CoverageEvent, count: u64, note: String) {
-    let coverage = v1::Coverage { event: event.into(), count };
+    let coverage = v1::Coverage { event: event.into(), count, ..v1::Coverage::default() };
     append(shards, 0, draft(RecordKind::Coverage, Detail::Coverage(coverage), note)).await;
 }
 

@@ -88,7 +88,8 @@ fn a_socket_without_a_flow_is_closed_unread_and_recorded() {
     let mut client = world.client();
     assert!(client.rest().is_err(), "reset");
     let record = eventually("the record", || world.spool().of_kind(v1::RecordKind::Coverage).pop());
-    let coverage = v1::Coverage { event: v1::CoverageEvent::NoFlow.into(), count: 1 };
+    let coverage =
+        v1::Coverage { event: v1::CoverageEvent::NoFlow.into(), count: 1, ..v1::Coverage::default() };
     assert_eq!(record.envelope.detail, Some(v1::envelope::Detail::Coverage(coverage)));
     assert_eq!(world.shards.stats().no_flow, 1);
     assert_eq!(world.shards.stats().dialled, 0);

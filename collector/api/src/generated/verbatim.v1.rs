@@ -222,6 +222,9 @@ pub struct Coverage {
     pub event: i32,
     #[prost(uint64, tag = "2")]
     pub count: u64,
+    /// On BYPASS_BEGAN and BYPASS_ENDED: when it ends by itself, by the node's wall clock of this record.
+    #[prost(fixed64, tag = "3")]
+    pub until_wall_nanos: u64,
 }
 /// Bytes of our own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -269,6 +272,27 @@ pub struct Content {
     /// What was agreed on in TLS; on connections that we terminate.
     #[prost(message, optional, tag = "13")]
     pub tls: ::core::option::Option<Tls>,
+    /// On COVERAGE with BYPASS_BEGAN or BYPASS_ENDED.
+    #[prost(message, optional, tag = "14")]
+    pub bypass: ::core::option::Option<Bypass>,
+}
+/// Who had steering stopped for a time, and why.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Bypass {
+    /// As that person gave it.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// User id of the process that asked, and the name that the node has for it.
+    #[prost(uint32, tag = "2")]
+    pub uid: u32,
+    #[prost(string, tag = "3")]
+    pub user: ::prost::alloc::string::String,
+    /// Name or number of the login that the process stems from; empty where the kernel knows of none.
+    #[prost(string, tag = "4")]
+    pub login: ::prost::alloc::string::String,
+    /// On BYPASS_ENDED: how it ended, e.g. by itself.
+    #[prost(string, tag = "5")]
+    pub end: ::prost::alloc::string::String,
 }
 /// The two legs of a connection whose TLS we terminate.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1128,6 +1152,14 @@ pub enum CoverageEvent {
     NoFlow = 4,
     /// Processes of the command were still there at its end and were killed.
     StragglersKilled = 5,
+    /// A person had steering stopped for a time: new connections pass, uncaptured. Who and why is in the content.
+    BypassBegan = 6,
+    /// Connections are steered again; `count` passed meanwhile.
+    BypassEnded = 7,
+    /// `count` of our programs do not run on their hooks: somebody has detached or replaced them.
+    ProgramsLost = 8,
+    /// `count` of them were attached again.
+    ProgramsRestored = 9,
 }
 impl CoverageEvent {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1142,6 +1174,10 @@ impl CoverageEvent {
             Self::Missed => "COVERAGE_EVENT_MISSED",
             Self::NoFlow => "COVERAGE_EVENT_NO_FLOW",
             Self::StragglersKilled => "COVERAGE_EVENT_STRAGGLERS_KILLED",
+            Self::BypassBegan => "COVERAGE_EVENT_BYPASS_BEGAN",
+            Self::BypassEnded => "COVERAGE_EVENT_BYPASS_ENDED",
+            Self::ProgramsLost => "COVERAGE_EVENT_PROGRAMS_LOST",
+            Self::ProgramsRestored => "COVERAGE_EVENT_PROGRAMS_RESTORED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1153,6 +1189,10 @@ impl CoverageEvent {
             "COVERAGE_EVENT_MISSED" => Some(Self::Missed),
             "COVERAGE_EVENT_NO_FLOW" => Some(Self::NoFlow),
             "COVERAGE_EVENT_STRAGGLERS_KILLED" => Some(Self::StragglersKilled),
+            "COVERAGE_EVENT_BYPASS_BEGAN" => Some(Self::BypassBegan),
+            "COVERAGE_EVENT_BYPASS_ENDED" => Some(Self::BypassEnded),
+            "COVERAGE_EVENT_PROGRAMS_LOST" => Some(Self::ProgramsLost),
+            "COVERAGE_EVENT_PROGRAMS_RESTORED" => Some(Self::ProgramsRestored),
             _ => None,
         }
     }
