@@ -22,6 +22,8 @@ pub struct SteerConfig {
     /// Directory of a BPF file system, in which links and maps outlive this process; `None`: its
     /// death detaches everything.
     pub pin_directory: Option<PathBuf>,
+    /// Version of the maps' layout, which names a folder of its own among the pins.
+    pub schema: u32,
     /// cgroup ids that are never steered: the proxy's own.
     pub own_cgroups: Vec<u64>,
     /// A heartbeat older than this means that the proxy is dead.
@@ -59,6 +61,7 @@ impl SteerConfig {
         Self {
             attach_root: attach_root.into(),
             pin_directory: None,
+            schema: common::SCHEMA_VERSION,
             own_cgroups: Vec::new(),
             heartbeat_timeout: Duration::from_secs(2),
             default_verdict: CgroupVerdict { action: Action::Pass, fail_mode: FailMode::Open },

@@ -85,6 +85,12 @@ pub enum SteerError {
         /// Its cookie.
         cookie: u64,
     },
+    /// A successor decides now.
+    #[error("{step}: a successor is taking over, which decides now")]
+    HandedOver {
+        /// What was to be done.
+        step: Cow<'static, str>,
+    },
     /// Something else failed.
     #[error("{step}: {source}")]
     Io {
@@ -101,9 +107,10 @@ impl SteerError {
     pub fn step(&self) -> Cow<'_, str> {
         match self {
             Self::NoPrograms => Cow::Borrowed("embedding the programs"),
-            Self::NotPermitted { step, .. } | Self::Unsupported { step, .. } | Self::Io { step, .. } => {
-                Cow::Borrowed(step)
-            }
+            Self::NotPermitted { step, .. }
+            | Self::Unsupported { step, .. }
+            | Self::HandedOver { step }
+            | Self::Io { step, .. } => Cow::Borrowed(step),
             Self::AttachRoot { .. } => Cow::Borrowed("opening the attach root"),
             Self::ExclusiveHook { program, .. } => Cow::Owned(format!("attaching {program}")),
             Self::PinDirectory { .. } => Cow::Borrowed("preparing the pin directory"),

@@ -31,11 +31,23 @@ impl Heartbeat {
     /// # Errors
     /// The map cannot be written.
     pub fn beat(&self) -> Result<(), SteerError> {
+        self.write(clock::monotonic_nanos())
+    }
+
+    fn write(&self, nanos: u64) -> Result<(), SteerError> {
         self.beat
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .set(0, clock::monotonic_nanos(), 0)
+            .set(0, nanos, 0)
             .map_err(|error| SteerError::kernel("writing the heartbeat", error))
+    }
+
+    /// The proxy is dead from now on: every workload's fail mode decides at once, not only after the time-out.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn cease(&self) -> Result<(), SteerError> {
+        self.write(0)
     }
 
     /// Beats in a thread of its own, every 100 ms for as long as `alive` says so, until what is

@@ -3,12 +3,14 @@
 use std::{
     fs::{self, File},
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
 };
 
 use aya::{Ebpf, programs::Program};
-use verbatim_ebpf_common::SCHEMA_VERSION;
 use verbatim_sys::bpf::{self, Hook};
 
 use crate::SteerError;
@@ -26,6 +28,9 @@ const PROGRAMS: [(&str, Hook); 9] = [
     ("connect4", Hook::CONNECT4),
     ("connect6", Hook::CONNECT6),
 ];
+
+/// Those that send connects to us.
+const CONNECTS: [&str; 2] = ["connect4", "connect6"];
 
 /// Maps that a successor goes on with.
 const PINNED_MAPS: [&str; 13] =
@@ -69,14 +74,24 @@ pub(crate) fn attach(ebpf: &mut Ebpf, root: &File, pins: Option<&Pins>) -> Resul
             let existing = pins.map(|pins| pins.link(name)).transpose()?.flatten();
             let program = program_id(ebpf, name)?;
             if let Some(link) = existing {
-                if replace(ebpf, name, &link)? {
+                if leads_to(&link, root)? && replace(ebpf, name, &link)? {
                     return Ok(Attached { name, hook, program, link });
                 }
-                tracing::warn!(name, "the link that a predecessor left behind is detached");
+                tracing::warn!(
+                    name,
+                    "the link that a predecessor left behind is detached, or on another cgroup"
+                );
             }
             Ok(Attached { name, hook, program, link: create(ebpf, name, hook, root, pins)? })
         })
         .collect()
+}
+
+/// Whether a link attaches to this cgroup, and not to one that is gone or was configured before.
+fn leads_to(link: &OwnedFd, root: &File) -> Result<bool, SteerError> {
+    let failed = |error| SteerError::io("looking at a pinned link", error);
+    let wanted = root.metadata().map_err(failed)?.ino();
+    Ok(bpf::link_info(link).map_err(failed)?.is_some_and(|info| info.cgroup == wanted))
 }
 
 /// Puts our program behind a link that there is. `false`: it is attached to nothing any more.
@@ -132,9 +147,16 @@ pub(crate) struct Pins {
     directory: PathBuf,
 }
 
+impl Attached {
+    /// Whether it is one of those by which connects come to us.
+    pub(crate) fn leads_connects(&self) -> bool {
+        CONNECTS.contains(&self.name)
+    }
+}
+
 impl Pins {
-    pub(crate) fn prepare(parent: &Path) -> Result<Self, SteerError> {
-        let directory = parent.join(format!("v{SCHEMA_VERSION}"));
+    pub(crate) fn prepare(parent: &Path, schema: u32) -> Result<Self, SteerError> {
+        let directory = parent.join(format!("v{schema}"));
         let failed = |cause: String| SteerError::PinDirectory { path: directory.clone(), cause };
         fs::create_dir_all(&directory).map_err(|error| failed(error.to_string()))?;
         let kind = rustix::fs::statfs(&directory).map_err(|error| failed(error.to_string()))?.f_type;
@@ -149,7 +171,7 @@ impl Pins {
 
     /// Names and paths of the maps to pin.
     pub(crate) fn maps(&self) -> impl Iterator<Item = (&'static str, PathBuf)> + '_ {
-        PINNED_MAPS.into_iter().map(|name| (name, self.directory.join(name)))
+        PINNED_MAPS.into_iter().map(|name| (name, self.map_path(name)))
     }
 
     fn link_path(&self, name: &str) -> PathBuf {
@@ -164,27 +186,30 @@ impl Pins {
         }
     }
 
-    /// Pins a link in the place of what was pinned there.
+    /// Pins a link in the place of what was pinned there, which goes only then.
     fn keep(&self, name: &str, link: &OwnedFd) -> Result<(), SteerError> {
-        let path = self.link_path(name);
-        let failed = |error| SteerError::io(format!("pinning the link of {name}"), error);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        bpf::object_pin(link, &path).map_err(failed)
+        let (path, beside) = (self.link_path(name), self.directory.join(format!("new_{name}")));
+        discard(&beside)?;
+        bpf::object_pin(link, &beside)
+            .and_then(|()| fs::rename(&beside, &path))
+            .map_err(|error| SteerError::io(format!("pinning the link of {name}"), error))
+    }
+
+    /// Where a map is pinned.
+    pub(crate) fn map_path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Unpins the links by which connects come to us; those that stand keep what carries and shows them.
+    pub(crate) fn remove_connects(&self) -> Result<(), SteerError> {
+        CONNECTS.into_iter().try_for_each(|name| discard(&self.link_path(name)))
     }
 
     /// Unpins everything: links first, so that nothing is steered any more.
     pub(crate) fn remove(&self) -> Result<(), SteerError> {
         let links = PROGRAMS.into_iter().rev().map(|(name, _)| self.link_path(name));
         for path in links.chain(self.maps().map(|(_, path)| path)) {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(SteerError::io(format!("unpinning {}", path.display()), error));
-                }
-                _ => {}
-            }
+            discard(&path)?;
         }
         fs::remove_dir(&self.directory)
             .map_err(|error| SteerError::io(format!("removing {}", self.directory.display()), error))
@@ -193,6 +218,67 @@ impl Pins {
 
 /// What the kernel says of a link whose program was taken off its hook.
 const ENOLINK: i32 = 67;
+
+/// Unpins whatever any version has pinned below a directory, and says how much that was: links first, so that
+/// nothing is steered any more. A directory that is not there holds nothing.
+///
+/// # Errors
+/// Something could not be unpinned.
+pub fn unpin(parent: &Path) -> Result<usize, SteerError> {
+    let mut removed = 0;
+    for version in entries(parent)? {
+        let name = version.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let is_version =
+            |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        if !name.strip_prefix('v').is_some_and(is_version) {
+            continue;
+        }
+        let mut pinned = entries(&version)?;
+        // `connect…` come before what carries flows.
+        pinned.sort_by_key(|path| {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            (!name.starts_with("link_connect"), !name.starts_with("link_"), name)
+        });
+        for path in pinned {
+            discard(&path)?;
+            removed += 1;
+        }
+        fs::remove_dir(&version)
+            .map_err(|error| SteerError::io(format!("removing {}", version.display()), error))?;
+    }
+    match fs::remove_dir(parent) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            // The mount point itself, where that was named.
+            tracing::debug!(%error, directory = %parent.display(), "the pin directory stays");
+        }
+        _ => {}
+    }
+    Ok(removed)
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, SteerError> {
+    let failed = |error| SteerError::io(format!("listing {}", directory.display()), error);
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        found => found
+            .map_err(failed)?
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()
+            .map_err(failed),
+    }
+}
+
+/// Unpins one thing; what is not there is fine.
+fn discard(path: &Path) -> Result<(), SteerError> {
+    // The last one to let go detaches: by a descriptor at once, by a name whenever the kernel gets to it.
+    let _held = bpf::object_get(path);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(SteerError::io(format!("unpinning {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;

@@ -61,6 +61,29 @@ fn open_at(port: u16, shards: usize) -> io::Result<Vec<ShardListeners>> {
     Ok(v4.drain(..).map(|v4| ShardListeners { v4, v6: v6.pop() }).collect())
 }
 
+/// More listeners on a port that ours stand on already, for as many shards.
+pub(crate) fn more(port: u16, shards: usize) -> io::Result<Vec<ShardListeners>> {
+    let mut listeners = Vec::with_capacity(shards);
+    for _ in 0..shards {
+        let v4 = join((Ipv4Addr::LOCALHOST, port).into())?;
+        let v6 = match join((Ipv6Addr::LOCALHOST, port).into()) {
+            Ok(listener) => Some(listener),
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => None,
+            Err(error) => return Err(error),
+        };
+        listeners.push(ShardListeners { v4, v6 });
+    }
+    Ok(listeners)
+}
+
+fn join(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = unbound(address)?;
+    share(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 /// The first socket takes the port alone, without SO_REUSEADDR or SO_REUSEPORT: another agent's
 /// listeners, which run as the same user, would otherwise share the port and half of its connections.
 /// Only then is it opened for the other shards.
@@ -113,6 +136,14 @@ mod tests {
             assert_eq!(shard.v4.local_addr().unwrap(), (Ipv4Addr::LOCALHOST, port).into());
         }
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    }
+
+    #[test]
+    fn a_port_that_is_ours_takes_more_shards() {
+        let (port, _first) = open(1, &[]).unwrap().unwrap();
+        for shard in more(port, 2).unwrap() {
+            assert_eq!(shard.v4.local_addr().unwrap(), (Ipv4Addr::LOCALHOST, port).into());
+        }
     }
 
     #[test]

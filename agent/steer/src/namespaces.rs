@@ -6,7 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
 };
 
 use aya::maps::{HashMap as BpfHashMap, MapData};
@@ -16,6 +16,7 @@ use verbatim_sys::netns;
 use crate::{
     Addresses, SteerError,
     listener::{self, OTHER_TRIES, ShardListeners},
+    vault::{Handed, HandedOver, Vault, by_namespace},
 };
 
 /// Listeners that stand in one network namespace.
@@ -29,7 +30,7 @@ pub struct NamespaceListeners {
     pub port: u16,
     /// Its addresses, as far as it has them yet: see [`Namespaces::refresh`].
     pub addresses: Addresses,
-    /// One element for each shard.
+    /// One element for each shard; more where a predecessor had more.
     pub shards: Vec<ShardListeners>,
 }
 
@@ -39,7 +40,6 @@ pub struct Namespaces {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     home: OwnedFd,
     home_cookie: u64,
@@ -47,6 +47,17 @@ struct Inner {
     ports: Vec<u16>,
     targets: Mutex<BpfHashMap<MapData, u64, Target>>,
     known: RwLock<HashMap<u64, Arc<Known>>>,
+    vault: OnceLock<Arc<dyn Vault>>,
+    /// A predecessor's listeners, until their namespace is added.
+    handed: Mutex<HandedOver>,
+    /// A successor decides about namespaces.
+    frozen: RwLock<bool>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("home_cookie", &self.home_cookie).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -76,7 +87,37 @@ impl Namespaces {
         let home = netns::current().map_err(|error| SteerError::io(step, error))?;
         let home_cookie = netns::cookie_here().map_err(|error| SteerError::io(step, error))?;
         let (targets, known) = (Mutex::new(targets), RwLock::default());
-        Ok(Self { inner: Arc::new(Inner { home, home_cookie, shards, ports, targets, known }) })
+        let (vault, handed, frozen) = (OnceLock::new(), Mutex::default(), RwLock::new(false));
+        let inner = Inner { home, home_cookie, shards, ports, targets, known, vault, handed, frozen };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Has listeners kept beyond this process's life, and goes on with those of a predecessor: a namespace
+    /// that is added gets them instead of new ones. To be called once, before any is added.
+    pub fn keep_in(&self, vault: Arc<dyn Vault>, handed: Vec<Handed>) {
+        if self.inner.vault.set(vault).is_err() {
+            tracing::error!("listeners are kept in one vault only: the second is not used");
+        }
+        *self.handed() = by_namespace(handed);
+    }
+
+    /// Leaves namespaces to a successor: none is added, and the kernel is told nothing more about any, until
+    /// [`Self::thaw`]. When it returns, nothing of ours is under way.
+    pub fn freeze(&self) {
+        *self.inner.frozen.write().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    /// Decides again about namespaces, and tells the kernel about all of them anew.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn thaw(&self) -> Result<(), SteerError> {
+        *self.inner.frozen.write().unwrap_or_else(PoisonError::into_inner) = false;
+        let known: Vec<_> = {
+            let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+            known.iter().map(|(cookie, known)| (*cookie, Arc::clone(known))).collect()
+        };
+        known.iter().try_for_each(|(cookie, known)| self.tell(*cookie, known))
     }
 
     /// Makes listeners in a namespace and has its workloads steered to them. Connections wait in the
@@ -87,6 +128,10 @@ impl Namespaces {
     /// # Errors
     /// The namespace cannot be entered, has no free port or its listeners already.
     pub fn add(&self, name: &str, namespace: OwnedFd) -> Result<NamespaceListeners, SteerError> {
+        let frozen = self.inner.frozen.read().unwrap_or_else(PoisonError::into_inner);
+        if *frozen {
+            return Err(SteerError::HandedOver { step: format!("adding namespace {name}").into() });
+        }
         let made = netns::within(self.inner.home.as_fd(), namespace.as_fd(), || self.make(name))
             .map_err(|error| SteerError::io(format!("entering namespace {name}"), error))??;
         // A handle on our own namespace under another name: sockets need no entering.
@@ -99,6 +144,10 @@ impl Namespaces {
     /// # Errors
     /// As for [`Self::add`].
     pub fn add_current(&self, name: &str) -> Result<NamespaceListeners, SteerError> {
+        let frozen = self.inner.frozen.read().unwrap_or_else(PoisonError::into_inner);
+        if *frozen {
+            return Err(SteerError::HandedOver { step: format!("adding namespace {name}").into() });
+        }
         let made = self.make(name)?;
         self.enlist(made, None)
     }
@@ -124,7 +173,10 @@ impl Namespaces {
         }
         .map_err(|error| SteerError::io(step, error))?;
         *known.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
-        self.tell(cookie, &known)?;
+        let frozen = self.inner.frozen.read().unwrap_or_else(PoisonError::into_inner);
+        if !*frozen {
+            self.tell(cookie, &known)?;
+        }
         Ok(addresses)
     }
 
@@ -162,19 +214,32 @@ impl Namespaces {
     pub fn remove(&self, cookie: u64) -> Result<bool, SteerError> {
         let known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner).remove(&cookie);
         let Some(known) = known else { return Ok(false) };
+        if let Some(vault) = self.inner.vault.get() {
+            vault.forget(cookie);
+        }
+        let frozen = self.inner.frozen.read().unwrap_or_else(PoisonError::into_inner);
+        if *frozen {
+            return Ok(true);
+        }
         self.targets()
             .remove(&cookie)
             .map_err(|error| SteerError::kernel(format!("removing namespace {}", known.name), error))?;
         Ok(true)
     }
 
-    /// Removes what a predecessor told the kernel about namespaces that are not on our list, and
-    /// says how many they were. For pinned maps, after the first scan.
+    /// Removes what a predecessor told the kernel about namespaces that are not on our list, lets go of its
+    /// listeners there, and says how many they were. For pinned maps, after the first scan.
     ///
     /// # Errors
     /// The map cannot be read or written.
     pub fn sweep(&self) -> Result<usize, SteerError> {
         let failed = |error| SteerError::kernel("sweeping stale namespaces", error);
+        let unclaimed = std::mem::take(&mut *self.handed());
+        for cookie in unclaimed.keys().copied() {
+            if let Some(vault) = self.inner.vault.get() {
+                vault.forget(cookie);
+            }
+        }
         let mut targets = self.targets();
         let cookies: Vec<u64> = targets.keys().collect::<Result<_, _>>().map_err(failed)?;
         let mut swept = 0;
@@ -210,12 +275,21 @@ impl Namespaces {
         if self.known(cookie).is_ok() {
             return Err(SteerError::NamespaceKnown { namespace: name.to_owned(), cookie });
         }
-        let Some((port, shards)) = listener::open(self.inner.shards, &self.inner.ports).map_err(failed)?
-        else {
-            return Err(SteerError::NoPort { namespace: name.to_owned(), tried: OTHER_TRIES });
+        let (port, shards) = match self.predecessors(cookie).map_err(failed)? {
+            Some(handed) => handed,
+            None => listener::open(self.inner.shards, &self.inner.ports)
+                .map_err(failed)?
+                .ok_or_else(|| SteerError::NoPort { namespace: name.to_owned(), tried: OTHER_TRIES })?,
         };
         let addresses = Addresses::here().map_err(failed)?;
         Ok(NamespaceListeners { name: name.to_owned(), cookie, port, addresses, shards })
+    }
+
+    /// A predecessor's listeners in the namespace that the calling thread is in, at least one for each shard.
+    fn predecessors(&self, cookie: u64) -> io::Result<Option<(u16, Vec<ShardListeners>)>> {
+        let Some((port, mut shards)) = self.handed().remove(&cookie) else { return Ok(None) };
+        shards.extend(listener::more(port, self.inner.shards.saturating_sub(shards.len()))?);
+        Ok(Some((port, shards)))
     }
 
     fn enlist(
@@ -223,6 +297,11 @@ impl Namespaces {
         made: NamespaceListeners,
         namespace: Option<OwnedFd>,
     ) -> Result<NamespaceListeners, SteerError> {
+        if let Some(vault) = self.inner.vault.get() {
+            vault.keep(&made).map_err(|error| {
+                SteerError::io(format!("having the listeners of namespace {} kept", made.name), error)
+            })?;
+        }
         let known = Arc::new(Known {
             name: made.name.clone(),
             namespace,
@@ -262,6 +341,10 @@ impl Namespaces {
                 )
             },
         )
+    }
+
+    fn handed(&self) -> MutexGuard<'_, HandedOver> {
+        self.inner.handed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn targets(&self) -> MutexGuard<'_, BpfHashMap<MapData, u64, Target>> {

@@ -1,9 +1,12 @@
 //! The thread that empties the programs' ring buffers: events into a channel, messages to `tracing`.
+//!
+//! A pinned ring buffer has one reader at a time: a predecessor pauses before its successor begins.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
@@ -11,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use aya_log::EbpfLogger;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -25,25 +28,85 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Runs until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pump {
-    stop: Arc<OwnedFd>,
+    orders: Arc<Orders>,
     unread: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// What the thread is told, and whether it does it.
+#[derive(Debug)]
+struct Orders {
+    /// Rung when the order changes.
+    bell: OwnedFd,
+    state: Mutex<(Order, bool)>,
+    done: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Read,
+    Pause,
+    Stop,
+}
+
+impl Orders {
+    fn give(&self, order: Order) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (order, false);
+        if let Err(error) = rustix::io::write(&self.bell, &1_u64.to_ne_bytes()) {
+            tracing::error!(%error, "events' thread cannot be told anything");
+        }
+    }
+
+    fn current(&self) -> Order {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn is_done(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        self.done.notify_all();
+    }
+
+    fn wait_done(&self) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.done.wait_timeout_while(state, PATIENCE * 4, |(_, done)| !*done));
+    }
+}
+
 impl Pump {
-    /// Starts the thread. `logs` is `None` where the programs log nothing.
+    /// Starts the thread. `logs` is `None` where the programs log nothing; `pinned` is where the events are
+    /// found again after a pause.
     pub(crate) fn start(
         events: RingBuf<MapData>,
         logs: Option<EbpfLogger<KernelLog>>,
+        pinned: Option<PathBuf>,
     ) -> Result<(Self, Receiver<Event>), SteerError> {
         let failed = |error: std::io::Error| SteerError::io("starting the events' thread", error);
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?);
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let orders = Arc::new(Orders {
+            bell: eventfd(0, flags).map_err(|error| failed(error.into()))?,
+            state: Mutex::new((Order::Read, true)),
+            done: Condvar::new(),
+        });
         let unread = Arc::new(AtomicU64::new(0));
         let (sender, receiver) = sync_channel(WAITING_EVENTS);
-        let work = Work { stop: Arc::clone(&stop), unread: Arc::clone(&unread), events, logs, sender };
+        let events = Some(events);
+        let (told, counted) = (Arc::clone(&orders), Arc::clone(&unread));
+        let work = Work { orders: told, unread: counted, events, logs, sender, pinned };
         let thread =
             thread::Builder::new().name("ebpf-events".to_owned()).spawn(|| work.run()).map_err(failed)?;
-        Ok((Self { stop, unread, thread: Some(thread) }, receiver))
+        Ok((Self { orders, unread, thread: Some(thread) }, receiver))
+    }
+
+    /// Reads no more events until [`Self::go_on`]: another process does. When it returns, that may begin.
+    pub(crate) fn pause(&self) {
+        self.orders.give(Order::Pause);
+        self.orders.wait_done();
+    }
+
+    /// Reads events again.
+    pub(crate) fn go_on(&self) {
+        self.orders.give(Order::Read);
+        self.orders.wait_done();
     }
 
     /// Events dropped because nobody read.
@@ -54,10 +117,7 @@ impl Pump {
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        if let Err(error) = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes()) {
-            tracing::error!(%error, "events' thread cannot be told to stop");
-            return;
-        }
+        self.orders.give(Order::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -67,42 +127,60 @@ impl Drop for Pump {
 }
 
 struct Work {
-    stop: Arc<OwnedFd>,
+    orders: Arc<Orders>,
     unread: Arc<AtomicU64>,
-    events: RingBuf<MapData>,
+    /// `None` while another process reads.
+    events: Option<RingBuf<MapData>>,
     logs: Option<EbpfLogger<KernelLog>>,
     sender: SyncSender<Event>,
+    pinned: Option<PathBuf>,
 }
 
 impl Work {
     fn run(mut self) {
-        while !self.wait() {
+        loop {
+            self.wait();
             self.drain();
+            match self.orders.current() {
+                Order::Stop => return,
+                Order::Pause => self.events = None,
+                Order::Read if self.events.is_none() => self.reopen(),
+                Order::Read => {}
+            }
+            self.orders.is_done();
         }
-        self.drain();
     }
 
-    /// Waits for something to read; says whether it is time to stop.
-    fn wait(&self) -> bool {
-        let mut fds = vec![
-            PollFd::new(&*self.stop, PollFlags::IN),
-            PollFd::from_borrowed_fd(self.events.as_fd(), PollFlags::IN),
-        ];
-        fds.extend(self.logs.as_ref().map(|logs| PollFd::from_borrowed_fd(logs.as_fd(), PollFlags::IN)));
+    /// Whoever read meanwhile has left the place where reading goes on with the buffer.
+    fn reopen(&mut self) {
+        let opened = self.pinned.as_ref().map(|path| MapData::from_pin(path).map(Map::RingBuf));
+        match opened.map(|map| map.and_then(RingBuf::try_from)) {
+            Some(Ok(events)) => self.events = Some(events),
+            Some(Err(error)) => tracing::error!(%error, "the kernel's events are not read any more"),
+            None => tracing::error!("the kernel's events are not pinned, and not read any more"),
+        }
+    }
+
+    /// Waits for something to read, or for an order.
+    fn wait(&self) {
+        let mut fds = vec![PollFd::new(&self.orders.bell, PollFlags::IN)];
+        let events = self.events.as_ref().map(AsFd::as_fd);
+        let logs = self.logs.as_ref().map(AsFd::as_fd);
+        fds.extend(events.into_iter().chain(logs).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let patience = Timespec { tv_sec: 0, tv_nsec: i64::from(PATIENCE.subsec_nanos()) };
         match poll(&mut fds, Some(&patience)) {
-            Ok(_) => !fds[0].revents().is_empty(),
-            Err(rustix::io::Errno::INTR) => false,
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => {
                 tracing::error!(%error, "waiting for events failed");
                 thread::sleep(PATIENCE);
-                false
             }
         }
+        // An empty one says `WouldBlock`.
+        rustix::io::read(&self.orders.bell, &mut [0; 8]).ok();
     }
 
     fn drain(&mut self) {
-        while let Some(item) = self.events.next() {
+        while let Some(item) = self.events.as_mut().and_then(RingBuf::next) {
             let Some(event) = Event::parse(&item) else {
                 tracing::error!(bytes = item.len(), "event of an unknown version");
                 continue;

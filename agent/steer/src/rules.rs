@@ -23,6 +23,18 @@ impl From<CgroupVerdict> for Verdict {
     }
 }
 
+impl CgroupVerdict {
+    /// From what is in the kernel; `None`: numbers of another version.
+    pub(crate) fn of(verdict: Verdict) -> Option<Self> {
+        let actions = [Action::Pass, Action::Steer, Action::Deny];
+        let modes = [FailMode::Open, FailMode::Closed];
+        Some(Self {
+            action: actions.into_iter().find(|action| *action as u8 == verdict.action)?,
+            fail_mode: modes.into_iter().find(|mode| *mode as u8 == verdict.fail_mode)?,
+        })
+    }
+}
+
 /// A range of addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Prefix {

@@ -5,7 +5,11 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, mpsc::Receiver},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
+    },
 };
 
 use aya::{
@@ -35,6 +39,7 @@ pub struct Steering {
     owner: Mutex<Array<MapData, u64>>,
     bypasses: Bypasses,
     pins: Option<Pins>,
+    config: Mutex<Array<MapData, common::Config>>,
     own: Mutex<HashMap<MapData, u64, u8>>,
     cgroups: Mutex<HashMap<MapData, u64, Verdict>>,
     destinations: Mutex<LpmTrie<MapData, Destination, u8>>,
@@ -44,6 +49,8 @@ pub struct Steering {
     namespaces: Namespaces,
     events: Mutex<Option<Receiver<Event>>>,
     pump: Pump,
+    /// A successor decides.
+    frozen: AtomicBool,
 }
 
 struct Attached {
@@ -77,7 +84,8 @@ impl Steering {
         let object = object::programs()?;
         let root = open_root(&config.attach_root)?;
         Self::probe()?;
-        let pins = config.pin_directory.as_deref().map(Pins::prepare).transpose()?;
+        let pins = config.pin_directory.as_deref();
+        let pins = pins.map(|parent| Pins::prepare(parent, config.schema)).transpose()?;
         let mut loader = EbpfLoader::new();
         for (name, path) in pins.iter().flat_map(Pins::maps) {
             loader.map_pin_path(name, path);
@@ -85,10 +93,7 @@ impl Steering {
         let mut ebpf = loader.load(object).map_err(|error| SteerError::kernel("creating the maps", error))?;
         hooks::load(&mut ebpf)?;
 
-        let mut kernel_config: Array<_, common::Config> = map(&mut ebpf, "CFG")?;
-        kernel_config
-            .set(0, config.kernel_config(), 0)
-            .map_err(|error| SteerError::kernel("writing the configuration", error))?;
+        let kernel_config: Array<_, common::Config> = map(&mut ebpf, "CFG")?;
         let heartbeat = Heartbeat::new(map(&mut ebpf, "HB")?);
         heartbeat.beat()?;
         let targets: HashMap<_, u64, Target> = map(&mut ebpf, "TGT")?;
@@ -96,7 +101,8 @@ impl Steering {
         let logs = EbpfLogger::init_with_logger(&mut ebpf, KernelLog)
             .inspect_err(|error| tracing::warn!(%error, "what the programs log is not shown"))
             .ok();
-        let (pump, events) = Pump::start(map::<RingBuf<_>>(&mut ebpf, "EVENTS")?, logs)?;
+        let pinned = pins.as_ref().map(|pins| pins.map_path("EVENTS"));
+        let (pump, events) = Pump::start(map::<RingBuf<_>>(&mut ebpf, "EVENTS")?, logs, pinned)?;
         let steering = Self {
             root,
             root_path: config.attach_root.clone(),
@@ -104,6 +110,7 @@ impl Steering {
             owner: Mutex::new(map(&mut ebpf, "OWNER")?),
             bypasses: Bypasses::new(map(&mut ebpf, "BYP")?),
             pins,
+            config: Mutex::new(kernel_config),
             own: Mutex::new(map(&mut ebpf, "OWN")?),
             cgroups: Mutex::new(map(&mut ebpf, "CGS")?),
             destinations: Mutex::new(map(&mut ebpf, "DSTS")?),
@@ -113,10 +120,64 @@ impl Steering {
             namespaces: Namespaces::new(targets, config.shards, config.ports.clone())?,
             events: Mutex::new(Some(events)),
             pump,
+            frozen: AtomicBool::new(false),
             attached: Mutex::new(Attached { ebpf, hooks: Vec::new(), done: false }),
         };
-        steering.set_own(&config.own_cgroups)?;
+        steering.configure(config)?;
         Ok(steering)
+    }
+
+    fn configure(&self, config: &SteerConfig) -> Result<(), SteerError> {
+        lock(&self.config)
+            .set(0, config.kernel_config(), 0)
+            .map_err(|error| SteerError::kernel("writing the configuration", error))?;
+        self.set_own(&config.own_cgroups)
+    }
+
+    /// Leaves every decision to a successor that goes on with the pinned maps, until [`Self::thaw`]: verdicts,
+    /// rules, namespaces and events are its own. Connections that stand are served on. When it returns, the
+    /// successor may begin.
+    pub fn freeze(&self) {
+        self.frozen.store(true, Ordering::Release);
+        // Whoever had looked before is done once these were ours.
+        drop((lock(&self.cgroups), lock(&self.destinations)));
+        self.namespaces.freeze();
+        if self.pins.is_some() {
+            self.pump.pause();
+        }
+    }
+
+    /// Decides again, since the successor is gone: what it may have changed in the pinned maps is as `config`
+    /// says, and our programs are behind the links. Say again which destinations and cgroups are steered.
+    ///
+    /// # Errors
+    /// A map cannot be written, or a link not be updated.
+    pub fn thaw(&self, config: &SteerConfig) -> Result<(), SteerError> {
+        self.frozen.store(false, Ordering::Release);
+        if self.pins.is_some() {
+            self.pump.go_on();
+        }
+        self.configure(config)?;
+        self.namespaces.thaw()?;
+        lock(&self.attached).done = false;
+        self.attach()
+    }
+
+    /// With a successor whose maps have another layout, and which has attached programs of its own: takes no
+    /// more connects. What carries and shows the connections that stand stays until [`Self::detach`].
+    ///
+    /// # Errors
+    /// The pin that could not be removed.
+    pub fn release_connects(&self) -> Result<(), SteerError> {
+        lock(&self.attached).hooks.retain(|hook| !hook.leads_connects());
+        self.pins.as_ref().map_or(Ok(()), Pins::remove_connects)
+    }
+
+    fn decides(&self, step: &'static str) -> Result<(), SteerError> {
+        if self.frozen.load(Ordering::Acquire) {
+            return Err(SteerError::HandedOver { step: step.into() });
+        }
+        Ok(())
     }
 
     /// Attaches the programs: from now on connects are steered. Say before what is steered, and add
@@ -199,7 +260,9 @@ impl Steering {
     /// # Errors
     /// The map cannot be written, or is full (65,536 cgroups).
     pub fn set_cgroup(&self, id: u64, verdict: CgroupVerdict) -> Result<(), SteerError> {
-        lock(&self.cgroups)
+        let mut cgroups = lock(&self.cgroups);
+        self.decides("setting a cgroup's verdict")?;
+        cgroups
             .insert(id, Verdict::from(verdict), 0)
             .map_err(|error| SteerError::kernel(format!("setting the verdict of cgroup {id}"), error))
     }
@@ -209,8 +272,21 @@ impl Steering {
     /// # Errors
     /// The map cannot be written.
     pub fn remove_cgroup(&self, id: u64) -> Result<bool, SteerError> {
-        absent_is_fine(lock(&self.cgroups).remove(&id))
+        let mut cgroups = lock(&self.cgroups);
+        self.decides("removing a cgroup's verdict")?;
+        absent_is_fine(cgroups.remove(&id))
             .map_err(|error| SteerError::kernel(format!("removing the verdict of cgroup {id}"), error))
+    }
+
+    /// The verdicts that hold, those of a predecessor among them.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn cgroups(&self) -> Result<Rules<u64, CgroupVerdict>, SteerError> {
+        let cgroups = lock(&self.cgroups);
+        let pairs = cgroups.iter().collect::<Result<Vec<_>, _>>();
+        let pairs = pairs.map_err(|error| SteerError::kernel("reading the verdicts of cgroups", error))?;
+        Ok(pairs.into_iter().filter_map(|(id, verdict)| Some((id, CgroupVerdict::of(verdict)?))).collect())
     }
 
     /// Replaces all rules about destinations. New rules hold before old ones go, so that nothing
@@ -233,6 +309,7 @@ impl Steering {
         }
         let failed = |error| SteerError::kernel("replacing the destination rules", error);
         let mut trie = lock(&self.destinations);
+        self.decides("replacing the destination rules")?;
         let old: Vec<Key<Destination>> = trie.keys().collect::<Result<_, _>>().map_err(failed)?;
         for (&(length, data), &action) in &wanted {
             trie.insert(&Key::new(length, data), action, 0).map_err(failed)?;

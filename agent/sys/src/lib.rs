@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod mapped;
 pub mod netns;
+pub mod packets;
 pub mod privilege;
 pub mod process;
 pub mod signal;

@@ -14,7 +14,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, poll},
     pipe::{PipeFlags, pipe_with},
-    process::{Gid, Pid, PidfdFlags, Signal, WaitOptions},
+    process::{Gid, Pid, PidfdFlags, Resource, Signal, WaitOptions},
 };
 
 use crate::{
@@ -214,13 +214,44 @@ pub fn spawn_confined(command: &mut Command, confinement: Confinement) -> Result
 /// Has a child started by `command` run in a session of its own, get SIGTERM when the calling thread
 /// ends, and inherit no descriptor but its standard ones and `keep`.
 pub fn detach(command: &mut Command, keep: Option<BorrowedFd<'_>>) {
+    in_session(command, keep, Signal::TERM);
+}
+
+/// The same for a child that must not outlive the calling thread for a moment: it is killed with it.
+pub fn tie(command: &mut Command) {
+    in_session(command, None, Signal::KILL);
+}
+
+/// Has the calling process killed when the thread that started it ends: said again after an exec, for one
+/// that brings capabilities forgets it.
+///
+/// # Errors
+/// The parent is not this one any more.
+pub fn die_with(parent: u32) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let found = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if found == parent { Ok(()) } else { Err(rustix::io::Errno::SRCH.into()) }
+}
+
+/// Lets this process and its children open as many descriptors as it may allow itself; says how many.
+///
+/// # Errors
+/// The system call's.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let mut limit = rustix::process::getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    rustix::process::setrlimit(Resource::Nofile, limit)?;
+    Ok(limit.current.unwrap_or(u64::MAX))
+}
+
+fn in_session(command: &mut Command, keep: Option<BorrowedFd<'_>>, death: Signal) {
     use std::os::unix::process::CommandExt;
     let keep = keep.map(|fd| fd.as_raw_fd());
     let parent = rustix::process::getpid();
     let prepare = move || {
         signal::unblock_all()?;
         rustix::process::setsid()?;
-        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+        rustix::process::set_parent_process_death_signal(Some(death))?;
         if rustix::process::getppid() != Some(parent) {
             // The parent died before the death signal was set.
             return Err(rustix::io::Errno::SRCH.into());
@@ -333,6 +364,24 @@ mod tests {
         assert!(pidfd.wait_dead(Some(Duration::from_secs(10))).expect("poll"));
         child.wait().expect("reap");
         assert!(pidfd.signal(SIGKILL).is_err());
+    }
+
+    #[test]
+    fn a_tied_child_is_killed_with_the_thread_that_started_it() {
+        let child = std::thread::spawn(|| {
+            let mut command = Command::new("sleep");
+            tie(command.arg("60"));
+            command.spawn().expect("sleep")
+        });
+        let mut child = child.join().expect("thread");
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(child.wait().expect("reap").signal(), Some(SIGKILL));
+    }
+
+    #[test]
+    fn the_limit_of_descriptors_is_raised_to_what_is_allowed() {
+        let limit = raise_descriptor_limit().expect("setrlimit");
+        assert_eq!(rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX), limit);
     }
 
     #[test]

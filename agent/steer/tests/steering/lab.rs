@@ -394,10 +394,36 @@ impl Lab {
         [self.steered, self.other, self.test]
     }
 
+    /// Ends steering in order; the rest as [`Self::into_cgroups`].
+    pub(crate) fn detach(self) -> Result<[Cgroup; 3], verbatim_steer::SteerError> {
+        self.steering.detach().map(|()| [self.steered, self.other, self.test])
+    }
+
     /// A counter's value.
     pub(crate) fn count(&self, name: &str) -> u64 {
         let counters = self.steering.counters().expect("counters");
         counters.iter().find(|(found, _)| *found == name).expect("counter of that name").1
+    }
+}
+
+/// A BPF file system of the test's own.
+pub(crate) struct Bpffs(tempfile::TempDir);
+
+impl Bpffs {
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn mount() -> Result<Self, Box<dyn std::error::Error>> {
+        let directory = tempfile::tempdir()?;
+        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status()?;
+        if mounted.success() { Ok(Self(directory)) } else { Err("cannot mount a BPF file system".into()) }
+    }
+}
+
+impl Drop for Bpffs {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg(self.0.path()).status());
     }
 }
 

@@ -1,13 +1,13 @@
 //! Attaching, pinning, detaching, and what is said when that does not work.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use verbatim_steer::{SteerConfig, SteerError, Steering};
 
 use crate::{
     Outcome,
     cases::cases,
-    lab::{Lab, Pair, Server, base, equal},
+    lab::{Bpffs, Lab, Pair, Server, base, equal},
     workload::Workload,
 };
 
@@ -50,30 +50,9 @@ fn nothing_is_steered_before_attaching_and_after_dropping(name: &str) -> Outcome
     Ok(())
 }
 
-/// A BPF file system of the test's own.
-pub(super) struct Bpffs(tempfile::TempDir);
-
-impl Bpffs {
-    pub(super) fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    pub(super) fn mount() -> Result<Self, Box<dyn std::error::Error>> {
-        let directory = tempfile::tempdir()?;
-        let mounted = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(directory.path()).status()?;
-        if mounted.success() { Ok(Self(directory)) } else { Err("cannot mount a BPF file system".into()) }
-    }
-}
-
-impl Drop for Bpffs {
-    fn drop(&mut self) {
-        drop(Command::new("umount").arg(self.0.path()).status());
-    }
-}
-
 fn pinned_programs_outlive_their_agent_and_a_successor_takes_over(name: &str) -> Outcome {
     let (bpffs, pair) = (Bpffs::mount()?, Pair::new());
-    let pins = bpffs.0.path().join("verbatim");
+    let pins = bpffs.path().join("verbatim");
     let server = Server::on(&pair.server, Pair::SERVER_V4);
     let order = format!("connect destination={}:{}", Pair::SERVER_V4, server.port);
     let pinned = |config: &mut SteerConfig| config.pin_directory = Some(pins.clone());

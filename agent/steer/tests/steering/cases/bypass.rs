@@ -7,8 +7,8 @@ use verbatim_sys::clock;
 
 use crate::{
     Outcome,
-    cases::{attachment::Bpffs, cases},
-    lab::{Lab, Pair, Server, base, equal, id},
+    cases::cases,
+    lab::{Bpffs, Lab, Pair, Server, base, equal, id},
 };
 
 cases![

@@ -7,6 +7,7 @@ mod failing;
 mod hand_off;
 mod namespaces;
 mod rules;
+mod succession;
 mod watchdog;
 
 use crate::Outcome;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Vec<Case> {
         hand_off::CASES,
         namespaces::CASES,
         rules::CASES,
+        succession::CASES,
         watchdog::CASES,
     ]
     .concat()

@@ -7,8 +7,8 @@ use verbatim_sys::bpf::{self, Hook};
 
 use crate::{
     Outcome,
-    cases::{attachment::Bpffs, cases},
-    lab::{Cgroup, Lab, Netns, base, equal, id},
+    cases::cases,
+    lab::{Bpffs, Cgroup, Lab, Netns, base, equal, id},
 };
 
 cases![
