@@ -11,7 +11,7 @@ use verbatim_ebpf_common::{Address, Counter, EventKind, TCP};
 use crate::{
     lookup,
     maps::TGT,
-    report::{Subject, count, event},
+    report::{Subject, caller, count, event},
     socket::read,
 };
 
@@ -56,6 +56,6 @@ fn guard(ctx: &SockAddrContext, address: Address) -> i32 {
         return ALLOW;
     }
     count(Counter::BindDenied);
-    event(ctx, EventKind::BindDenied, &Subject { netns, cgroup_id, address, port });
+    event(ctx, EventKind::BindDenied, &Subject { netns, cgroup_id, address, port, pid: caller() });
     REFUSE
 }

@@ -129,7 +129,7 @@ fn finish(ctx: &SockOpsContext, ends: &Ends) {
     };
     let Some(flow) = FLOWT.get_ptr_mut(&key) else {
         count(Counter::WithoutFlow);
-        let subject = Subject { netns, cgroup_id: 0, address: key.client, port: key.client_port };
+        let subject = Subject { netns, cgroup_id: 0, address: key.client, port: key.client_port, pid: 0 };
         event(ctx, EventKind::NoFlow, &subject);
         return;
     };
@@ -172,5 +172,6 @@ fn subject_of(flow: &Flow) -> Subject {
         cgroup_id: flow.cgroup_id,
         address: flow.destination,
         port: flow.port,
+        pid: flow.pid,
     }
 }

@@ -14,7 +14,7 @@ use verbatim_ebpf_common::{Action, Address, Config, Counter, EventKind, Route, T
 use crate::{
     lookup,
     maps::{CFG, SKC, TGT},
-    report::{Subject, count, event},
+    report::{self, Subject, count, event},
     socket::{flow_or_new, forget},
 };
 
@@ -124,6 +124,7 @@ pub fn decide(ctx: &SockAddrContext, attempt: &Attempt) -> Decision {
             cgroup_id: caller.cgroup_id,
             address: attempt.destination,
             port: attempt.port,
+            pid: report::caller(),
         };
         event(ctx, kind, &subject);
     }

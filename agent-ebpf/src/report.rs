@@ -24,6 +24,15 @@ pub struct Subject {
     pub cgroup_id: u64,
     pub address: Address,
     pub port: u16,
+    /// Thread group id of who caused it; 0 where nobody is known.
+    pub pid: u32,
+}
+
+/// Thread group id of the caller. Not for sock_ops: they run for whoever is on the CPU, and kernels
+/// before 6.10 do not lend them the helper.
+#[inline(always)]
+pub fn caller() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
 /// Sends an event and logs it, unless this CPU has sent enough in this second.
@@ -52,7 +61,7 @@ pub fn event(ctx: &impl EbpfContext, kind: EventKind, subject: &Subject) {
                 netns: subject.netns,
                 cgroup_id: subject.cgroup_id,
                 address: subject.address,
-                pid: (bpf_get_current_pid_tgid() >> 32) as u32,
+                pid: subject.pid,
                 suppressed,
                 port: subject.port,
                 kind: kind as u8,
