@@ -113,7 +113,15 @@ impl<R: Records> Journal<R> {
     }
 
     fn append(&self, draft: Draft) -> Result<Option<Appended>, Stall> {
-        match self.spool.append(draft) {
+        Self::taken(self.spool.append(draft))
+    }
+
+    fn append_start(&self, start: &Start<'_>) -> Result<Option<Appended>, Stall> {
+        Self::taken(self.spool.append_with(self.facts.started(start), self.facts.common()))
+    }
+
+    fn taken(appended: Result<Appended, AppendError>) -> Result<Option<Appended>, Stall> {
+        match appended {
             Ok(appended) => Ok(Some(appended)),
             // Counted by the spool, for its gap record.
             Err(AppendError::Shed) => Ok(None),
@@ -200,10 +208,10 @@ impl<R: Records> Journal<R> {
     ) -> Result<Option<u64>, Stall> {
         let policy_version = self.policy.version();
         let start = Start { command, decision, grounds, policy_version, place, parent };
-        let appended = match self.append(self.facts.started(&start)) {
+        let appended = match self.append_start(&start) {
             Err(Stall::Refused(_)) => {
                 let bare = bare(command);
-                self.append(self.facts.started(&Start { command: &bare, ..start }))
+                self.append_start(&Start { command: &bare, ..start })
             }
             appended => appended,
         }?;

@@ -2,10 +2,10 @@
 //!
 //! Owns which field says what. Knows no socket and never appends.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{cell::OnceCell, net::SocketAddr, sync::Arc};
 
 use verbatim_api::v1;
-use verbatim_spool::Draft;
+use verbatim_spool::{Common, Draft};
 use verbatim_wire::seam;
 
 use crate::{
@@ -39,6 +39,8 @@ pub(crate) struct Facts {
     /// What was agreed on in TLS, where we end it.
     pub(crate) tls: Option<v1::Tls>,
     attributes: Vec<v1::Attribute>,
+    /// What the starts of all commands say alike; made when the first one comes.
+    common: OnceCell<Common>,
 }
 
 impl Facts {
@@ -67,6 +69,7 @@ impl Facts {
             target,
             tls: None,
             attributes: Vec::new(),
+            common: OnceCell::new(),
         }
     }
 
@@ -87,6 +90,7 @@ impl Facts {
 
     /// Takes up what became known about the session. Keys for cancelling are not for the record.
     pub(crate) fn learn(&mut self, fact: seam::SessionFact) {
+        self.common.take();
         match fact {
             seam::SessionFact::User(user) => self.target.user = text(&user),
             seam::SessionFact::Database(database) => self.target.database = text(&database),
@@ -165,12 +169,28 @@ impl Facts {
         Draft { envelope, content: Some(content) }
     }
 
-    /// A command was read whole and has not gone upstream.
+    /// What [`Facts::started`] leaves out, because it is the same for every command of the connection.
+    pub(crate) fn common(&self) -> &Common {
+        self.common.get_or_init(|| {
+            let workload = Some(self.workload.clone());
+            let target = v1::Target {
+                address: self.target.address.clone(),
+                port: self.target.port,
+                database: self.target.database.clone(),
+                user: self.target.user.clone(),
+                ..v1::Target::default()
+            };
+            let envelope = v1::Envelope { workload, ..v1::Envelope::default() };
+            let (target, client) = (Some(target), Some(self.caller()));
+            Common::new(&envelope, &v1::Content { target, client, ..v1::Content::default() })
+        })
+    }
+
+    /// A command was read whole and has not gone upstream; without what [`Facts::common`] says.
     pub(crate) fn started(&self, start: &Start<'_>) -> Draft {
         let command = start.command;
         let (capture, reason) = captured(command);
         let mut envelope = self.envelope(v1::RecordKind::Started);
-        envelope.workload = Some(self.workload.clone());
         envelope.operation = operation(command.operation).into();
         envelope.capture = capture.into();
         envelope.opaque_reason = reason.into();
@@ -185,7 +205,6 @@ impl Facts {
             statement: Some(statement(command)),
             parameters: command.parameters.iter().map(parameter).collect(),
             target: Some(self.target_of(command, start.place)),
-            client: Some(self.caller()),
             attributes: attributes(&command.attributes),
             verdict: verdict(start.grounds),
             ..v1::Content::default()
@@ -200,13 +219,10 @@ impl Facts {
         };
         v1::Target {
             service: service.to_owned(),
-            address: self.target.address.clone(),
-            port: self.target.port,
             host: host.clone(),
-            database: self.target.database.clone(),
-            user: self.target.user.clone(),
             method: command.method.clone(),
             resource: command.resource.clone(),
+            ..v1::Target::default()
         }
     }
 

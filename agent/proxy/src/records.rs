@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use verbatim_spool::{AppendError, Appended, Draft, Spool};
+use verbatim_spool::{AppendError, Appended, Common, Draft, Spool};
 
 /// Takes the records of one shard. Lives on the shard's thread.
 pub trait Records: Send + 'static {
@@ -11,6 +11,12 @@ pub trait Records: Send + 'static {
     /// # Errors
     /// When there is no room; see [`AppendError`].
     fn append(&self, draft: Draft) -> Result<Appended, AppendError>;
+
+    /// As [`Records::append`], of a record that has this in common with others.
+    ///
+    /// # Errors
+    /// The same.
+    fn append_with(&self, draft: Draft, common: &Common) -> Result<Appended, AppendError>;
 
     /// Returns when [`Records::append`] may succeed again.
     fn room(&self) -> impl Future<Output = ()>;
@@ -26,6 +32,10 @@ pub trait Records: Send + 'static {
 impl Records for Spool {
     fn append(&self, draft: Draft) -> Result<Appended, AppendError> {
         Self::append(self, draft)
+    }
+
+    fn append_with(&self, draft: Draft, common: &Common) -> Result<Appended, AppendError> {
+        Self::append_with(self, draft, common)
     }
 
     fn room(&self) -> impl Future<Output = ()> {

@@ -1,5 +1,6 @@
 //! A record before and after the spool has taken it.
 
+use prost::Message;
 use verbatim_api::v1;
 
 /// A record as the proxy builds it: everything but what the spool adds (schema version, record id, chain
@@ -10,6 +11,35 @@ pub struct Draft {
     pub envelope: v1::Envelope,
     /// The part that can be deleted.
     pub content: Option<v1::Content>,
+}
+
+/// What many records have in common, serialised once. Protocol buffers join a message that is written in
+/// parts: singular fields count as written last, messages are merged.
+#[derive(Clone, Debug, Default)]
+pub struct Common {
+    pub(crate) envelope: Vec<u8>,
+    pub(crate) content: Vec<u8>,
+}
+
+impl Common {
+    /// Of both parts of a record. Where a record has no content, that of `content` is left out.
+    #[must_use]
+    pub fn new(envelope: &v1::Envelope, content: &v1::Content) -> Self {
+        Self { envelope: envelope.encode_to_vec(), content: content.encode_to_vec() }
+    }
+
+    /// The whole of a record that has this in common with others, as a reader sees it.
+    ///
+    /// # Errors
+    /// Never for what [`Common::new`] made.
+    pub fn join(&self, draft: &Draft) -> Result<Draft, prost::DecodeError> {
+        let envelope = [&self.envelope[..], &draft.envelope.encode_to_vec()].concat();
+        let content = draft.content.as_ref().map(|content| {
+            let whole = [&self.content[..], &content.encode_to_vec()].concat();
+            v1::Content::decode(&whole[..])
+        });
+        Ok(Draft { envelope: v1::Envelope::decode(&envelope[..])?, content: content.transpose()? })
+    }
 }
 
 /// Where an appended record stands.

@@ -1,10 +1,11 @@
 //! Serialises a record, once: what the spool adds is written by hand in front of what the proxy built,
-//! so that no field is allocated for it. The bytes are those that prost would write for the whole message.
+//! so that no field is allocated for it, and what many records have in common comes between as it is. Without that
+//! the bytes are those that prost would write for the whole message.
 
 use prost::{Message, encoding::encode_varint};
 use verbatim_api::chain::{ChainId, content_commitment};
 
-use crate::Draft;
+use crate::{Common, Draft};
 
 /// Version of the record's format.
 pub(crate) const SCHEMA_VERSION: u32 = 1;
@@ -33,8 +34,8 @@ const KEEP_BYTES: usize = 64 * 1024;
 
 impl Encoder {
     /// Serialises the draft. Its own values of the stamped fields are cleared.
-    pub(crate) fn encode(&mut self, draft: &mut Draft, stamp: &Stamp) {
-        let commitment = self.encode_content(draft, stamp).then(|| content_commitment(&self.content));
+    pub(crate) fn encode(&mut self, draft: &mut Draft, common: &Common, stamp: &Stamp) {
+        let commitment = self.encode_content(draft, common, stamp).then(|| content_commitment(&self.content));
         let envelope = &mut draft.envelope;
         let kind = envelope.kind;
         envelope.schema_version = 0;
@@ -58,17 +59,19 @@ impl Encoder {
         if let Some(commitment) = commitment {
             bytes(out, 8, &commitment);
         }
+        out.extend_from_slice(&common.envelope);
         append(envelope, out);
         // The draft stays as it was for whoever tries again.
         envelope.kind = kind;
     }
 
-    fn encode_content(&mut self, draft: &mut Draft, stamp: &Stamp) -> bool {
+    fn encode_content(&mut self, draft: &mut Draft, common: &Common, stamp: &Stamp) -> bool {
         let out = &mut self.content;
         reset(out);
         let Some(content) = &mut draft.content else { return false };
         content.salt.clear();
         bytes(out, 1, &stamp.salt);
+        out.extend_from_slice(&common.content);
         append(content, out);
         true
     }
@@ -152,7 +155,7 @@ mod tests {
         for sequence in [0, 1, 127, 128, u64::MAX] {
             let stamp = stamp(sequence);
             let mut encoder = Encoder::default();
-            encoder.encode(&mut draft(), &stamp);
+            encoder.encode(&mut draft(), &Common::default(), &stamp);
             let content = v1::Content { salt: stamp.salt.to_vec(), ..draft().content.unwrap() };
             assert_eq!(encoder.content, content.encode_to_vec());
             assert_eq!(encoder.content[..18], [&[0x0a, 16][..], &stamp.salt].concat(), "salt first");
@@ -171,9 +174,42 @@ mod tests {
     }
 
     #[test]
+    fn what_is_common_is_part_of_the_record() {
+        let target = |host: &str, user: &str| v1::Target {
+            host: host.into(),
+            user: user.into(),
+            ..v1::Target::default()
+        };
+        let common = Common::new(
+            &v1::Envelope {
+                workload: Some(v1::Workload { pod_name: "p".into(), ..Default::default() }),
+                ..Default::default()
+            },
+            &v1::Content { target: Some(target("common", "u")), ..Default::default() },
+        );
+        let mut draft = draft();
+        if let Some(content) = &mut draft.content {
+            content.target = Some(target("own", ""));
+        }
+        let mut encoder = Encoder::default();
+        encoder.encode(&mut draft, &common, &stamp(4));
+        let envelope = v1::Envelope::decode(&encoder.envelope[..]).unwrap();
+        let workload = envelope.workload.as_ref().unwrap();
+        assert_eq!((workload.namespace.as_str(), workload.pod_name.as_str()), ("shop", "p"));
+        assert_eq!(envelope.content_sha256, content_commitment(&encoder.content));
+        let content = v1::Content::decode(&encoder.content[..]).unwrap();
+        assert_eq!(content.target, Some(target("own", "u")));
+        let joined = common.join(&draft).unwrap();
+        assert_eq!(
+            (joined.envelope.workload, joined.content.unwrap().target),
+            (envelope.workload, content.target)
+        );
+    }
+
+    #[test]
     fn a_record_without_content_has_no_commitment() {
         let mut encoder = Encoder::default();
-        encoder.encode(&mut Draft { content: None, ..draft() }, &stamp(1));
+        encoder.encode(&mut Draft { content: None, ..draft() }, &Common::default(), &stamp(1));
         assert!(encoder.content.is_empty());
         let envelope = v1::Envelope::decode(&encoder.envelope[..]).unwrap();
         assert!(envelope.content_sha256.is_empty());
@@ -183,9 +219,9 @@ mod tests {
     fn encoding_again_gives_the_same_record() {
         let mut draft = draft();
         let mut encoder = Encoder::default();
-        encoder.encode(&mut draft, &stamp(5));
+        encoder.encode(&mut draft, &Common::default(), &stamp(5));
         let first = encoder.envelope.clone();
-        encoder.encode(&mut draft, &stamp(5));
+        encoder.encode(&mut draft, &Common::default(), &stamp(5));
         assert_eq!(encoder.envelope, first);
     }
 
@@ -196,8 +232,8 @@ mod tests {
             content.note = "x".repeat(1 << 20);
         }
         let mut encoder = Encoder::default();
-        encoder.encode(&mut large, &stamp(1));
-        encoder.encode(&mut draft(), &stamp(2));
+        encoder.encode(&mut large, &Common::default(), &stamp(1));
+        encoder.encode(&mut draft(), &Common::default(), &stamp(2));
         assert!(encoder.content.capacity() <= KEEP_BYTES);
     }
 }

@@ -41,7 +41,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use ambient::Ambient;
 pub use config::{SpoolConfig, SyncMode, WhenFull};
-pub use draft::{AppendError, Appended, Draft};
+pub use draft::{AppendError, Appended, Common, Draft};
 pub use open::{OpenError, Opened, Recovered, open, open_in};
 pub use outbox::{Outbox, OutboxError};
 pub use spool::Spool;

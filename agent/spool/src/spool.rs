@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    AppendError, Appended, Draft, SyncMode, WhenFull, lock, node::Node, shard::Shard, writer::Refusal,
+    AppendError, Appended, Common, Draft, SyncMode, WhenFull, lock, node::Node, shard::Shard, writer::Refusal,
 };
 
 /// Takes the records of one shard. Lives on the shard's thread; may be shared there by `Rc`.
@@ -30,7 +30,16 @@ impl Spool {
     /// # Errors
     /// See [`AppendError`].
     pub fn append(&self, mut draft: Draft) -> Result<Appended, AppendError> {
-        self.try_append(&mut draft)
+        self.try_append(&mut draft, &Common::default())
+    }
+
+    /// As [`Spool::append`], of a record that has something in common with others: that is part of it, and
+    /// stands before what `draft` says.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    pub fn append_with(&self, mut draft: Draft, common: &Common) -> Result<Appended, AppendError> {
+        self.try_append(&mut draft, common)
     }
 
     /// Appends a record; where the configuration says stop, waits until there is room.
@@ -39,22 +48,22 @@ impl Spool {
     /// See [`AppendError`]; never [`AppendError::Full`].
     pub async fn append_when_room(&self, mut draft: Draft) -> Result<Appended, AppendError> {
         loop {
-            match self.try_append(&mut draft) {
+            match self.try_append(&mut draft, &Common::default()) {
                 Err(AppendError::Full) => self.room().await,
                 result => return result,
             }
         }
     }
 
-    fn try_append(&self, draft: &mut Draft) -> Result<Appended, AppendError> {
+    fn try_append(&self, draft: &mut Draft, common: &Common) -> Result<Appended, AppendError> {
         let mut writer = lock(&self.shard.writer);
-        let mut result = writer.try_append(draft);
+        let mut result = writer.try_append(draft, common);
         if result == Err(Refusal::Full) && !writer.full {
             // The keeper may only be late: making the segment here beats stopping, and shedding.
             drop(writer);
             self.shard.supply();
             writer = lock(&self.shard.writer);
-            result = writer.try_append(draft);
+            result = writer.try_append(draft, common);
         }
         let result = result.map_err(|refusal| writer.refuse(refusal, draft));
         let ring = std::mem::take(&mut writer.marked);

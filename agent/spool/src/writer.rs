@@ -9,7 +9,7 @@ use verbatim_api::{
 };
 
 use crate::{
-    AppendError, Appended, Draft, SyncMode, WhenFull,
+    AppendError, Appended, Common, Draft, SyncMode, WhenFull,
     ambient::{Ambient, Ids},
     encode::{Encoder, Stamp},
     key::Mark,
@@ -77,11 +77,11 @@ impl Writer {
 
     /// Appends a record, or refuses it for good.
     pub(crate) fn append(&mut self, draft: &mut Draft) -> Result<Appended, AppendError> {
-        self.try_append(draft).map_err(|refusal| self.refuse(refusal, draft))
+        self.try_append(draft, &Common::default()).map_err(|refusal| self.refuse(refusal, draft))
     }
 
     /// Appends a record; on refusal nothing has changed.
-    pub(crate) fn try_append(&mut self, draft: &mut Draft) -> Result<Appended, Refusal> {
+    pub(crate) fn try_append(&mut self, draft: &mut Draft, common: &Common) -> Result<Appended, Refusal> {
         let class = Class::of(&draft.envelope);
         // Who was refused comes first: a smaller one must not take the room that it waits for.
         if self.full && !class.uses_reserve() {
@@ -89,7 +89,7 @@ impl Writer {
         }
         self.admit_gap();
         let stamp = self.stamp();
-        self.encoder.encode(draft, &stamp);
+        self.encoder.encode(draft, common, &stamp);
         let size = segment::entry_size(self.encoder.envelope.len(), self.encoder.content.len());
         self.make_room(size, class)?;
         let Some(active) = &mut self.active else { return Err(Refusal::Full) };

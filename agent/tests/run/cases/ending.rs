@@ -65,9 +65,12 @@ fn a_command_that_ignores_sigterm_is_killed_by_the_second() -> Outcome {
 /// Runs its arguments on a terminal of their own, types Ctrl-C when they say `ready`, prints what they say
 /// and ends with their code.
 const TERMINAL: &str = r"
-import os, pty, sys
+import os, pty, signal, sys
 pid, terminal = pty.fork()
 if pid == 0:
+    # Whoever runs the tests in the background has them ignored, and a shell cannot trap what is.
+    for number in [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT]:
+        signal.signal(number, signal.SIG_DFL)
     os.execvp(sys.argv[1], sys.argv[1:])
 said, typed = b'', False
 while True:

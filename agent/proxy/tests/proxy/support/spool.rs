@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 use verbatim_api::v1;
 use verbatim_proxy::Records;
-use verbatim_spool::{AppendError, Appended, Draft};
+use verbatim_spool::{AppendError, Appended, Common, Draft};
 use verbatim_sys::clock;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +146,10 @@ impl Records for MemorySpool {
         record_id[0] = 0xf0 | self.shard as u8;
         record_id[8..].copy_from_slice(&position.to_be_bytes());
         Ok(Appended { record_id, sequence: position - 1, boottime_nanos: clock::boottime_nanos(), position })
+    }
+
+    fn append_with(&self, draft: Draft, common: &Common) -> Result<Appended, AppendError> {
+        self.append(common.join(&draft).unwrap())
     }
 
     async fn room(&self) {
