@@ -105,6 +105,13 @@ fn begin(ctx: &SockOpsContext, ends: &Ends) {
         event(ctx, EventKind::UnroutedConnected, &subject_of(flow));
         return;
     }
+    if !is_listener(flow.listener_netns, ends.remote_port) {
+        // What something after us made of it is for the backstop to judge.
+        count(Counter::Diverted);
+        event(ctx, EventKind::Diverted, &subject_of(flow));
+        forget(&SKC, ends.sk);
+        return;
+    }
     key.listener_netns = flow.listener_netns;
     count(if FLOWT.insert(&key, &*flow, 0).is_ok() {
         Counter::HandshakesBegun

@@ -9,11 +9,12 @@ use aya_ebpf::{
     },
     programs::SockAddrContext,
 };
-use verbatim_ebpf_common::{Action, Address, Config, Counter, EventKind, Route, TCP, Target};
+use verbatim_ebpf_common::{Action, Address, Config, Counter, EventKind, Route, TCP, Target, Verdict};
 
 use crate::{
     lookup,
     maps::{CFG, SKC, TGT},
+    marks,
     report::{self, Subject, count, event},
     socket::{flow_or_new, forget},
 };
@@ -61,6 +62,9 @@ struct Caller {
     netns: u64,
 }
 
+/// By whom a connect() was judged, where not by its caller: the workload that made the socket; else 0.
+type Creator = u64;
+
 /// Where a connect() goes when it is steered.
 struct Way {
     to: Address,
@@ -75,6 +79,7 @@ struct Judgement {
     ruling: Ruling,
     counter: Counter,
     event: Option<EventKind>,
+    creator: Creator,
 }
 
 enum Ruling {
@@ -89,12 +94,12 @@ enum Ruling {
 impl Judgement {
     #[inline(always)]
     fn quiet(ruling: Ruling, counter: Counter) -> Self {
-        Self { ruling, counter, event: None }
+        Self { ruling, counter, event: None, creator: 0 }
     }
 
     #[inline(always)]
     fn loud(ruling: Ruling, counter: Counter, kind: EventKind) -> Self {
-        Self { ruling, counter, event: Some(kind) }
+        Self { ruling, counter, event: Some(kind), creator: 0 }
     }
 }
 
@@ -108,20 +113,23 @@ pub fn decide(ctx: &SockAddrContext, attempt: &Attempt) -> Decision {
         // SAFETY: the helper takes this kind of context.
         netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
     };
-    let Judgement { mut ruling, mut counter, event: mut kind } = judge(attempt, &caller);
+    let Judgement { mut ruling, mut counter, event: mut kind, creator } = judge(attempt, &caller);
     if let Ruling::Steer(way, now) = &ruling
-        && !keep_flow(ctx, attempt, &caller, way, *now)
+        && !keep_flow(ctx, attempt, &caller, creator, way, *now)
     {
         ruling = Ruling::Deny;
         counter = Counter::NoMemory;
         kind = Some(EventKind::NoMemory);
     }
     count(counter);
+    if creator != 0 {
+        count(Counter::JudgedByCreator);
+    }
     // The one place that reports: each would be verified along every path to it.
     if let Some(kind) = kind {
         let subject = Subject {
             netns: caller.netns,
-            cgroup_id: caller.cgroup_id,
+            cgroup_id: if creator == 0 { caller.cgroup_id } else { creator },
             address: attempt.destination,
             port: attempt.port,
             pid: report::caller(),
@@ -133,6 +141,13 @@ pub fn decide(ctx: &SockAddrContext, attempt: &Attempt) -> Decision {
         Ruling::Steer(way, _) => Decision::Send { to: way.to, port: way.port },
         Ruling::Pass => {
             forget(&SKC, attempt.sk);
+            // Counted as what it is: the backstop must not find it again.
+            if matches!(
+                counter,
+                Counter::StalePassed | Counter::DevicePassed | Counter::SelfAimed | Counter::Bypassed
+            ) {
+                marks::exempt(attempt.sk);
+            }
             Decision::Pass
         }
         Ruling::Deny => {
@@ -162,11 +177,24 @@ fn judge(attempt: &Attempt, caller: &Caller) -> Judgement {
     if rule == Action::Pass as u8 {
         return Judgement::quiet(Ruling::Pass, Counter::PassedDestination);
     }
-    let verdict = lookup::verdict(config, caller.cgroup_id);
-    if verdict.action == Action::Pass as u8 {
+    let (verdict, judged) = lookup::verdict_by_both(config, caller.cgroup_id, attempt.sk);
+    if verdict.passes() {
         return Judgement::quiet(Ruling::Pass, Counter::PassedCgroup);
     }
-    if rule == Action::Deny as u8 || verdict.action == Action::Deny as u8 {
+    let creator = if judged == caller.cgroup_id { 0 } else { judged };
+    Judgement { creator, ..judge_workload(attempt, caller, config, rule, verdict) }
+}
+
+/// For a workload that does not pass, and a destination that does not.
+#[inline(always)]
+fn judge_workload(
+    attempt: &Attempt,
+    caller: &Caller,
+    config: &Config,
+    rule: u8,
+    verdict: Verdict,
+) -> Judgement {
+    if rule == Action::Deny as u8 || verdict.denies() {
         return Judgement::loud(Ruling::Deny, Counter::Denied, EventKind::Denied);
     }
     if lookup::bypassed() {
@@ -234,16 +262,24 @@ fn way_in_pod(target: &Target, attempt: &Attempt, caller: &Caller) -> Way {
 
 /// Keeps the flow with the client's socket. `false`: no memory.
 #[inline(always)]
-fn keep_flow(ctx: &SockAddrContext, attempt: &Attempt, caller: &Caller, way: &Way, now: u64) -> bool {
+fn keep_flow(
+    ctx: &SockAddrContext,
+    attempt: &Attempt,
+    caller: &Caller,
+    creator: Creator,
+    way: &Way,
+    now: u64,
+) -> bool {
     let Some(flow) = flow_or_new(&SKC, attempt.sk, core::ptr::null_mut()) else {
         return false;
     };
     // Filled in place: the stack is too small for a flow.
     flow.destination = attempt.destination;
     flow.shown_source = way.shown_source;
-    flow.cgroup_id = caller.cgroup_id;
+    flow.cgroup_id = if creator == 0 { caller.cgroup_id } else { creator };
     for (index, id) in flow.cgroups_by_level.iter_mut().enumerate() {
-        *id = lookup::ancestor(index as i32 + 1);
+        // Of a creator no more than its id is known.
+        *id = if creator == 0 { lookup::ancestor(index as i32 + 1) } else { 0 };
     }
     flow.client_netns = caller.netns;
     flow.listener_netns = way.listener_netns;

@@ -1,12 +1,19 @@
 //! What the rules say: about a destination, about the calling workload, about the proxy's life.
 
 use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, generated::bpf_get_current_ancestor_cgroup_id},
+    bindings::{__sk_buff, bpf_sock},
+    helpers::{
+        bpf_ktime_get_ns,
+        generated::{bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id},
+    },
     maps::lpm_trie::Key,
 };
 use verbatim_ebpf_common::{Address, Config, Destination, LEVELS, Verdict};
 
-use crate::maps::{BYP, CGS, DSTS, HB, OWN};
+use crate::{
+    maps::{BYP, CGS, DSTS, HB, OWN},
+    marks,
+};
 
 /// Whether this cgroup is the proxy's own.
 #[inline(always)]
@@ -30,6 +37,36 @@ pub fn destination(protocol: u8, address: Address, port: u16) -> Option<u8> {
 /// one, else the default.
 #[inline(always)]
 pub fn verdict(config: &Config, cgroup_id: u64) -> Verdict {
+    nearest(config, cgroup_id, ancestor)
+}
+
+/// The same for the socket that a packet comes from.
+#[inline(always)]
+pub fn verdict_of_packet(config: &Config, cgroup_id: u64, skb: *mut __sk_buff) -> Verdict {
+    // SAFETY: the helper takes this context and any number.
+    nearest(config, cgroup_id, |level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })
+}
+
+/// The verdict of the caller, or, where that passes, of the workload that made the socket; and whose
+/// it is.
+#[inline(always)]
+pub fn verdict_by_both(config: &Config, caller: u64, sk: *mut bpf_sock) -> (Verdict, u64) {
+    let verdict = verdict(config, caller);
+    if !verdict.passes() {
+        return (verdict, caller);
+    }
+    let Some(mark) = marks::mark(sk) else { return (verdict, caller) };
+    let creator = mark.creator_cgroup;
+    if creator == 0 || creator == caller {
+        return (verdict, caller);
+    }
+    // What holds for it now, where it has a verdict of its own; else what held for it then.
+    // SAFETY: values of CGS are replaced whole, and a verdict is two bytes.
+    (unsafe { CGS.get(creator) }.copied().unwrap_or(mark.creator_verdict), creator)
+}
+
+#[inline(always)]
+fn nearest(config: &Config, cgroup_id: u64, ancestor: impl Fn(i32) -> u64) -> Verdict {
     // SAFETY: values of CGS are replaced whole, and a verdict is two bytes.
     if let Some(&verdict) = unsafe { CGS.get(cgroup_id) } {
         return verdict;

@@ -1,16 +1,20 @@
-//! The eBPF programs: steer connect() to the proxy's listener, hide that from the workload, and
-//! hand over to the accepted socket what connect() saw.
+//! The eBPF programs: steer connect() to the proxy's listener, hide that from the workload, hand over
+//! to the accepted socket what connect() saw, and deny or report what goes another way.
 //!
 //! They decide by maps alone; what the maps mean for pods, names or policies is user space's affair.
 #![no_std]
 #![no_main]
 
+mod backstop;
 mod bind;
 mod connect;
+mod create;
+mod datagram;
 mod hand_off;
 mod judge;
 mod lookup;
 mod maps;
+mod marks;
 mod names;
 mod report;
 mod socket;

@@ -6,7 +6,9 @@ use aya_ebpf::{
     macros::{btf_map, map},
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
-use verbatim_ebpf_common::{Bypass, Config, Counter, Destination, Flow, FlowKey, RateWindow, Target, Verdict};
+use verbatim_ebpf_common::{
+    Bypass, Config, Counter, Destination, Flow, FlowKey, RateWindow, Stray, Target, Verdict,
+};
 
 /// What user space says once.
 #[map]
@@ -47,6 +49,14 @@ pub static SKC: SkStorage<Flow> = SkStorage::new();
 /// Flow of an accepted socket: what the proxy reads.
 #[btf_map]
 pub static SKA: SkStorage<Flow> = SkStorage::new();
+
+/// A number that changes with the rules: what was found out about a socket holds until then.
+#[map]
+pub static EPOCH: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Sockets that came past connect(), for user space to end where it is to; by cookie.
+#[map]
+pub static STRAYS: HashMap<u64, Stray> = HashMap::with_max_entries(8_192, BPF_F_NO_PREALLOC);
 
 /// Flows during their handshake.
 #[map]

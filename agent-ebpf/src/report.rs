@@ -28,7 +28,7 @@ pub struct Subject {
     pub pid: u32,
 }
 
-/// Thread group id of the caller. Not for sock_ops: they run for whoever is on the CPU, and kernels
+/// Thread group id of the caller. Not for sock_ops and packets: they run for whoever is on the CPU, and kernels
 /// before 6.10 do not lend them the helper.
 #[inline(always)]
 pub fn caller() -> u32 {
@@ -100,5 +100,13 @@ fn log(ctx: &impl EbpfContext, kind: EventKind, subject: &Subject) {
             say!("connect denied, no memory for its flow: namespace {}, cgroup {}, port {}")
         }
         EventKind::NoFlow => say!("connection without a flow: namespace {}, cgroup {}, client port {}"),
+        EventKind::QuicDenied => say!("quic denied: namespace {}, cgroup {}, port {}"),
+        EventKind::QuicPassed => say!("quic not captured: namespace {}, cgroup {}, port {}"),
+        EventKind::SocketDenied => say!("socket denied: namespace {}, cgroup {}, protocol {}"),
+        EventKind::Stray => say!("connection that was not steered: namespace {}, cgroup {}, port {}"),
+        EventKind::StrayDropped => {
+            say!("connection that was not steered is cut off: namespace {}, cgroup {}, port {}")
+        }
+        EventKind::Diverted => say!("connect sent elsewhere after us: namespace {}, cgroup {}, port {}"),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Sections without which these are not Verbatim's programs, and those that tell the kernel of types and licence.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 16] = [
     "cgroup/connect4",
     "cgroup/connect6",
     "cgroup/getpeername4",
@@ -22,6 +22,10 @@ const SECTIONS: [&str; 12] = [
     "cgroup/getsockname6",
     "cgroup/bind4",
     "cgroup/bind6",
+    "cgroup/sendmsg4",
+    "cgroup/sendmsg6",
+    "cgroup/sock_create",
+    "cgroup_skb/egress",
     "sockops",
     "license",
     ".maps",

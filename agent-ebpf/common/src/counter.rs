@@ -75,6 +75,22 @@ counters! {
     EventsSuppressed = "events_suppressed",
     /// Connects passed uncaptured because a person had asked not to steer for a while.
     Bypassed = "bypassed",
+    /// UDP connects and datagrams to port 443 of steered destinations that were denied.
+    QuicDenied = "quic_denied",
+    /// The same, passed uncaptured because the proxy is dead or a person had asked not to steer.
+    QuicPassed = "quic_passed",
+    /// Raw, SCTP and SMC sockets that were denied.
+    SocketDenied = "socket_denied",
+    /// Connects that were judged by the socket's creator, because their caller is not steered.
+    JudgedByCreator = "judged_by_creator",
+    /// Connected sockets that were not steered when they connected.
+    Stray = "stray",
+    /// Those of them whose packets are dropped.
+    StrayDropped = "stray_dropped",
+    /// Strays that user space was not told of in full.
+    StrayLost = "stray_lost",
+    /// Steered connects that something after us sent elsewhere.
+    Diverted = "diverted",
 }
 
 impl Counter {

@@ -25,6 +25,19 @@ pub enum EventKind {
     NoMemory = 8,
     /// A connection reached the listener without a flow.
     NoFlow = 9,
+    /// UDP to port 443 of a steered destination: refused with EPERM, so that the client falls back to TCP.
+    QuicDenied = 10,
+    /// The same, passed because the proxy is dead and the workload fails open, or because a person had
+    /// asked not to steer.
+    QuicPassed = 11,
+    /// A raw, SCTP or SMC socket was refused with EPERM; `port` is its IP protocol number.
+    SocketDenied = 12,
+    /// A connected socket that was not steered when it connected: reported once, its packets pass.
+    Stray = 13,
+    /// The same, its packets are dropped.
+    StrayDropped = 14,
+    /// It was steered, but something that ran after us sent it elsewhere.
+    Diverted = 15,
 }
 
 impl EventKind {
@@ -41,6 +54,12 @@ impl EventKind {
             7 => Self::BindDenied,
             8 => Self::NoMemory,
             9 => Self::NoFlow,
+            10 => Self::QuicDenied,
+            11 => Self::QuicPassed,
+            12 => Self::SocketDenied,
+            13 => Self::Stray,
+            14 => Self::StrayDropped,
+            15 => Self::Diverted,
             _ => return None,
         })
     }
@@ -52,7 +71,7 @@ impl EventKind {
 pub struct Event {
     /// CLOCK_MONOTONIC, nanoseconds.
     pub ktime_nanos: u64,
-    /// Cookie of the network namespace.
+    /// Cookie of the network namespace; 0 where it is not known (strays).
     pub netns: u64,
     /// cgroup v2 id of the caller; 0 where there is none.
     pub cgroup_id: u64,
@@ -62,7 +81,7 @@ pub struct Event {
     pub pid: u32,
     /// Events that this CPU kept back in the second before, by the rate limit.
     pub suppressed: u32,
-    /// Port that was dialled or bound.
+    /// Port that was dialled or bound; of a socket that was denied its IP protocol number.
     pub port: u16,
     /// An [`EventKind`] as its number.
     pub kind: u8,

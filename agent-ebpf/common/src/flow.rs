@@ -26,10 +26,12 @@ pub struct Flow {
     pub destination: Address,
     /// What getsockname() shows instead of loopback; `::` where it is left alone.
     pub shown_source: Address,
-    /// cgroup v2 id of the caller of connect().
+    /// cgroup v2 id of the caller of connect(); where the caller is not steered, but the workload that
+    /// made the socket is, of that one.
     pub cgroup_id: u64,
     /// Ids of the caller's cgroups by absolute level: element n is level n + 1. Levels below the
-    /// caller's own are 0; the caller's own level holds its own id.
+    /// caller's own are 0; the caller's own level holds its own id. All 0 where `cgroup_id` is not the
+    /// caller's.
     pub cgroups_by_level: [u64; LEVELS],
     /// Cookie of the client's network namespace.
     pub client_netns: u64,

@@ -134,6 +134,31 @@ fn event_has_its_layout() {
 }
 
 #[test]
+fn mark_has_its_layout() {
+    layout!(Mark, size 16, align 8, {
+        creator_cgroup: u64 = 0,
+        epoch: u32 = 8,
+        creator_verdict: Verdict = 12,
+        state: u8 = 14,
+        reserved: u8 = 15,
+    });
+}
+
+#[test]
+fn stray_has_its_layout() {
+    layout!(Stray, size 48, align 8, {
+        cgroup_id: u64 = 0,
+        local: Address = 8,
+        remote: Address = 24,
+        local_port: u16 = 40,
+        remote_port: u16 = 42,
+        family: u8 = 44,
+        dropped: u8 = 45,
+        reserved: [u8; 2] = 46,
+    });
+}
+
+#[test]
 fn rate_window_has_its_layout() {
     layout!(RateWindow, size 16, align 8, { since_nanos: u64 = 0, sent: u32 = 8, suppressed: u32 = 12 });
 }
@@ -143,9 +168,11 @@ fn numbers_in_maps_keep_their_meaning() {
     assert_eq!([Action::Pass as u8, Action::Steer as u8, Action::Deny as u8], [0, 1, 2]);
     assert_eq!([FailMode::Open as u8, FailMode::Closed as u8], [0, 1]);
     assert_eq!([Route::InPod as u8, Route::Host as u8, Route::Unrouted as u8], [1, 2, 3]);
-    for number in 1..=9 {
+    let states = [MarkState::Unseen, MarkState::Exempt, MarkState::Reported, MarkState::Dropped];
+    assert_eq!(states.map(|state| state as u8), [0, 1, 2, 3]);
+    for number in 1..=15 {
         assert_eq!(EventKind::from_number(number).map(|kind| kind as u8), Some(number));
     }
     assert_eq!(EventKind::from_number(0), None);
-    assert_eq!(EventKind::from_number(10), None);
+    assert_eq!(EventKind::from_number(16), None);
 }

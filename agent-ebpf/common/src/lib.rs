@@ -13,6 +13,7 @@ mod event;
 mod flow;
 #[cfg(test)]
 mod layout;
+mod mark;
 mod rules;
 mod target;
 
@@ -22,14 +23,19 @@ pub use config::Config;
 pub use counter::Counter;
 pub use event::{Event, EventKind, RateWindow};
 pub use flow::{Flow, FlowKey, LEVELS, Route};
+pub use mark::{Mark, MarkState, Stray};
 pub use rules::{Action, Destination, FailMode, Verdict};
 pub use target::Target;
 
 /// Names the pin directory: raised whenever a map's or struct's layout changes.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// TCP's protocol number.
 pub const TCP: u8 = 6;
+/// UDP's protocol number.
+pub const UDP: u8 = 17;
+/// Where QUIC is spoken: UDP to this port of a steered destination is denied.
+pub const QUIC_PORT: u16 = 443;
 /// The kernel's number of the IPv4 family on Linux.
 pub const AF_INET: u8 = 2;
 /// The kernel's number of the IPv6 family on Linux.
@@ -50,5 +56,18 @@ mod pod {
         };
     }
 
-    pod!(Address, Bypass, Config, Destination, Event, Flow, FlowKey, RateWindow, Target, Verdict);
+    pod!(
+        Address,
+        Bypass,
+        Config,
+        Destination,
+        Event,
+        Flow,
+        FlowKey,
+        Mark,
+        RateWindow,
+        Stray,
+        Target,
+        Verdict
+    );
 }

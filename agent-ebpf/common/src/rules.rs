@@ -41,6 +41,20 @@ impl Verdict {
         Self { action: action as u8, fail_mode: fail_mode as u8 }
     }
 
+    /// Whether connects go their way untouched, whatever their destination.
+    #[inline(always)]
+    #[must_use]
+    pub const fn passes(self) -> bool {
+        self.action == Action::Pass as u8
+    }
+
+    /// Whether connects to steered destinations fail.
+    #[inline(always)]
+    #[must_use]
+    pub const fn denies(self) -> bool {
+        self.action == Action::Deny as u8
+    }
+
     /// Whether a dead proxy means EPERM.
     #[inline(always)]
     #[must_use]

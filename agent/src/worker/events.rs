@@ -60,6 +60,12 @@ fn meaning(kind: EventKind) -> Option<&'static str> {
         EventKind::BoundToDevice => Some("not steered: the socket is bound to a device"),
         EventKind::UnroutedConnected => Some("not captured: connected by IPv6 where no route was known"),
         EventKind::NoMemory => Some("refused: the kernel had no memory for the flow"),
+        EventKind::QuicDenied => Some("denied: UDP to port 443 of a steered destination"),
+        EventKind::QuicPassed => Some("not captured: UDP to port 443 while nothing is steered"),
+        EventKind::SocketDenied => Some("denied: a raw, SCTP or SMC socket of a steered workload"),
+        EventKind::Stray => Some("not captured: it was connected before it could be steered"),
+        EventKind::StrayDropped => Some("cut off: it was connected before it could be steered"),
+        EventKind::Diverted => Some("not captured: something that runs after us sent it elsewhere"),
         // A rule's own doing; an attempt on our port; and what the proxy records by itself.
         EventKind::Denied | EventKind::BindDenied | EventKind::NoFlow => None,
     }

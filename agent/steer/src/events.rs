@@ -13,13 +13,14 @@ pub struct Event {
     pub kind: EventKind,
     /// CLOCK_MONOTONIC, nanoseconds.
     pub ktime_nanos: u64,
-    /// Cookie of the network namespace.
+    /// Cookie of the network namespace; 0 for a stray, whose namespace the kernel does not say.
     pub netns: u64,
-    /// cgroup v2 id of the caller; `None` where nobody calls (a connection without a flow).
+    /// cgroup v2 id of the caller, of a stray that of its socket; `None`: a connection without a flow.
     pub cgroup_id: Option<u64>,
-    /// Process id of the caller in the first pid namespace.
+    /// Process id of the caller in the first pid namespace; `None` where nobody calls.
     pub pid: Option<u32>,
-    /// What was dialled or bound; of a connection without a flow the client's end.
+    /// What was dialled or bound; of a connection without a flow the client's end; of a socket that was
+    /// denied no address, and its protocol number for a port.
     pub address: SocketAddr,
     /// Events that the same CPU kept back in the second before this one.
     pub suppressed: u32,
@@ -34,7 +35,8 @@ impl Event {
             return None;
         }
         let kind = EventKind::from_number(*bytes.get(KIND)?)?;
-        let called = kind != EventKind::NoFlow;
+        // A packet and an accepted connection have no caller.
+        let called = !matches!(kind, EventKind::NoFlow | EventKind::Stray | EventKind::StrayDropped);
         let address =
             common::Address([word(ADDRESS)?, word(ADDRESS + 4)?, word(ADDRESS + 8)?, word(ADDRESS + 12)?]);
         let port = u16::from_ne_bytes(bytes.get(PORT..PORT + 2)?.try_into().ok()?);
@@ -42,7 +44,7 @@ impl Event {
             kind,
             ktime_nanos: long(KTIME)?,
             netns: long(NETNS)?,
-            cgroup_id: Some(long(CGROUP)?).filter(|_| called),
+            cgroup_id: Some(long(CGROUP)?).filter(|_| kind != EventKind::NoFlow),
             pid: Some(word(PID)?).filter(|_| called),
             address: SocketAddr::new(IpAddr::from(address), port),
             suppressed: word(SUPPRESSED)?,

@@ -17,7 +17,7 @@ use crate::SteerError;
 
 /// Programs and their hooks, in the order in which they are attached: what shows and carries flows before what
 /// makes them, so that no connect is steered whose flow would get lost.
-const PROGRAMS: [(&str, Hook); 9] = [
+const PROGRAMS: [(&str, Hook); 13] = [
     ("tcp_events", Hook::SOCK_OPS),
     ("getpeername4", Hook::GETPEERNAME4),
     ("getpeername6", Hook::GETPEERNAME6),
@@ -25,16 +25,22 @@ const PROGRAMS: [(&str, Hook); 9] = [
     ("getsockname6", Hook::GETSOCKNAME6),
     ("bind4", Hook::BIND4),
     ("bind6", Hook::BIND6),
+    ("sock_create", Hook::SOCK_CREATE),
     ("connect4", Hook::CONNECT4),
     ("connect6", Hook::CONNECT6),
+    ("sendmsg4", Hook::SENDMSG4),
+    ("sendmsg6", Hook::SENDMSG6),
+    ("backstop", Hook::EGRESS),
 ];
 
 /// Those that send connects to us.
 const CONNECTS: [&str; 2] = ["connect4", "connect6"];
 
 /// Maps that a successor goes on with.
-const PINNED_MAPS: [&str; 13] =
-    ["CFG", "OWN", "HB", "BYP", "OWNER", "DSTS", "CGS", "TGT", "SKC", "SKA", "FLOWT", "EVENTS", "CNT"];
+const PINNED_MAPS: [&str; 16] = [
+    "CFG", "OWN", "HB", "BYP", "OWNER", "DSTS", "CGS", "TGT", "SKC", "SKA", "SKM", "FLOWT", "EPOCH",
+    "STRAYS", "EVENTS", "CNT",
+];
 
 /// Gives all programs to the kernel, which verifies them.
 pub(crate) fn load(ebpf: &mut Ebpf) -> Result<(), SteerError> {
@@ -42,6 +48,8 @@ pub(crate) fn load(ebpf: &mut Ebpf) -> Result<(), SteerError> {
         let loaded = match program(ebpf, name)? {
             Program::CgroupSockAddr(program) => program.load(),
             Program::SockOps(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            Program::CgroupSkb(program) => program.load(),
             other => return Err(unexpected(name, other)),
         };
         loaded.map_err(|error| SteerError::kernel(format!("loading {name}"), error))?;

@@ -43,6 +43,7 @@ pub struct Steering {
     own: Mutex<HashMap<MapData, u64, u8>>,
     cgroups: Mutex<HashMap<MapData, u64, Verdict>>,
     destinations: Mutex<LpmTrie<MapData, Destination, u8>>,
+    epoch: Mutex<Array<MapData, u32>>,
     counts: PerCpuArray<MapData, u64>,
     heartbeat: Heartbeat,
     flows: FlowReader,
@@ -114,6 +115,7 @@ impl Steering {
             own: Mutex::new(map(&mut ebpf, "OWN")?),
             cgroups: Mutex::new(map(&mut ebpf, "CGS")?),
             destinations: Mutex::new(map(&mut ebpf, "DSTS")?),
+            epoch: Mutex::new(map(&mut ebpf, "EPOCH")?),
             counts: map(&mut ebpf, "CNT")?,
             heartbeat,
             flows: FlowReader::new(flows),
@@ -318,7 +320,15 @@ impl Steering {
             trie.remove(key).map_err(failed)?;
         }
         drop(trie);
-        Ok(())
+        self.begin_epoch()
+    }
+
+    /// Makes the backstop look again at connections that went to where nothing was steered.
+    fn begin_epoch(&self) -> Result<(), SteerError> {
+        let failed = |error| SteerError::kernel("beginning an epoch of the rules", error);
+        let mut epoch = lock(&self.epoch);
+        let last = epoch.get(&0, 0).map_err(failed)?;
+        epoch.set(0, last.wrapping_add(1), 0).map_err(failed)
     }
 
     /// Gives signs of life.

@@ -1,0 +1,202 @@
+//! cgroup_skb/egress: sees what came past connect(): sockets that were connected before the programs were
+//! attached or before their rule was made, or that something after us sent elsewhere.
+//!
+//! It can only count, report and drop. Ending such a socket is user space's affair: see `STRAYS`.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{__sk_buff, bpf_sock, bpf_sock_tuple},
+    helpers::generated::{
+        bpf_get_socket_cookie, bpf_sk_fullsock, bpf_sk_release, bpf_skb_cgroup_id, bpf_skb_load_bytes,
+        bpf_skc_lookup_tcp,
+    },
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
+use verbatim_ebpf_common::{AF_INET, Action, Address, Counter, EventKind, MarkState, Stray, TCP};
+
+use crate::{
+    lookup,
+    maps::{CFG, SKC, STRAYS},
+    marks,
+    report::{Subject, count, event},
+    socket::{flow, read},
+};
+
+const ALLOW: i32 = 1;
+const DROP: i32 = 0;
+
+/// The kernel's number of a listening TCP socket's state.
+const TCP_LISTEN: u32 = 10;
+/// The socket's own network namespace.
+const CURRENT_NETNS: u64 = u64::MAX;
+/// Of the flags in a TCP header.
+const RST: u8 = 0x04;
+/// Where they are in it.
+const FLAGS_AT: u32 = 13;
+
+#[cgroup_skb(egress)]
+pub fn backstop(ctx: SkBuffContext) -> i32 {
+    let skb = ctx.skb.skb;
+    let sk = read!(skb, __bindgen_anon_2.sk);
+    if sk.is_null() {
+        return ALLOW;
+    }
+    // SAFETY: the helper takes what the context gave; it answers null or a full socket.
+    let sk = unsafe { bpf_sk_fullsock(sk) };
+    if sk.is_null() || read!(sk, protocol) != u32::from(TCP) {
+        return ALLOW;
+    }
+    // Steered: nothing more for an ordinary packet.
+    if flow(&SKC, sk).is_some() {
+        return ALLOW;
+    }
+    let mark = marks::mark(sk);
+    if mark.as_ref().is_some_and(|mark| marks::is_settled(mark)) {
+        return ALLOW;
+    }
+    let before = mark.map_or(MarkState::Unseen as u8, |mark| mark.state);
+    examine(&ctx, skb, sk, before)
+}
+
+/// A socket and its two ends; ports in host byte order.
+struct Ends {
+    family: u8,
+    local: Address,
+    local_port: u16,
+    remote: Address,
+    remote_port: u16,
+}
+
+impl Ends {
+    /// Reads every field before any branch, for the same reason as in `hand_off`.
+    #[inline(always)]
+    fn read(sk: *mut bpf_sock) -> Self {
+        let family = read!(sk, family);
+        let (local_ip4, remote_ip4) = (read!(sk, src_ip4), read!(sk, dst_ip4));
+        let local_ip6 = Address([
+            read!(sk, src_ip6[0]),
+            read!(sk, src_ip6[1]),
+            read!(sk, src_ip6[2]),
+            read!(sk, src_ip6[3]),
+        ]);
+        let remote_ip6 = Address([
+            read!(sk, dst_ip6[0]),
+            read!(sk, dst_ip6[1]),
+            read!(sk, dst_ip6[2]),
+            read!(sk, dst_ip6[3]),
+        ]);
+        let (local_port, remote_port) = (read!(sk, src_port), read!(sk, dst_port));
+        let v4 = family == u32::from(AF_INET);
+        Self {
+            family: family as u8,
+            local: if v4 { Address::from_v4_word(local_ip4) } else { local_ip6 },
+            local_port: local_port as u16,
+            remote: if v4 { Address::from_v4_word(remote_ip4) } else { remote_ip6 },
+            remote_port: u16::from_be(remote_port),
+        }
+    }
+}
+
+/// Finds out about a socket of which nothing is settled.
+#[inline(always)]
+fn examine(ctx: &SkBuffContext, skb: *mut __sk_buff, sk: *mut bpf_sock, before: u8) -> i32 {
+    let Some(config) = CFG.get(0) else { return ALLOW };
+    // SAFETY: the helper takes this context.
+    let cgroup_id = unsafe { bpf_skb_cgroup_id(skb) };
+    if lookup::is_own(cgroup_id) {
+        return ALLOW;
+    }
+    let verdict = lookup::verdict_of_packet(config, cgroup_id, skb);
+    if verdict.passes() || lookup::bypassed() {
+        return ALLOW;
+    }
+    let state = read!(sk, state);
+    let ends = Ends::read(sk);
+    let rule = lookup::destination(TCP, ends.remote, ends.remote_port).unwrap_or(Action::Pass as u8);
+    // What it accepts inherits a listener's mark; what it had accepted before is found by its port.
+    if state == TCP_LISTEN || rule == Action::Pass as u8 || is_listened_to(ctx, &ends) {
+        marks::exempt(sk);
+        return ALLOW;
+    }
+    let drops = rule == Action::Deny as u8 || verdict.denies() || verdict.fails_closed();
+    found(ctx, sk, &ends, cgroup_id, before, drops);
+    // A reset carries nothing, and lets the other end know.
+    if drops && !is_reset(skb, &ends) { DROP } else { ALLOW }
+}
+
+/// Counts and reports a stray once, and keeps telling user space of one that is dropped until it is gone.
+#[inline(always)]
+fn found(ctx: &SkBuffContext, sk: *mut bpf_sock, ends: &Ends, cgroup_id: u64, before: u8, drops: bool) {
+    let state = if drops { MarkState::Dropped } else { MarkState::Reported };
+    let first = before == MarkState::Unseen as u8 || before == MarkState::Exempt as u8;
+    if let Some(mark) = marks::mark_or_new(sk) {
+        marks::settle(mark, state);
+    }
+    let stray = Stray {
+        cgroup_id,
+        local: ends.local,
+        remote: ends.remote,
+        local_port: ends.local_port,
+        remote_port: ends.remote_port,
+        family: ends.family,
+        dropped: u8::from(drops),
+        reserved: [0; 2],
+    };
+    // SAFETY: the helper takes this kind of context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+    if STRAYS.insert(&cookie, &stray, 0).is_err() {
+        count(Counter::StrayLost);
+    }
+    if !first {
+        return;
+    }
+    count(Counter::Stray);
+    if drops {
+        count(Counter::StrayDropped);
+    }
+    let kind = if drops { EventKind::StrayDropped } else { EventKind::Stray };
+    // Whose process it is, and in which namespace, this hook is not told by older kernels.
+    event(ctx, kind, &Subject { netns: 0, cgroup_id, pid: 0, address: ends.remote, port: ends.remote_port });
+}
+
+/// Whether somebody listens where this socket is: then it was most likely accepted there.
+#[inline(always)]
+fn is_listened_to(ctx: &SkBuffContext, ends: &Ends) -> bool {
+    // SAFETY: plain integers, of which every bit pattern is a value.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    // From port 0 nobody is connected, so that only a listener can be found.
+    let size = if ends.local.is_v4_mapped() {
+        tuple.__bindgen_anon_1.ipv4.saddr = ends.remote.v4_word();
+        tuple.__bindgen_anon_1.ipv4.daddr = ends.local.v4_word();
+        tuple.__bindgen_anon_1.ipv4.dport = ends.local_port.to_be();
+        12
+    } else {
+        tuple.__bindgen_anon_1.ipv6.saddr = ends.remote.0;
+        tuple.__bindgen_anon_1.ipv6.daddr = ends.local.0;
+        tuple.__bindgen_anon_1.ipv6.dport = ends.local_port.to_be();
+        36
+    };
+    // SAFETY: the helper takes this kind of context and reads `size` bytes of the tuple.
+    let listener = unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut tuple, size, CURRENT_NETNS, 0) };
+    if listener.is_null() {
+        return false;
+    }
+    // SAFETY: a reference that the helper gave, let go of once.
+    unsafe { bpf_sk_release(listener.cast()) };
+    true
+}
+
+/// Whether the packet is a reset.
+#[inline(always)]
+fn is_reset(skb: *mut __sk_buff, ends: &Ends) -> bool {
+    let mut byte = 0_u8;
+    let mut load = |at: u32| {
+        // SAFETY: the helper takes this context and writes one byte.
+        unsafe { bpf_skb_load_bytes(skb.cast(), at, (&raw mut byte).cast(), 1) };
+        byte
+    };
+    // The packet begins with its IP header; an IPv4 header says in four-byte words how long it is.
+    let header = if ends.remote.is_v4_mapped() { u32::from(load(0) & 0x0f) * 4 } else { 40 };
+    load(header + FLAGS_AT) & RST != 0
+}
