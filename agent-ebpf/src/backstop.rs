@@ -7,8 +7,8 @@ use aya_ebpf::{
     EbpfContext,
     bindings::{__sk_buff, bpf_sock, bpf_sock_tuple},
     helpers::generated::{
-        bpf_get_socket_cookie, bpf_sk_fullsock, bpf_sk_release, bpf_skb_cgroup_id, bpf_skb_load_bytes,
-        bpf_skc_lookup_tcp,
+        bpf_get_socket_cookie, bpf_sk_cgroup_id, bpf_sk_fullsock, bpf_sk_release, bpf_skb_cgroup_id,
+        bpf_skb_load_bytes, bpf_skc_lookup_tcp,
     },
     macros::cgroup_skb,
     programs::SkBuffContext,
@@ -30,6 +30,9 @@ const DROP: i32 = 0;
 const TCP_LISTEN: u32 = 10;
 /// The socket's own network namespace.
 const CURRENT_NETNS: u64 = u64::MAX;
+/// By the size of a tuple the kernel tells the families apart.
+const SIZE_V4: u32 = 12;
+const SIZE_V6: u32 = 36;
 /// Of the flags in a TCP header.
 const RST: u8 = 0x04;
 /// Where they are in it.
@@ -115,7 +118,11 @@ fn examine(ctx: &SkBuffContext, skb: *mut __sk_buff, sk: *mut bpf_sock, before: 
     let ends = Ends::read(sk);
     let rule = lookup::destination(TCP, ends.remote, ends.remote_port).unwrap_or(Action::Pass as u8);
     // What it accepts inherits a listener's mark; what it had accepted before is found by its port.
-    if state == TCP_LISTEN || rule == Action::Pass as u8 || is_listened_to(ctx, &ends) {
+    if state == TCP_LISTEN
+        || rule == Action::Pass as u8
+        || is_listened_to(ctx, &ends)
+        || leads_to_a_proxy(ctx, &ends)
+    {
         marks::exempt(sk);
         return ALLOW;
     }
@@ -163,28 +170,54 @@ fn found(ctx: &SkBuffContext, sk: *mut bpf_sock, ends: &Ends, cgroup_id: u64, be
 /// Whether somebody listens where this socket is: then it was most likely accepted there.
 #[inline(always)]
 fn is_listened_to(ctx: &SkBuffContext, ends: &Ends) -> bool {
-    // SAFETY: plain integers, of which every bit pattern is a value.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
     // From port 0 nobody is connected, so that only a listener can be found.
-    let size = if ends.local.is_v4_mapped() {
-        tuple.__bindgen_anon_1.ipv4.saddr = ends.remote.v4_word();
-        tuple.__bindgen_anon_1.ipv4.daddr = ends.local.v4_word();
-        tuple.__bindgen_anon_1.ipv4.dport = ends.local_port.to_be();
-        12
-    } else {
-        tuple.__bindgen_anon_1.ipv6.saddr = ends.remote.0;
-        tuple.__bindgen_anon_1.ipv6.daddr = ends.local.0;
-        tuple.__bindgen_anon_1.ipv6.dport = ends.local_port.to_be();
-        36
-    };
-    // SAFETY: the helper takes this kind of context and reads `size` bytes of the tuple.
-    let listener = unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut tuple, size, CURRENT_NETNS, 0) };
-    if listener.is_null() {
+    let found = socket_at(ctx, ends.remote, 0, ends.local, ends.local_port);
+    if found.is_null() {
         return false;
     }
     // SAFETY: a reference that the helper gave, let go of once.
-    unsafe { bpf_sk_release(listener.cast()) };
+    unsafe { bpf_sk_release(found.cast()) };
     true
+}
+
+/// Whether the other end is a proxy of ours: somebody who aims at it, or a flow of a predecessor whose
+/// maps had another layout.
+#[inline(always)]
+fn leads_to_a_proxy(ctx: &SkBuffContext, ends: &Ends) -> bool {
+    if !ends.remote.connects_to_loopback() {
+        return false;
+    }
+    let found = socket_at(ctx, ends.local, ends.local_port, ends.remote, ends.remote_port);
+    if found.is_null() {
+        return false;
+    }
+    // SAFETY: the helper takes what the other one gave.
+    let cgroup_id = unsafe { bpf_sk_cgroup_id(found.cast()) };
+    // SAFETY: a reference that the helper gave, let go of once.
+    unsafe { bpf_sk_release(found.cast()) };
+    lookup::is_own(cgroup_id)
+}
+
+/// The socket that a packet from there to here reaches; ports in host byte order. It must be released.
+#[inline(always)]
+fn socket_at(ctx: &SkBuffContext, from: Address, from_port: u16, to: Address, to_port: u16) -> *mut bpf_sock {
+    // SAFETY: plain integers, of which every bit pattern is a value.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let size = if to.is_v4_mapped() {
+        tuple.__bindgen_anon_1.ipv4.saddr = from.v4_word();
+        tuple.__bindgen_anon_1.ipv4.daddr = to.v4_word();
+        tuple.__bindgen_anon_1.ipv4.sport = from_port.to_be();
+        tuple.__bindgen_anon_1.ipv4.dport = to_port.to_be();
+        SIZE_V4
+    } else {
+        tuple.__bindgen_anon_1.ipv6.saddr = from.0;
+        tuple.__bindgen_anon_1.ipv6.daddr = to.0;
+        tuple.__bindgen_anon_1.ipv6.sport = from_port.to_be();
+        tuple.__bindgen_anon_1.ipv6.dport = to_port.to_be();
+        SIZE_V6
+    };
+    // SAFETY: the helper takes this kind of context and reads `size` bytes of the tuple.
+    unsafe { bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut tuple, size, CURRENT_NETNS, 0) }
 }
 
 /// Whether the packet is a reset.

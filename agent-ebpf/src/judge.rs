@@ -142,10 +142,7 @@ pub fn decide(ctx: &SockAddrContext, attempt: &Attempt) -> Decision {
         Ruling::Pass => {
             forget(&SKC, attempt.sk);
             // Counted as what it is: the backstop must not find it again.
-            if matches!(
-                counter,
-                Counter::StalePassed | Counter::DevicePassed | Counter::SelfAimed | Counter::Bypassed
-            ) {
+            if matches!(counter, Counter::StalePassed | Counter::DevicePassed | Counter::Bypassed) {
                 marks::exempt(attempt.sk);
             }
             Decision::Pass

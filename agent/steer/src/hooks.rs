@@ -33,8 +33,8 @@ const PROGRAMS: [(&str, Hook); 13] = [
     ("backstop", Hook::EGRESS),
 ];
 
-/// Those that send connects to us.
-const CONNECTS: [&str; 2] = ["connect4", "connect6"];
+/// Those that send connects to us, and before them the one that takes other connections for strays.
+const CONNECTS: [&str; 3] = ["backstop", "connect4", "connect6"];
 
 /// Maps that a successor goes on with.
 const PINNED_MAPS: [&str; 16] = [
@@ -242,10 +242,11 @@ pub fn unpin(parent: &Path) -> Result<usize, SteerError> {
             continue;
         }
         let mut pinned = entries(&version)?;
-        // `connect…` come before what carries flows.
+        // The backstop comes before `connect…`, and those before what carries flows.
         pinned.sort_by_key(|path| {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            (!name.starts_with("link_connect"), !name.starts_with("link_"), name)
+            let connects = CONNECTS.iter().any(|program| name.strip_prefix("link_") == Some(program));
+            (!connects, !name.starts_with("link_"), name)
         });
         for path in pinned {
             discard(&path)?;

@@ -171,7 +171,11 @@ impl Steering {
     /// # Errors
     /// The pin that could not be removed.
     pub fn release_connects(&self) -> Result<(), SteerError> {
-        lock(&self.attached).hooks.retain(|hook| !hook.leads_connects());
+        let mut attached = lock(&self.attached);
+        while let Some(last) = attached.hooks.iter().rposition(hooks::Attached::leads_connects) {
+            attached.hooks.remove(last);
+        }
+        drop(attached);
         self.pins.as_ref().map_or(Ok(()), Pins::remove_connects)
     }
 
