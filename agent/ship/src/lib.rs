@@ -12,30 +12,35 @@ mod target;
 use std::{io, rc::Rc, thread::JoinHandle};
 
 use tokio::{
-    sync::{oneshot, watch},
-    task::LocalSet,
+    sync::{mpsc, oneshot, watch},
+    task::{JoinSet, LocalSet},
 };
 
 use health::Health;
 pub use source::Source;
 pub use target::{Target, TargetError, TlsFiles};
 
+/// Sources that wait to be taken up.
+const WAITING: usize = 16;
+
 /// Ships until it is told to finish, or dropped.
 #[derive(Debug)]
-pub struct Shipper {
+pub struct Shipper<S> {
     finishing: watch::Sender<bool>,
+    more: mpsc::Sender<S>,
     done: oneshot::Receiver<()>,
     give_up: oneshot::Sender<()>,
     thread: JoinHandle<()>,
 }
 
-impl Shipper {
+impl<S: Source> Shipper<S> {
     /// Starts the thread.
     ///
     /// # Errors
     /// No thread, or no runtime on it.
-    pub fn start<S: Source>(target: &Target, sources: Vec<S>) -> io::Result<Self> {
+    pub fn start(target: &Target, sources: Vec<S>) -> io::Result<Self> {
         let (finishing, told) = watch::channel(false);
+        let (more, coming) = mpsc::channel(WAITING);
         let (finished, done) = oneshot::channel();
         let (give_up, given_up) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -43,13 +48,19 @@ impl Shipper {
         let work = move || {
             LocalSet::new().block_on(&runtime, async {
                 tokio::select! {
-                    () = ship(&target, sources, told) => { finished.send(()).ok(); }
+                    () = ship(&target, sources, told, coming) => { finished.send(()).ok(); }
                     _ = given_up => {}
                 }
             });
         };
         let thread = std::thread::Builder::new().name("ship".to_owned()).spawn(work)?;
-        Ok(Self { finishing, done, give_up, thread })
+        Ok(Self { finishing, more, done, give_up, thread })
+    }
+
+    /// Ships one more source, to which nothing is added any more: it is dropped once it is drained.
+    pub async fn add(&self, source: S) {
+        // The thread ends before us only where it panicked, which is said elsewhere.
+        self.more.send(source).await.ok();
     }
 
     /// Ships what is left once all chains are closed; says whether the collector has acknowledged
@@ -68,20 +79,46 @@ impl Shipper {
     }
 }
 
-async fn ship<S: Source>(target: &Target, sources: Vec<S>, told: watch::Receiver<bool>) {
+async fn ship<S: Source>(
+    target: &Target,
+    sources: Vec<S>,
+    mut told: watch::Receiver<bool>,
+    mut coming: mpsc::Receiver<S>,
+) {
     let channel = target.channel();
     let health = Rc::new(Health::new(target.to_string()));
-    let pumps: Vec<_> = sources
-        .into_iter()
-        .map(|source| {
-            tokio::task::spawn_local(pump::run(source, channel.clone(), told.clone(), Rc::clone(&health)))
-        })
-        .collect();
-    for pump in pumps {
-        if pump.await.is_err() {
-            tracing::error!("shipping a shard's records panicked; they stay in the spool");
-            // Not finished, and never will be.
-            std::future::pending::<()>().await;
+    // Sources that came later are complete: their streams end with them.
+    let (_complete, complete) = watch::channel(true);
+    let mut pumps = JoinSet::new();
+    for source in sources {
+        pumps.spawn_local(pump::run(source, channel.clone(), told.clone(), Rc::clone(&health)));
+    }
+    let mut panicked = false;
+    loop {
+        tokio::select! {
+            biased;
+            Some(source) = coming.recv() => {
+                pumps.spawn_local(pump::run(source, channel.clone(), complete.clone(), Rc::clone(&health)));
+            }
+            Some(ended) = pumps.join_next() => {
+                if ended.is_err() {
+                    tracing::error!("shipping a shard's records panicked; they stay in the spool");
+                    panicked = true;
+                }
+            }
+            // Both are at their ends, or nothing is to ship at the moment.
+            finishing = finish(&mut told), if pumps.is_empty() => {
+                if panicked && finishing {
+                    // Not finished, and never will be.
+                    std::future::pending::<()>().await;
+                }
+                return;
+            }
         }
     }
+}
+
+/// `false`: nobody can tell us to finish any more.
+async fn finish(told: &mut watch::Receiver<bool>) -> bool {
+    told.wait_for(|finishing| *finishing).await.is_ok()
 }

@@ -1,8 +1,11 @@
 //! What ends with the last handle of a node's spool: its threads, then the lock on its folder.
 
-use std::{fs::File, sync::Arc, thread::JoinHandle};
+use std::{path::Path, sync::Arc, thread::JoinHandle};
 
-use crate::shard::{Common, Shard};
+use crate::{
+    shard::{Common, Shard},
+    slot::Slot,
+};
 
 /// Held by every spool and outbox.
 #[derive(Debug)]
@@ -11,8 +14,7 @@ pub(crate) struct Node {
     /// The threads look at the shards weakly: without these they end.
     shards: Vec<Arc<Shard>>,
     threads: Vec<JoinHandle<()>>,
-    /// Locked.
-    lock: File,
+    slot: Slot,
 }
 
 impl Node {
@@ -20,9 +22,14 @@ impl Node {
         common: Arc<Common>,
         shards: Vec<Arc<Shard>>,
         threads: Vec<JoinHandle<()>>,
-        lock: File,
+        slot: Slot,
     ) -> Self {
-        Self { common, shards, threads, lock }
+        Self { common, shards, threads, slot }
+    }
+
+    /// The folder that is ours.
+    pub(crate) fn slot(&self) -> &Path {
+        &self.slot.path
     }
 }
 
@@ -34,10 +41,6 @@ impl Drop for Node {
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so.
             thread.join().ok();
-        }
-        // By name: closing the file is not enough while a process that was just forked still has it.
-        if let Err(error) = self.lock.unlock() {
-            tracing::warn!(%error, "cannot unlock the spool");
         }
     }
 }

@@ -2,22 +2,23 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, Weak},
     thread::{self, JoinHandle},
 };
 
 use crate::{
-    Outbox, Spool, SpoolConfig, Surroundings, SyncMode,
+    Ledger, Leftovers, Outbox, Spool, SpoolConfig, Surroundings, SyncMode,
     bell::Bell,
     budget::Budget,
     keeper,
     node::Node,
     recover::{Folder, Instance},
     shard::{Common, Shard},
+    slot::{Slot, shard_number},
     syncer,
 };
 
@@ -28,8 +29,12 @@ pub struct Opened {
     pub spools: Vec<Spool>,
     /// For the thread that ships.
     pub outboxes: Vec<Outbox>,
-    /// What earlier instances had left behind.
+    /// What earlier instances had left behind in the slot that is ours now.
     pub recovered: Recovered,
+    /// Finds what is left in others.
+    pub leftovers: Leftovers,
+    /// Counts what was not acknowledged.
+    pub ledger: Ledger,
 }
 
 /// What was found of earlier instances, for the log.
@@ -41,6 +46,14 @@ pub struct Recovered {
     pub ended: u64,
     /// Records that stood behind a damaged place and were put aside.
     pub quarantined: u64,
+}
+
+impl Recovered {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.chains += other.chains;
+        self.ended += other.ended;
+        self.quarantined += other.quarantined;
+    }
 }
 
 /// Why a spool could not be opened.
@@ -56,8 +69,8 @@ pub enum OpenError {
         /// Why not.
         source: io::Error,
     },
-    /// Another process has the spool open.
-    #[error("spool: {0} is in use by another process: stop that agent, or give this one a folder of its own")]
+    /// Many other processes have the spool open.
+    #[error("spool: {0} is in use by many processes: stop agents, or give this one a folder of its own")]
     InUse(PathBuf),
     /// The configuration cannot work.
     #[error("spool: {0}")]
@@ -92,7 +105,7 @@ pub fn open(config: &SpoolConfig, shards: usize) -> Result<Opened, OpenError> {
 pub fn open_in(config: &SpoolConfig, shards: usize, surroundings: Surroundings) -> Result<Opened, OpenError> {
     check(config, shards)?;
     make_folder(&config.directory)?;
-    let lock = lock(&config.directory)?;
+    let slot = Slot::first_free(&config.directory)?;
     let key = surroundings.key().ok_or_else(|| OpenError::Config("no randomness for a key".into()))?;
     let common = Arc::new(Common {
         sync: config.sync,
@@ -102,17 +115,21 @@ pub fn open_in(config: &SpoolConfig, shards: usize, surroundings: Surroundings) 
         surroundings,
         keeper: Bell::default(),
         syncer: Bell::default(),
+        accounts: Mutex::default(),
     });
-    let (lanes, shards, recovered) = recover_all(config, &common, shards)?;
+    let instance = instance(config, &common)?;
+    let (lanes, shards, recovered) = recover_all(&slot.path, &instance, &common, shards)?;
     for shard in &shards {
         shard.supply();
     }
     let threads = start(&common, &shards, config)?;
-    let node = Arc::new(Node::new(common, shards.clone(), threads, lock));
+    let ledger = Ledger::new(Arc::clone(&common));
+    let node = Arc::new(Node::new(common, shards.clone(), threads, slot));
+    let leftovers = Leftovers::new(config.directory.clone(), instance, &node);
     let spools = shards.iter().map(|shard| Spool::new(shard.clone(), node.clone())).collect();
     let outboxes =
         lanes.into_iter().zip(shards).map(|(lanes, shard)| Outbox::new(lanes, shard, node.clone())).collect();
-    Ok(Opened { spools, outboxes, recovered })
+    Ok(Opened { spools, outboxes, recovered, leftovers, ledger })
 }
 
 fn check(config: &SpoolConfig, shards: usize) -> Result<(), OpenError> {
@@ -135,65 +152,47 @@ fn check(config: &SpoolConfig, shards: usize) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn make_folder(path: &Path) -> Result<(), OpenError> {
+pub(crate) fn make_folder(path: &Path) -> Result<(), OpenError> {
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("make", path))
-}
-
-fn lock(directory: &Path) -> Result<File, OpenError> {
-    let path = directory.join("lock");
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(io_error("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(directory.to_owned())),
-        Err(TryLockError::Error(error)) => Err(io_error("lock", &path)(error)),
-    }
 }
 
 type Lanes = Vec<Vec<crate::lane::Lane>>;
 
 /// Folders that have no shard any more are shipped by one that there is.
 fn recover_all(
-    config: &SpoolConfig,
+    directory: &Path,
+    instance: &Instance,
     common: &Arc<Common>,
     shards: usize,
 ) -> Result<(Lanes, Vec<Arc<Shard>>, Recovered), OpenError> {
-    let instance = instance(config, common)?;
     let mut lanes: Lanes = (0..shards).map(|_| Vec::new()).collect();
     let mut live = Vec::new();
     let mut sum = Recovered::default();
-    let all: BTreeSet<usize> = existing(&config.directory)?.into_iter().chain(0..shards).collect();
+    let all: BTreeSet<usize> = existing(directory)?.into_iter().chain(0..shards).collect();
     // From the last: a shard's own folder comes after those that it ships for.
     for number in all.into_iter().rev() {
-        let path = config.directory.join(format!("shard-{number}"));
+        let path = directory.join(format!("shard-{number}"));
         make_folder(&path)?;
         let shard = u32::try_from(number).unwrap_or(u32::MAX);
-        let folder = Folder { common, instance: &instance, path, shard };
+        let folder = Folder { common, instance, path, shard };
         let (lane, shard, recovered) = folder.recover(number < shards)?;
         lanes[number % shards].push(lane);
         live.extend(shard);
-        sum.chains += recovered.chains;
-        sum.ended += recovered.ended;
-        sum.quarantined += recovered.quarantined;
+        sum.add(recovered);
     }
     live.reverse();
     if common.sync == SyncMode::Group {
         let sync = |file: File| (common.surroundings.sync)(&file);
-        File::open(&config.directory).and_then(sync).map_err(io_error("sync", &config.directory))?;
+        File::open(directory).and_then(sync).map_err(io_error("sync", directory))?;
     }
     Ok((lanes, live, sum))
 }
 
-fn existing(directory: &Path) -> Result<Vec<usize>, OpenError> {
+pub(crate) fn existing(directory: &Path) -> Result<Vec<usize>, OpenError> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(directory).map_err(io_error("list", directory))? {
         let name = entry.map_err(io_error("list", directory))?.file_name();
-        numbers.extend(name.to_str().and_then(|name| name.strip_prefix("shard-")?.parse::<usize>().ok()));
+        numbers.extend(name.to_str().and_then(shard_number));
     }
     Ok(numbers)
 }

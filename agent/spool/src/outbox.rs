@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use verbatim_api::v1;
 
-use crate::{lane::Lane, node::Node, queue::Queue, shard::Shard};
+use crate::{lane::Lane, lock, node::Node, queue::Queue, shard::Shard, slot::Slot};
 
 /// Why a batch could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -34,13 +34,30 @@ pub enum OutboxError {
 pub struct Outbox {
     /// Folders without a shard of their own first; the shard's own is the last.
     lanes: Vec<Lane>,
-    shard: Arc<Shard>,
+    /// `None`: all that there is was there from the beginning.
+    shard: Option<Arc<Shard>>,
     node: Arc<Node>,
+    /// Another process had left it behind.
+    adopted: Option<Slot>,
 }
 
 impl Outbox {
     pub(crate) fn new(lanes: Vec<Lane>, shard: Arc<Shard>, node: Arc<Node>) -> Self {
-        Self { lanes, shard, node }
+        Self { lanes, shard: Some(shard), node, adopted: None }.accounted()
+    }
+
+    pub(crate) fn adopted(lanes: Vec<Lane>, slot: Slot, node: Arc<Node>) -> Self {
+        let mut outbox = Self { lanes, shard: None, node, adopted: Some(slot) }.accounted();
+        for lane in &mut outbox.lanes {
+            lane.delete_acknowledged(&outbox.node.common);
+        }
+        outbox
+    }
+
+    fn accounted(self) -> Self {
+        let accounts: Vec<_> = self.queues().map(|queue| Arc::clone(&queue.account)).collect();
+        lock(&self.node.common.accounts).extend(accounts);
+        self
     }
 
     /// The next batch, or `None` when there is nothing new that is signed: consecutive entries of one
@@ -66,8 +83,14 @@ impl Outbox {
 
     /// Returns when [`next_batch`](Self::next_batch) has something.
     pub async fn changed(&mut self) {
+        let Some(shard) = &self.shard else {
+            if !self.queues().any(Queue::has_more) {
+                std::future::pending::<()>().await;
+            }
+            return;
+        };
         loop {
-            let mut notified = std::pin::pin!(self.shard.shippable.notified());
+            let mut notified = std::pin::pin!(shard.shippable.notified());
             notified.as_mut().enable();
             if self.queues().any(Queue::has_more) {
                 return;
@@ -100,7 +123,23 @@ impl Outbox {
         self.queues().next().is_none()
     }
 
+    /// What is in it was left behind by another process: it ends once everything was acknowledged.
+    #[must_use]
+    pub fn is_adopted(&self) -> bool {
+        self.adopted.is_some()
+    }
+
     fn queues(&self) -> impl Iterator<Item = &Queue> {
         self.lanes.iter().flat_map(|lane| &lane.queues)
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        if let Some(slot) = &self.adopted
+            && self.drained()
+        {
+            slot.remove();
+        }
     }
 }

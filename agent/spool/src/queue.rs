@@ -17,6 +17,7 @@ use crate::{
     batch::Batch,
     frame,
     history::{Chain, heads_path},
+    ledger::Account,
     lock,
     pager::{PageError, Pager},
     segment::{self, SegmentFile},
@@ -35,6 +36,7 @@ pub(crate) struct Queue {
     handed: u64,
     /// Sequence behind the last that was acknowledged; `None`: nothing was.
     acknowledged: Option<u64>,
+    pub(crate) account: Arc<Account>,
     place: Option<Place>,
 }
 
@@ -60,6 +62,7 @@ impl Queue {
     pub(crate) fn past(chain: Chain, folder: &Path) -> Self {
         let segments: VecDeque<_> = chain.segments.into_iter().map(Arc::new).collect();
         let first = segments.front().map_or(chain.next_sequence, |segment| segment.header.first_sequence);
+        let account = Account { appended: chain.next_sequence.into(), acknowledged: first.into() };
         Self {
             chain: chain.id,
             segments,
@@ -73,11 +76,13 @@ impl Queue {
             next: first,
             handed: first,
             acknowledged: None,
+            account: Arc::new(account),
             place: None,
         }
     }
 
     pub(crate) fn live(shard: Arc<Shard>) -> Self {
+        let account = Arc::clone(&lock(&shard.writer).account);
         Self {
             chain: shard.chain,
             segments: VecDeque::new(),
@@ -85,6 +90,7 @@ impl Queue {
             next: 0,
             handed: 0,
             acknowledged: None,
+            account,
             place: None,
         }
     }
@@ -134,6 +140,7 @@ impl Queue {
     pub(crate) fn acknowledge(&mut self, next_sequence: u64) {
         let believed = next_sequence.min(self.handed);
         self.acknowledged = Some(self.acknowledged.unwrap_or(0).max(believed));
+        self.account.acknowledged.fetch_max(believed, Ordering::Relaxed);
     }
 
     /// The oldest segment, if all of it was acknowledged and nobody writes to it; with its successor's

@@ -18,6 +18,7 @@ use crate::{
     bell::Bell,
     budget::Budget,
     key::{Mark, NodeKey},
+    ledger::Account,
     lock,
     segment::{self, Blank, OpenSegment},
     surroundings::Surroundings,
@@ -36,6 +37,8 @@ pub(crate) struct Common {
     pub(crate) keeper: Bell,
     /// Wakes the thread that syncs, in group mode.
     pub(crate) syncer: Bell,
+    /// Of every chain that is shipped.
+    pub(crate) accounts: Mutex<Vec<Arc<Account>>>,
 }
 
 /// One shard's chain.

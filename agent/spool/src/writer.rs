@@ -1,7 +1,10 @@
 //! One chain while it is written: numbering, hashing, admission, segments. No file operation here but
 //! stores into mapped memory; files come from and go to the keeper.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+};
 
 use verbatim_api::{
     chain::{self, ChainId, Hash},
@@ -13,6 +16,7 @@ use crate::{
     ambient::{Ambient, Ids},
     encode::{Encoder, Stamp},
     key::Mark,
+    ledger::Account,
     reserve::{Class, Reserve},
     segment::{self, Blank, OpenSegment, SegmentFile},
     shed::Shed,
@@ -34,6 +38,7 @@ pub(crate) struct Writer {
     /// Segments begun since the outbox last looked.
     pub(crate) begun: Vec<Arc<SegmentFile>>,
     next_sequence: u64,
+    pub(crate) account: Arc<Account>,
     hash: Hash,
     reserve: Reserve,
     /// An append was refused, and there has been no new segment since.
@@ -66,6 +71,7 @@ impl Writer {
             next: None,
             sealed: VecDeque::new(),
             next_sequence: 0,
+            account: Arc::default(),
             hash,
             reserve: Reserve::default(),
             full: false,
@@ -97,6 +103,7 @@ impl Writer {
         let mark = Mark { sequence: stamp.sequence, hash: self.hash };
         self.marked |= active.append(&self.encoder.envelope, &self.encoder.content, mark);
         self.next_sequence += 1;
+        self.account.appended.store(self.next_sequence, Ordering::Relaxed);
         self.reserve.count(class);
         Ok(Appended {
             record_id: stamp.record_id,

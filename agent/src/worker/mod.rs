@@ -14,7 +14,7 @@ use verbatim_proxy::{
     Deps, ProxyConfig, Shards, ShardsError, Stats,
     seam::{Identities, Observer, Policy, Tls},
 };
-use verbatim_spool::{OpenError, SpoolConfig};
+use verbatim_spool::{OpenError, Outbox, SpoolConfig};
 use verbatim_steer::{
     CgroupVerdict, DestinationRule, HeartbeatThread, NamespaceListeners, SteerConfig, SteerError, Steering,
 };
@@ -87,7 +87,7 @@ pub(crate) struct Worker {
     steering: Arc<Steering>,
     heartbeat: HeartbeatThread,
     shards: Arc<Shards>,
-    shipper: Shipper,
+    shipper: Shipper<Outbox>,
     ticker: JoinHandle<()>,
     events: JoinHandle<()>,
 }

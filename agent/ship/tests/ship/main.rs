@@ -84,6 +84,30 @@ async fn everything_is_shipped_and_its_segments_are_deleted_once_the_chains_are_
 }
 
 #[tokio::test]
+async fn what_another_process_left_behind_is_shipped_while_its_own_goes_on() {
+    let folder = tempfile::tempdir().expect("folder");
+    let collector = Collector::start(&socket(folder.path()), Manner::Good, None);
+    let (opened, other) = (open(folder.path(), 1), open(folder.path(), 1));
+    let shipper = Shipper::start(&Target::unix(socket(folder.path())), opened.outboxes).expect("shipper");
+    for spool in other.spools {
+        append(&spool, 100);
+        spool.close();
+    }
+    drop(other.outboxes);
+    for (outbox, _) in opened.leftovers.adopt().expect("adopted") {
+        shipper.add(outbox).await;
+    }
+    let slot = folder.path().join("spool/slot-1");
+    until("its slot is removed", || !slot.exists()).await;
+    for spool in opened.spools {
+        append(&spool, 100);
+        spool.close();
+    }
+    assert!(shipper.finish(tokio::time::sleep(LONG)).await);
+    assert_complete(&collector.kept(), 2, 100);
+}
+
+#[tokio::test]
 async fn a_collector_that_dies_in_the_middle_and_returns_misses_no_record_and_has_none_twice() {
     let folder = tempfile::tempdir().expect("folder");
     let path = socket(folder.path());

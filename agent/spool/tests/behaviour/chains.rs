@@ -1,7 +1,7 @@
 //! Chains follow one another, whatever became of the one before.
 
 use verbatim_api::v1::RecordKind as Kind;
-use verbatim_spool::{AppendError, OpenError};
+use verbatim_spool::AppendError;
 
 use crate::support::*;
 
@@ -104,15 +104,6 @@ fn folders_of_shards_that_are_no_more_are_shipped_and_ended() {
     drop(two.outboxes);
     let three = verbatim_spool::open(&config(dir.path()), 3).unwrap();
     assert_eq!((three.recovered.chains, three.recovered.ended), (0, 0));
-}
-
-#[test]
-fn a_spool_that_is_in_use_is_not_opened_a_second_time() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = open(dir.path());
-    assert!(matches!(verbatim_spool::open(&config(dir.path()), 1), Err(OpenError::InUse(_))));
-    drop(opened);
-    open(dir.path());
 }
 
 #[test]

@@ -14,3 +14,4 @@ mod damage;
 mod full;
 mod group;
 mod ship;
+mod slots;
