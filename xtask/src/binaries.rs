@@ -15,6 +15,9 @@ use crate::{command, ebpf, place::Place, say, setup, setup::Purpose};
 /// What a person runs.
 const PRODUCT: [&str; 3] = ["verbatim-agent", "verbatim-collector", "verbatim"];
 
+/// The profile of what is shipped; cargo names its folder after it.
+const SHIPPED: &str = "dist";
+
 /// A test program that cargo built.
 pub(crate) struct TestProgram {
     pub(crate) package: String,
@@ -35,26 +38,26 @@ pub(crate) struct Built {
 }
 
 /// `build`: set-up, the eBPF programs, and the binaries. The answer is the folder they are in.
-pub(crate) fn build(place: &Place, release: bool) -> Result<PathBuf> {
+pub(crate) fn build(place: &Place, shipped: bool) -> Result<PathBuf> {
     setup::ensure(place, Purpose::Build)?;
     ebpf::build(place)?;
-    product(place, release)
+    product(place, shipped)
 }
 
-/// The binaries alone.
-pub(crate) fn product(place: &Place, release: bool) -> Result<PathBuf> {
+/// The binaries alone: as they are shipped, or for developing.
+pub(crate) fn product(place: &Place, shipped: bool) -> Result<PathBuf> {
     let begun = Instant::now();
-    say::heading(if release { "Binaries (release)" } else { "Binaries" });
+    say::heading(if shipped { "Binaries, as they are shipped" } else { "Binaries" });
     let mut cargo = place.cargo();
     cargo.args(["build", "--locked"]);
     for name in PRODUCT {
         cargo.args(["--bin", name]);
     }
-    if release {
-        cargo.arg("--release");
+    if shipped {
+        cargo.args(["--profile", SHIPPED]);
     }
     command::run(&mut cargo)?;
-    let folder = place.target.join(if release { "release" } else { "debug" });
+    let folder = place.target.join(if shipped { SHIPPED } else { "debug" });
     say::line(&format!("in {} ({})", place.short(&folder), say::took(begun)));
     Ok(folder)
 }

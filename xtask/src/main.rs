@@ -55,6 +55,7 @@ enum Verb {
     Ebpf,
     /// Build the eBPF programs and all binaries
     Build {
+        /// As they are shipped
         #[arg(long)]
         release: bool,
     },

@@ -34,6 +34,9 @@ pub(super) fn run(place: &Place) -> Result<Section> {
         file.and_then(|file| file.set_modified(SystemTime::now()))
             .with_context(|| decoder.display().to_string())
     };
+    let clean_shipped = build(&["--profile", "dist"])?;
+    touch()?;
+    let shipped = build(&["--profile", "dist"])?;
     let clean = build(&["--release"])?;
     touch()?;
     let release = build(&["--release"])?;
@@ -43,7 +46,7 @@ pub(super) fn run(place: &Place) -> Result<Section> {
     fs::remove_dir_all(&target).with_context(|| target.display().to_string())?;
     let text = format!(
         "\n| all binaries | clean | after touching a decoder |\n|---|--:|--:|\n\
-         | release | {clean} | {release} |\n| debug | {clean_debug} | {debug} |\n"
+         | as shipped (`dist`) | {clean_shipped} | {shipped} |\n| release | {clean} | {release} |\n| debug | {clean_debug} | {debug} |\n"
     );
     Ok(Section { name: "builds", text })
 }
