@@ -1,10 +1,10 @@
-//! Checks the table of cases in `docs/architecture.md` against the tests that there are.
+//! Checks the tables of cases in the documentation against the tests that there are.
 
 use std::{collections::HashMap, fs, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use verbatim_tests::{
-    cases::{functions, parse},
+    cases::{DOCUMENTS, functions, parse},
     parts::Part,
 };
 
@@ -20,19 +20,23 @@ pub(crate) struct State {
 /// person who started it chose some of them.
 pub(crate) fn check(states: &[State], filtered: bool) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace has no folder")?;
-    let document = root.join("docs/architecture.md");
-    let text =
-        fs::read_to_string(&document).with_context(|| format!("cannot read {}", document.display()))?;
-    let cases = parse(&text);
-    if cases.is_empty() {
-        bail!("{} has no table of cases", document.display());
+    let mut cases = Vec::new();
+    for name in DOCUMENTS {
+        let document = root.join(name);
+        let text =
+            fs::read_to_string(&document).with_context(|| format!("cannot read {}", document.display()))?;
+        let found = parse(&text);
+        if found.is_empty() {
+            bail!("{} has no table of cases", document.display());
+        }
+        cases.extend(found.into_iter().map(|case| (name, case)));
     }
     let own: HashMap<&str, &State> = states.iter().map(|state| (state.name, state)).collect();
     let others = functions(root)?;
     let mut wrong = Vec::new();
-    for case in &cases {
+    for (document, case) in &cases {
         if case.tests.is_empty() {
-            wrong.push(format!("{:?} names no test", case.case));
+            wrong.push(format!("{document}: {:?} names no test", case.case));
         }
         for test in &case.tests {
             match own.get(test.as_str()) {
@@ -43,13 +47,16 @@ pub(crate) fn check(states: &[State], filtered: bool) -> Result<()> {
                 Some(_) => {}
                 None if others.contains(test.rsplit("::").next().unwrap_or(test)) => {}
                 None => {
-                    wrong.push(format!("{:?} names {test}, which does not exist or is ignored", case.case))
+                    wrong.push(format!(
+                        "{document}: {:?} names {test}, which does not exist or is ignored",
+                        case.case
+                    ));
                 }
             }
         }
     }
     if !wrong.is_empty() {
-        bail!("{}: {}", document.display(), wrong.join("; "));
+        bail!("{}", wrong.join("; "));
     }
     Ok(())
 }

@@ -1,8 +1,11 @@
-//! The table in `docs/architecture.md` that maps each case to the test that proves it.
+//! The tables in the documentation that map each case to the test that proves it.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context as _, Result};
+
+/// Documents that have such a table, below the workspace.
+pub const DOCUMENTS: [&str; 2] = ["docs/architecture.md", "docs/threat-model.md"];
 
 /// Heading under which the table stands.
 pub const HEADING: &str = "## Cases and their tests";
@@ -16,7 +19,7 @@ pub struct Case {
     pub tests: Vec<String>,
 }
 
-/// Reads the table: columns `Case` and `Test`, test names in back-quotes, several where there are several.
+/// Reads the table: columns `Case` and `Test` come first, test names in back-quotes, several where there are several.
 #[must_use]
 pub fn parse(document: &str) -> Vec<Case> {
     document

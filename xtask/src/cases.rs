@@ -1,9 +1,12 @@
-//! Holds the table of cases in `docs/architecture.md` against what ran: a case whose test did not run is a
+//! Holds the tables of cases in the documentation against what ran: a case whose test did not run is a
 //! case that nobody proved, however long its name stands in the table.
 
 use std::collections::BTreeMap;
 
 use crate::tally::{Ending, Tally};
+
+/// Documents that have such a table, below the workspace.
+pub(crate) const DOCUMENTS: [&str; 2] = ["docs/architecture.md", "docs/threat-model.md"];
 
 /// Heading under which the table stands, with the columns `Case` and `Test`.
 const HEADING: &str = "## Cases and their tests";
@@ -20,13 +23,13 @@ impl Ran {
 
     /// One test for each row: passed when all its tests passed, skipped when one of them was, else failed.
     /// The second value says what is wrong.
-    pub(crate) fn check(&self, document: &str) -> (Tally, Vec<String>) {
+    pub(crate) fn check(&self, name: &str, document: &str) -> (Tally, Vec<String>) {
         let mut tally = Tally::default();
         let mut wrong = Vec::new();
         let rows = rows(document);
         if rows.is_empty() {
             tally.failed = 1;
-            wrong.push(format!("docs/architecture.md has no table under `{HEADING}`"));
+            wrong.push(format!("{name} has no table under `{HEADING}`"));
         }
         for (case, tests) in rows {
             let absent: Vec<&str> =
@@ -81,20 +84,20 @@ mod tests {
     #[test]
     fn a_case_counts_when_all_its_tests_passed() {
         let ran = ran(&[("m::a", Ending::Passed), ("b", Ending::Passed), ("c", Ending::Skipped)]);
-        let (tally, wrong) = ran.check(TABLE);
+        let (tally, wrong) = ran.check("cases.md", TABLE);
         assert_eq!(tally, Tally { passed: 1, failed: 0, skipped: 1 });
         assert!(wrong.is_empty(), "{wrong:?}");
     }
 
     #[test]
     fn a_case_whose_test_did_not_run_is_a_failure_by_name() {
-        let (tally, wrong) = ran(&[("a", Ending::Passed), ("c", Ending::Passed)]).check(TABLE);
+        let (tally, wrong) = ran(&[("a", Ending::Passed), ("c", Ending::Passed)]).check("cases.md", TABLE);
         assert_eq!(tally, Tally { passed: 1, failed: 1, skipped: 0 });
         assert!(wrong[0].contains("garbage") && wrong[0].ends_with(": b"), "{wrong:?}");
     }
 
     #[test]
     fn a_document_without_the_table_is_a_failure() {
-        assert_eq!(Ran::default().check("# A\n").0.failed, 1);
+        assert_eq!(Ran::default().check("cases.md", "# A\n").0.failed, 1);
     }
 }

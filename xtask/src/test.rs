@@ -17,7 +17,7 @@ use clap::Args;
 
 use crate::{
     binaries::{self, Built, TestProgram},
-    cases::Ran,
+    cases::{self, Ran},
     command, ebpf,
     place::Place,
     say, setup,
@@ -101,12 +101,14 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<ExitCode> {
         sum.add(tally);
     }
     if options.filter.is_none() && options.package.is_empty() {
-        let path = place.root.join("docs/architecture.md");
-        let document = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let (tally, wrong) = ran.check(&document);
-        say::line(&format!("cases of docs/architecture.md, each with its test: {tally}"));
-        failures.extend(wrong);
-        sum.add(tally);
+        for name in cases::DOCUMENTS {
+            let path = place.root.join(name);
+            let document = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            let (tally, wrong) = ran.check(name, &document);
+            say::line(&format!("cases of {name}, each with its test: {tally}"));
+            failures.extend(wrong);
+            sum.add(tally);
+        }
     }
     say::line(&format!(
         "{}; everything that the tests printed is in {}",

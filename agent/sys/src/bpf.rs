@@ -145,10 +145,18 @@ pub fn probe_socket_address_program() -> io::Result<()> {
 /// # Errors
 /// As for [`probe_socket_address_program`].
 pub fn idle_program() -> io::Result<OwnedFd> {
+    connect4_program(&ALLOW_ALL)
+}
+
+/// A program for [`Hook::CONNECT4`] from the kernel's eight-byte instructions.
+///
+/// # Errors
+/// As for [`probe_socket_address_program`]; `EACCES` or `EINVAL` where the verifier refuses it.
+pub fn connect4_program(code: &[[u8; 8]]) -> io::Result<OwnedFd> {
     let arguments = Load {
         program_type: BPF_PROG_TYPE_CGROUP_SOCK_ADDR,
-        instructions: ALLOW_ALL.len() as u32,
-        code: ALLOW_ALL.as_ptr() as u64,
+        instructions: u32::try_from(code.len()).map_err(io::Error::other)?,
+        code: code.as_ptr() as u64,
         licence: c"GPL".as_ptr() as u64,
         log_level: 0,
         log_size: 0,
@@ -159,7 +167,7 @@ pub fn idle_program() -> io::Result<OwnedFd> {
         interface: 0,
         attach_type: BPF_CGROUP_INET4_CONNECT,
     };
-    // SAFETY: the arguments are this command's; code and licence are statics.
+    // SAFETY: the arguments are this command's; code and licence outlive the call.
     let fd = unsafe { bpf(BPF_PROG_LOAD, &arguments)? };
     // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

@@ -6,8 +6,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test harness speaks to its reader")]
 
 mod cases;
+mod echo;
 mod lab;
 mod proxy;
+mod sockets;
 mod workload;
 
 use std::process::ExitCode;

@@ -34,7 +34,8 @@ impl Proxy {
                         [Some(&shard.v4), shard.v6.as_ref()].into_iter().flatten().collect();
                     accept_all(&listeners, &stop, |mut stream, _| {
                         let line = flows.flow(stream.as_fd()).map_or("noflow".to_owned(), |flow| line(&flow));
-                        drop(writeln!(stream, "{line}"));
+                        // In one piece: where a client's data are left unread, a reset comes behind it.
+                        stream.write_all(format!("{line}\n").as_bytes()).ok();
                     });
                 })
             })

@@ -18,7 +18,7 @@ use rustix::{
 use socket2::{Domain, Protocol, Socket, Type};
 use verbatim_sys::{netns, socket};
 
-use crate::proxy::fields;
+use crate::{proxy::fields, sockets::Kept};
 
 const CGROUP: &str = "VERBATIM_STEER_WORKLOAD_CGROUP";
 const NETNS: &str = "VERBATIM_STEER_WORKLOAD_NETNS";
@@ -35,7 +35,17 @@ pub(crate) struct Workload {
 
 impl Workload {
     pub(crate) fn start(cgroup: &Path, netns: Option<&Path>) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        Self::started_by(Command::new(std::env::current_exe().expect("this binary")), cgroup, netns)
+    }
+
+    /// In a network namespace that it makes itself.
+    pub(crate) fn unshared(cgroup: &Path) -> Self {
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg(std::env::current_exe().expect("this binary"));
+        Self::started_by(command, cgroup, None)
+    }
+
+    fn started_by(mut command: Command, cgroup: &Path, netns: Option<&Path>) -> Self {
         command.env(CGROUP, cgroup).stdin(Stdio::piped()).stdout(Stdio::piped());
         if let Some(netns) = netns {
             command.env(NETNS, netns);
@@ -83,6 +93,7 @@ pub(crate) fn live() -> ExitCode {
         move_into_link_name_space(std::os::fd::AsFd::as_fd(&netns), Some(LinkNameSpaceType::Network))
             .expect("enter the namespace");
     }
+    let mut kept = Kept::default();
     for order in io::stdin().lines() {
         let Ok(order) = order else { break };
         let (verb, rest) = order.split_once(' ').unwrap_or((&order, ""));
@@ -94,7 +105,7 @@ pub(crate) fn live() -> ExitCode {
             "many" => Ok(many(rest)),
             "latency" => latency(rest),
             "probe" => probe(),
-            _ => Ok(format!("what is {verb}?")),
+            _ => kept.act(verb, rest),
         };
         println!("{}", answer.unwrap_or_else(|error| format!("err={}", error.raw_os_error().unwrap_or(-1))));
     }
@@ -102,7 +113,7 @@ pub(crate) fn live() -> ExitCode {
 }
 
 /// What it dials: `destination`, as a v4-mapped address with `mapped=1`.
-fn destination(order: &str) -> SocketAddr {
+pub(crate) fn destination(order: &str) -> SocketAddr {
     let fields = fields(order);
     let to: SocketAddr = fields["destination"].parse().expect("address");
     if fields.contains_key("mapped") { mapped(to) } else { to }
@@ -116,7 +127,7 @@ fn mapped(to: SocketAddr) -> SocketAddr {
 }
 
 /// A socket as the order wants it: `bind`, `device`, `protocol`.
-fn make(order: &str, to: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn make(order: &str, to: SocketAddr) -> io::Result<Socket> {
     let fields = fields(order);
     let protocol = fields
         .get("protocol")
@@ -139,7 +150,12 @@ fn connect(order: &str) -> io::Result<String> {
     if fields(order).contains_key("nonblocking") {
         connect_nonblocking(&socket, to)?;
     } else if fields(order).contains_key("fastopen") {
-        rustix::net::sendto(&socket, b"", SendFlags::from_bits_retain(MSG_FASTOPEN), &to)?;
+        let data = fields(order).get("data").copied().unwrap_or_default();
+        rustix::net::sendto(&socket, data.as_bytes(), SendFlags::from_bits_retain(MSG_FASTOPEN), &to)?;
+        if !data.is_empty() {
+            // The proxy does not read it, so that what it says is followed by a reset.
+            return read_line(&socket);
+        }
     } else {
         socket.connect(&to.into())?;
     }
@@ -162,7 +178,7 @@ fn connect_nonblocking(socket: &Socket, to: SocketAddr) -> io::Result<()> {
 }
 
 /// `peer`, `local`, `cookie`, `netns` and the line that was read.
-fn report(socket: &Socket) -> io::Result<String> {
+pub(crate) fn report(socket: &Socket) -> io::Result<String> {
     let name = |address: socket2::SockAddr| address.as_socket().expect("an IP socket");
     let (peer, local) = (name(socket.peer_addr()?), name(socket.local_addr()?));
     let line = read_line(socket)?;
@@ -170,7 +186,7 @@ fn report(socket: &Socket) -> io::Result<String> {
     Ok(format!("peer={peer} local={local} own_cookie={cookie} own_netns={netns} {line}"))
 }
 
-fn read_line(socket: &Socket) -> io::Result<String> {
+pub(crate) fn read_line(socket: &Socket) -> io::Result<String> {
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut line = String::new();
     BufReader::new(Unbuffered(socket)).read_line(&mut line)?;
@@ -189,7 +205,9 @@ impl Read for Unbuffered<'_> {
 /// Binds and listens.
 fn bind(order: &str) -> io::Result<String> {
     let address: SocketAddr = fields(order)["address"].parse().expect("address");
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let protocol = fields(order).get("protocol").map_or(Ok(6), |number| number.parse());
+    let protocol = Protocol::from(protocol.expect("number"));
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(protocol))?;
     if fields(order).contains_key("share") {
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;

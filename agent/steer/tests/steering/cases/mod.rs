@@ -2,13 +2,16 @@
 
 mod addresses;
 mod attachment;
+mod backstop;
 mod bypass;
 mod failing;
 mod hand_off;
 mod namespaces;
 mod rules;
 mod succession;
+mod translators;
 mod watchdog;
+mod ways;
 
 use crate::Outcome;
 
@@ -18,19 +21,27 @@ pub(crate) type Case = (&'static str, fn(&str) -> Outcome, bool);
 
 /// All of them.
 pub(crate) fn all() -> Vec<Case> {
-    let multipath = std::path::Path::new("/proc/sys/net/mptcp/enabled").exists();
-    let kernel: &[Case] = &[("multipath_tcp_is_steered", hand_off::multipath_tcp_is_steered, !multipath)];
+    let uring = std::path::Path::new("/proc/sys/kernel/io_uring_disabled");
+    let uring =
+        std::fs::read_to_string(uring).is_ok_and(|level| level.trim() == "0") && ways::python().is_some();
+    let kernel: &[Case] = &[
+        ("multipath_tcp_is_steered", hand_off::multipath_tcp_is_steered, !ways::multipath()),
+        ("io_uring_connects_are_steered", ways::io_uring_connects_are_steered, !uring),
+    ];
     [
         kernel,
         addresses::CASES,
         attachment::CASES,
+        backstop::CASES,
         bypass::CASES,
         failing::CASES,
         hand_off::CASES,
         namespaces::CASES,
         rules::CASES,
         succession::CASES,
+        translators::CASES,
         watchdog::CASES,
+        ways::CASES,
     ]
     .concat()
 }

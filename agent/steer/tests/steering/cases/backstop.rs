@@ -1,0 +1,115 @@
+//! Connections that were there before they could be steered.
+
+use std::time::Duration;
+
+use verbatim_steer::{Action, CgroupVerdict, EventKind, FailMode};
+
+use crate::{
+    Outcome,
+    cases::cases,
+    echo::Echo,
+    lab::{Lab, Pair, STEER_CLOSED, STEER_OPEN, equal},
+};
+
+cases![
+    a_connection_from_before_is_counted_once_and_passes_where_the_workload_fails_open,
+    a_connection_from_before_is_cut_off_where_the_workload_fails_closed,
+    a_connection_from_before_its_rule_is_found_out,
+    servers_of_steered_workloads_are_never_cut_off,
+];
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn a_connection_from_before_is_counted_once_and_passes_where_the_workload_fails_open(name: &str) -> Outcome {
+    let (lab, pair) = (Lab::configured(name, |_| {}), Pair::new());
+    let events = lab.steering.events().ok_or("events were taken before")?;
+    lab.steering.set_cgroup(lab.steered.id(), STEER_OPEN)?;
+    let servers = [Echo::on(&pair.server, Pair::SERVER_V4), Echo::on(&pair.server, Pair::SERVER_V6)];
+    let orders = [
+        format!("open destination=10.77.0.2:{}", servers[0].port),
+        format!("open destination=10.77.0.2:{} mapped=1", servers[0].port),
+        format!("open destination=[fd77::2]:{}", servers[1].port),
+    ];
+    let mut before = Vec::new();
+    for order in &orders {
+        let mut workload = lab.workload(&pair.client);
+        equal(order, &workload.ask(order).as_str(), &"open")?;
+        before.push(workload);
+    }
+    let mut other = lab.unsteered(&pair.client);
+    equal("unsteered", &other.ask(&orders[0]).as_str(), &"open")?;
+    lab.steering.attach()?;
+    let (_proxy, ..) = lab.proxy(&pair.client);
+    for workload in &mut before {
+        for _ in 0..3 {
+            equal("goes on", &workload.ask("say word=hello").as_str(), &"echo hello")?;
+        }
+        let event = events.recv_timeout(PATIENCE)?;
+        equal("reported", &(event.kind, event.cgroup_id), &(EventKind::Stray, Some(lab.steered.id())))?;
+        equal("no caller", &event.pid, &None)?;
+    }
+    equal("unsteered", &other.ask("say word=hello").as_str(), &"echo hello")?;
+    equal("counted once each", &(lab.count("stray"), lab.count("stray_dropped")), &(3, 0))?;
+    let answer = before[0].ask(&orders[0].replace("open", "connect"));
+    equal(&answer, &answer.contains(" flow "), &true)
+}
+
+fn a_connection_from_before_is_cut_off_where_the_workload_fails_closed(name: &str) -> Outcome {
+    let (lab, pair) = (Lab::configured(name, |_| {}), Pair::new());
+    let events = lab.steering.events().ok_or("events were taken before")?;
+    let server = Echo::on(&pair.server, Pair::SERVER_V4);
+    let order = format!("open destination=10.77.0.2:{}", server.port);
+    let mut workload = lab.workload(&pair.client);
+    equal("before", &workload.ask(&order).as_str(), &"open")?;
+    equal("before", &workload.ask("say word=hello").as_str(), &"echo hello")?;
+    lab.steering.attach()?;
+    equal("after", &workload.ask("say word=hello").as_str(), &"silence")?;
+    equal("counted", &(lab.count("stray"), lab.count("stray_dropped")), &(1, 1))?;
+    equal("reported", &events.recv_timeout(PATIENCE)?.kind, &EventKind::StrayDropped)
+}
+
+fn a_connection_from_before_its_rule_is_found_out(name: &str) -> Outcome {
+    let (lab, pair) = (Lab::new(name), Pair::new());
+    lab.steering.set_cgroup(lab.steered.id(), STEER_OPEN)?;
+    let rules = verbatim_steer::DestinationRule::steer_everything();
+    lab.steering.set_destinations(&[])?;
+    let server = Echo::on(&pair.server, Pair::SERVER_V4);
+    let mut workload = lab.workload(&pair.client);
+    equal("open", &workload.ask(&format!("open destination=10.77.0.2:{}", server.port)).as_str(), &"open")?;
+    equal("before", &workload.ask("say word=hello").as_str(), &"echo hello")?;
+    equal("before", &lab.count("stray"), &0)?;
+    lab.steering.set_destinations(&rules)?;
+    equal("after", &workload.ask("say word=hello").as_str(), &"echo hello")?;
+    equal("after", &lab.count("stray"), &1)?;
+    let denied = CgroupVerdict { action: Action::Deny, fail_mode: FailMode::Open };
+    lab.steering.set_cgroup(lab.steered.id(), denied)?;
+    lab.steering.set_destinations(&rules)?;
+    equal("denied", &workload.ask("say word=hello").as_str(), &"silence")?;
+    equal("the same one", &lab.count("stray"), &1)
+}
+
+/// What is steered is what they dial, not who dials them: from every address, and also where the listener is gone
+/// before the first answer.
+fn servers_of_steered_workloads_are_never_cut_off(name: &str) -> Outcome {
+    let (lab, pair) = (Lab::configured(name, |_| {}), Pair::new());
+    let mut before = lab.workload(&pair.client);
+    equal("serves", &before.ask("serve address=0.0.0.0:7001").as_str(), &"serving")?;
+    let client = |port: u16| format!("open destination=10.77.0.1:{port}");
+    let (mut one, mut two) = (lab.unsteered(&pair.server), lab.unsteered(&pair.server));
+    equal("accepted before", &one.ask(&client(7001)).as_str(), &"open")?;
+    lab.steering.set_cgroup(lab.steered.id(), STEER_CLOSED)?;
+    lab.steering.attach()?;
+    equal("accepted before", &one.ask("say word=hello").as_str(), &"echo hello")?;
+    equal("accepted after", &two.ask(&client(7001)).as_str(), &"open")?;
+    equal("accepted after", &two.ask("say word=hello").as_str(), &"echo hello")?;
+    let mut after = lab.workload(&pair.client);
+    for (port, order) in
+        [(7002, "serve address=0.0.0.0:7002 once=1"), (7003, "serve address=[::]:7003 once=1")]
+    {
+        equal("serves", &after.ask(order).as_str(), &"serving")?;
+        equal("one", &one.ask(&client(port)).as_str(), &"open")?;
+        std::thread::sleep(Duration::from_millis(50));
+        equal("without its listener", &one.ask("say word=hello").as_str(), &"echo hello")?;
+    }
+    equal("strays", &lab.count("stray"), &0)
+}
