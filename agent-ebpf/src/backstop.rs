@@ -13,10 +13,10 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use verbatim_ebpf_common::{AF_INET, Action, Address, Counter, EventKind, MarkState, Stray, TCP};
+use verbatim_ebpf_common::{AF_INET, Action, Address, Counter, EventKind, MarkState, Outcome, Stray, TCP};
 
 use crate::{
-    lookup,
+    coverage, lookup,
     maps::{CFG, SKC, STRAYS},
     marks,
     report::{Subject, count, event},
@@ -162,7 +162,12 @@ fn found(ctx: &SkBuffContext, sk: *mut bpf_sock, ends: &Ends, cgroup_id: u64, be
     if drops {
         count(Counter::StrayDropped);
     }
-    let kind = if drops { EventKind::StrayDropped } else { EventKind::Stray };
+    let (kind, outcome) = if drops {
+        (EventKind::StrayDropped, Outcome::StrayDropped)
+    } else {
+        (EventKind::Stray, Outcome::Stray)
+    };
+    coverage::count(cgroup_id, &ends.remote, ends.remote_port, TCP, outcome);
     // Whose process it is, and in which namespace, this hook is not told by older kernels.
     event(ctx, kind, &Subject { netns: 0, cgroup_id, pid: 0, address: ends.remote, port: ends.remote_port });
 }

@@ -10,10 +10,10 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use verbatim_ebpf_common::{Action, Address, Counter, EventKind, QUIC_PORT, TCP};
+use verbatim_ebpf_common::{Action, Address, Counter, EventKind, Outcome, QUIC_PORT, TCP, UDP};
 
 use crate::{
-    lookup,
+    coverage, lookup,
     maps::CFG,
     report::{Subject, caller, count, event},
     socket::read,
@@ -74,12 +74,13 @@ pub fn permits(ctx: &SockAddrContext, sk: *mut bpf_sock, destination: Address, p
     let denied = rule == Action::Deny as u8
         || verdict.denies()
         || (!lookup::bypassed() && (verdict.fails_closed() || lookup::alive_at(config).is_some()));
-    let (counter, kind) = if denied {
-        (Counter::QuicDenied, EventKind::QuicDenied)
+    let (counter, kind, outcome) = if denied {
+        (Counter::QuicDenied, EventKind::QuicDenied, Outcome::QuicDenied)
     } else {
-        (Counter::QuicPassed, EventKind::QuicPassed)
+        (Counter::QuicPassed, EventKind::QuicPassed, Outcome::QuicPassed)
     };
     count(counter);
+    coverage::count(cgroup_id, &destination, port, UDP, outcome);
     let subject = Subject {
         // SAFETY: the helper takes this kind of context.
         netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },

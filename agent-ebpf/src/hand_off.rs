@@ -10,9 +10,10 @@ use aya_ebpf::{
     macros::sock_ops,
     programs::SockOpsContext,
 };
-use verbatim_ebpf_common::{AF_INET, Address, Counter, EventKind, Flow, FlowKey, Route};
+use verbatim_ebpf_common::{AF_INET, Address, Counter, EventKind, Flow, FlowKey, Outcome, Route};
 
 use crate::{
+    coverage,
     maps::{CFG, FLOWT, SKA, SKC, TGT},
     report::{Subject, count, event},
     socket::{flow, flow_or_new, forget, read},
@@ -102,6 +103,7 @@ fn begin(ctx: &SockOpsContext, ends: &Ends) {
     };
     if flow.route == Route::Unrouted as u8 {
         count(Counter::UnroutedConnected);
+        coverage::connected(flow, Outcome::Unrouted);
         event(ctx, EventKind::UnroutedConnected, &subject_of(flow));
         return;
     }
@@ -140,10 +142,17 @@ fn finish(ctx: &SockOpsContext, ends: &Ends) {
         event(ctx, EventKind::NoFlow, &subject);
         return;
     };
-    if flow_or_new(&SKA, ends.sk, flow).is_none() {
+    let Some(kept) = flow_or_new(&SKA, ends.sk, flow) else {
         count(Counter::NoMemory);
-    } else if FLOWT.get_ptr_mut(&key) == Some(flow) {
+        let _ = FLOWT.remove(&key);
+        return;
+    };
+    if FLOWT.get_ptr_mut(&key) == Some(flow) {
         count(Counter::HandedOff);
+        if let Some((series, number)) = coverage::connected(kept, Outcome::Steered) {
+            kept.series = series;
+            kept.number = number;
+        }
     } else {
         // Evicted while it was copied: what was copied may be another's.
         forget(&SKA, ends.sk);

@@ -9,10 +9,12 @@ use aya_ebpf::{
     },
     programs::SockAddrContext,
 };
-use verbatim_ebpf_common::{Action, Address, Config, Counter, EventKind, Route, TCP, Target, Verdict};
+use verbatim_ebpf_common::{
+    Action, Address, Config, Counter, EventKind, Outcome, Route, TCP, Target, Verdict,
+};
 
 use crate::{
-    lookup,
+    coverage, lookup,
     maps::{CFG, SKC, TGT},
     marks,
     report::{self, Subject, count, event},
@@ -125,11 +127,15 @@ pub fn decide(ctx: &SockAddrContext, attempt: &Attempt) -> Decision {
     if creator != 0 {
         count(Counter::JudgedByCreator);
     }
+    let judged = if creator == 0 { caller.cgroup_id } else { creator };
+    if let Some(outcome) = Outcome::of(counter) {
+        coverage::count(judged, &attempt.destination, attempt.port, TCP, outcome);
+    }
     // The one place that reports: each would be verified along every path to it.
     if let Some(kind) = kind {
         let subject = Subject {
             netns: caller.netns,
-            cgroup_id: if creator == 0 { caller.cgroup_id } else { creator },
+            cgroup_id: judged,
             address: attempt.destination,
             port: attempt.port,
             pid: report::caller(),

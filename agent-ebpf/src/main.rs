@@ -4,10 +4,13 @@
 //! They decide by maps alone; what the maps mean for pods, names or policies is user space's affair.
 #![no_std]
 #![no_main]
+// Inline assembly of this target, for the one atomic operation that there is no function for.
+#![feature(asm_experimental_arch)]
 
 mod backstop;
 mod bind;
 mod connect;
+mod coverage;
 mod create;
 mod datagram;
 mod hand_off;

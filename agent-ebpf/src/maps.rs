@@ -7,7 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use verbatim_ebpf_common::{
-    Bypass, Config, Counter, Destination, Flow, FlowKey, RateWindow, Stray, Target, Verdict,
+    Bypass, Config, ConnectCount, ConnectKey, Counter, Destination, Flow, FlowKey, RateWindow, Stray, Target,
+    Verdict,
 };
 
 /// What user space says once.
@@ -73,3 +74,8 @@ pub static RATE: PerCpuArray<RateWindow> = PerCpuArray::with_max_entries(1, 0);
 /// Counters.
 #[map]
 pub static CNT: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// Connects by cgroup, destination and outcome. What has no room is counted in one element that is always
+/// there.
+#[map]
+pub static CONNS: HashMap<ConnectKey, ConnectCount> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);

@@ -61,6 +61,11 @@ pub struct Flow {
     pub route: u8,
     /// Zero.
     pub reserved: [u8; 3],
+    /// Of an accepted socket, where this connection was counted: [`crate::ConnectCount::series`]; 0 where
+    /// there was no room to count it.
+    pub series: u64,
+    /// Its number there, from 1.
+    pub number: u64,
 }
 
 impl Flow {

@@ -85,7 +85,7 @@ fn target_has_its_layout() {
 
 #[test]
 fn flow_has_its_layout() {
-    layout!(Flow, size 240, align 8, {
+    layout!(Flow, size 256, align 8, {
         destination: Address = 0,
         shown_source: Address = 16,
         cgroup_id: u64 = 32,
@@ -104,6 +104,8 @@ fn flow_has_its_layout() {
         protocol: u8 = 235,
         route: u8 = 236,
         reserved: [u8; 3] = 237,
+        series: u64 = 240,
+        number: u64 = 248,
     });
 }
 
@@ -116,6 +118,19 @@ fn flow_key_has_its_layout() {
         listener_port: u16 = 26,
         reserved: [u8; 4] = 28,
     });
+}
+
+#[test]
+fn connect_key_and_count_have_their_layout() {
+    layout!(ConnectKey, size 32, align 8, {
+        cgroup_id: u64 = 0,
+        address: Address = 8,
+        port: u16 = 24,
+        protocol: u8 = 26,
+        outcome: u8 = 27,
+        reserved: [u8; 4] = 28,
+    });
+    layout!(ConnectCount, size 24, align 8, { series: u64 = 0, connects: u64 = 8, connected: u64 = 16 });
 }
 
 #[test]

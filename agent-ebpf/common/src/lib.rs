@@ -8,6 +8,7 @@
 mod address;
 mod bypass;
 mod config;
+mod connects;
 mod counter;
 mod event;
 mod flow;
@@ -20,6 +21,7 @@ mod target;
 pub use address::Address;
 pub use bypass::Bypass;
 pub use config::Config;
+pub use connects::{ConnectCount, ConnectKey, Outcome};
 pub use counter::Counter;
 pub use event::{Event, EventKind, RateWindow};
 pub use flow::{Flow, FlowKey, LEVELS, Route};
@@ -60,6 +62,8 @@ mod pod {
         Address,
         Bypass,
         Config,
+        ConnectCount,
+        ConnectKey,
         Destination,
         Event,
         Flow,

@@ -37,9 +37,9 @@ const PROGRAMS: [(&str, Hook); 13] = [
 const CONNECTS: [&str; 3] = ["backstop", "connect4", "connect6"];
 
 /// Maps that a successor goes on with.
-const PINNED_MAPS: [&str; 16] = [
+const PINNED_MAPS: [&str; 17] = [
     "CFG", "OWN", "HB", "BYP", "OWNER", "DSTS", "CGS", "TGT", "SKC", "SKA", "SKM", "FLOWT", "EPOCH",
-    "STRAYS", "EVENTS", "CNT",
+    "STRAYS", "EVENTS", "CNT", "CONNS",
 ];
 
 /// Gives all programs to the kernel, which verifies them.

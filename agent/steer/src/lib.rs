@@ -7,6 +7,7 @@
 mod addresses;
 mod bypass;
 mod config;
+mod connects;
 mod counters;
 mod effective;
 mod error;
@@ -27,6 +28,7 @@ mod watch;
 pub use addresses::Addresses;
 pub use bypass::{Bypass, Bypasses};
 pub use config::{HostListener, SteerConfig};
+pub use connects::{ConnectReader, Connects, Outcome};
 pub use effective::{HookReport, Loss, LostHook};
 pub use error::SteerError;
 pub use events::{Event, EventKind};

@@ -21,8 +21,8 @@ use verbatim_ebpf_common::{self as common, Destination, Target, Verdict};
 use verbatim_sys::{bpf, clock};
 
 use crate::{
-    Bypasses, CgroupVerdict, DestinationRule, Event, FlowReader, Heartbeat, HookReport, Namespaces,
-    SteerConfig, SteerError, counters, effective,
+    Bypasses, CgroupVerdict, ConnectReader, DestinationRule, Event, FlowReader, Heartbeat, HookReport,
+    Namespaces, SteerConfig, SteerError, counters, effective,
     hooks::{self, Pins},
     kernel_log::KernelLog,
     object,
@@ -45,6 +45,7 @@ pub struct Steering {
     destinations: Mutex<LpmTrie<MapData, Destination, u8>>,
     epoch: Mutex<Array<MapData, u32>>,
     counts: PerCpuArray<MapData, u64>,
+    connects: ConnectReader,
     heartbeat: Heartbeat,
     flows: FlowReader,
     namespaces: Namespaces,
@@ -117,6 +118,7 @@ impl Steering {
             destinations: Mutex::new(map(&mut ebpf, "DSTS")?),
             epoch: Mutex::new(map(&mut ebpf, "EPOCH")?),
             counts: map(&mut ebpf, "CNT")?,
+            connects: ConnectReader::new(map(&mut ebpf, "CONNS")?)?,
             heartbeat,
             flows: FlowReader::new(flows),
             namespaces: Namespaces::new(targets, config.shards, config.ports.clone())?,
@@ -357,6 +359,12 @@ impl Steering {
     #[must_use]
     pub fn events(&self) -> Option<Receiver<Event>> {
         lock(&self.events).take()
+    }
+
+    /// Reads what the programs have counted by cgroup, destination and outcome.
+    #[must_use]
+    pub fn connects(&self) -> ConnectReader {
+        self.connects.clone()
     }
 
     /// What the programs have counted; the last is counted here: events that nobody read in time.

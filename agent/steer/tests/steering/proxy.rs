@@ -58,7 +58,8 @@ fn line(flow: &Flow) -> String {
     let ancestors: Vec<String> = flow.ancestor_cgroup_ids().iter().map(u64::to_string).collect();
     format!(
         "flow destination={} cgroup={} ancestors={} pid={} tid={} uid={} gid={} client_netns={} listener_netns={} \
-         cookie={} ktime={} comm={} family={} route={}",
+         cookie={} ktime={} comm={} family={} route={} series={} \
+         number={}",
         flow.destination(),
         raw.cgroup_id,
         ancestors.join(","),
@@ -73,6 +74,8 @@ fn line(flow: &Flow) -> String {
         flow.comm(),
         raw.family,
         raw.route,
+        raw.series,
+        raw.number,
     )
 }
 

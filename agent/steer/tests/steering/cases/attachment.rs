@@ -79,6 +79,14 @@ fn pinned_programs_outlive_their_agent_and_a_successor_takes_over(name: &str) ->
     second.attach()?;
     let answer = workload.ask(&order);
     equal(&answer, &answer.contains(&format!(" cgroup={} ", cgroups[0].id())), &true)?;
+    // What the first has counted goes on: one was answered, one found no listener, one is the second's.
+    let counts = second.connects().read()?;
+    let counts: Vec<_> = counts
+        .iter()
+        .filter(|one| one.cgroup_id == cgroups[0].id())
+        .map(|one| (one.outcome, one.connects, one.connected))
+        .collect();
+    equal("counted by both", &counts, &vec![(verbatim_steer::Outcome::Steered, 3, 2)])?;
     second.detach()?;
     let answer = workload.ask(&order);
     equal(&answer, &answer.contains(" server "), &true)?;

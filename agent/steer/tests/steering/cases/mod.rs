@@ -4,6 +4,7 @@ mod addresses;
 mod attachment;
 mod backstop;
 mod bypass;
+mod connects;
 mod failing;
 mod hand_off;
 mod namespaces;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Vec<Case> {
         attachment::CASES,
         backstop::CASES,
         bypass::CASES,
+        connects::CASES,
         failing::CASES,
         hand_off::CASES,
         namespaces::CASES,
