@@ -29,6 +29,8 @@ impl Flows for SteeredFlows {
             socket_cookie: kernel.socket_cookie,
             ktime_nanos: kernel.ktime_nanos,
             comm: steered.comm(),
+            connect_series: kernel.series,
+            connect_number: kernel.number,
         })
     }
 }

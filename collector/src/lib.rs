@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod config;
+mod coverage;
 pub mod index;
 pub mod indexer;
 pub mod ingest;

@@ -44,6 +44,8 @@ impl Flows for Fixed {
             socket_cookie: 0,
             ktime_nanos: verbatim_sys::clock::monotonic_nanos(),
             comm: String::new(),
+            connect_series: 0,
+            connect_number: 0,
         })
     }
 }

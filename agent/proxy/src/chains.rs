@@ -286,6 +286,8 @@ mod tests {
             socket_cookie: 1,
             ktime_nanos: 1,
             comm: String::new(),
+            connect_series: 0,
+            connect_number: 0,
         };
         let pod = |uid: &str| Identity {
             workload: v1::Workload { pod_uid: uid.into(), ..v1::Workload::default() },

@@ -108,6 +108,8 @@ mod tests {
             socket_cookie: 1,
             ktime_nanos: clock::monotonic_nanos(),
             comm: "test".to_owned(),
+            connect_series: 0,
+            connect_number: 0,
         }
     }
 

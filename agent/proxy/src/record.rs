@@ -110,6 +110,16 @@ impl Facts {
         }
     }
 
+    /// As of a connection: with its place among those that the kernel counted.
+    fn connection(&self) -> v1::Envelope {
+        v1::Envelope {
+            workload: Some(self.workload.clone()),
+            connect_series: self.flow.connect_series,
+            connect_number: self.flow.connect_number,
+            ..self.envelope(v1::RecordKind::Connection)
+        }
+    }
+
     fn envelope(&self, kind: v1::RecordKind) -> v1::Envelope {
         v1::Envelope {
             kind: kind.into(),
@@ -121,8 +131,7 @@ impl Facts {
 
     /// A connection was accepted and is about to be dialled.
     pub(crate) fn opened(&self) -> Draft {
-        let mut envelope = self.envelope(v1::RecordKind::Connection);
-        envelope.workload = Some(self.workload.clone());
+        let mut envelope = self.connection();
         envelope.status = v1::Status::Pending.into();
         let content = v1::Content {
             target: Some(self.target.clone()),
@@ -147,8 +156,7 @@ impl Facts {
 
     /// The connection has ended.
     pub(crate) fn closed(&self, closing: &Closing) -> Draft {
-        let mut envelope = self.envelope(v1::RecordKind::Connection);
-        envelope.workload = Some(self.workload.clone());
+        let mut envelope = self.connection();
         if closing.reason.is_some() {
             envelope.operation = v1::Operation::Connect.into();
         }

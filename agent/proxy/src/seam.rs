@@ -42,6 +42,10 @@ pub struct Flow {
     pub ktime_nanos: u64,
     /// Name of the calling thread.
     pub comm: String,
+    /// The kernel's count that this connection is in; 0 where there was no room.
+    pub connect_series: u64,
+    /// Its number there, from 1.
+    pub connect_number: u64,
 }
 
 /// Reads the flow that the kernel keeps with an accepted socket.

@@ -220,6 +220,8 @@ identities:
             socket_cookie: 1,
             ktime_nanos: 1,
             comm: String::new(),
+            connect_series: 0,
+            connect_number: 0,
         }
     }
 

@@ -173,6 +173,8 @@ mod tests {
             socket_cookie: 1,
             ktime_nanos: 1,
             comm: String::new(),
+            connect_series: 0,
+            connect_number: 0,
         }
     }
 

@@ -82,15 +82,17 @@ fn draft(kind: RecordKind, detail: Detail, note: String) -> Draft {
     Draft { envelope, content }
 }
 
-async fn append(shards: &Shards, shard: usize, draft: Draft) {
+/// Writes a record of the agent's own. `false`: it is not written.
+pub(super) async fn append(shards: &Shards, shard: usize, draft: Draft) -> bool {
     let kind = draft.envelope.kind();
     match timeout(PATIENCE, shards.append(shard, draft)).await {
-        Ok(Ok(_)) => {}
+        Ok(Ok(_)) => return true,
         Ok(Err(error)) => tracing::error!(%error, ?kind, "record of the agent's own was not written"),
         Err(_elapsed) => {
             tracing::warn!(?kind, shard, "record of the agent's own waits for room in the spool")
         }
     }
+    false
 }
 
 /// Waits until no connection is open, or the time is over.

@@ -3,6 +3,7 @@
 //! Owns the order in which they start and end. Knows no command line and no configuration file; who a
 //! workload is, and what is decided, it is given.
 
+mod coverage;
 mod events;
 mod journal;
 
@@ -19,6 +20,7 @@ use verbatim_steer::{
     CgroupVerdict, DestinationRule, HeartbeatThread, NamespaceListeners, SteerConfig, SteerError, Steering,
 };
 
+use self::coverage::Accounts;
 use crate::adapters::{NamespaceDialer, SteeredFlows};
 use verbatim_ship::{Shipper, Target};
 
@@ -89,6 +91,8 @@ pub(crate) struct Worker {
     shards: Arc<Shards>,
     shipper: Shipper<Outbox>,
     ticker: JoinHandle<()>,
+    accounts: Arc<Accounts>,
+    counting: JoinHandle<()>,
     events: JoinHandle<()>,
 }
 
@@ -109,7 +113,7 @@ impl Worker {
         let deps = Deps {
             flows: Arc::new(SteeredFlows(steering.flows())),
             dialer: Arc::new(NamespaceDialer(steering.namespaces())),
-            identities: seams.identities,
+            identities: Arc::clone(&seams.identities),
             policy: seams.policy,
             observer: seams.observer,
             tls: seams.tls,
@@ -124,7 +128,9 @@ impl Worker {
             events::start(&steering).map_err(|source| StartError::Thread { name: "events", source })?;
         let events = tokio::spawn(journal::events(reports, Arc::clone(&shards)));
         let ticker = tokio::spawn(journal::heartbeats(Arc::clone(&steering), Arc::clone(&shards)));
-        Ok(Self { steering, heartbeat, shards, shipper, ticker, events })
+        let accounts = Arc::new(Accounts::new(steering.connects(), Arc::clone(&shards), seams.identities));
+        let counting = tokio::spawn(Arc::clone(&accounts).follow());
+        Ok(Self { steering, heartbeat, shards, shipper, ticker, accounts, counting, events })
     }
 
     /// What the kernel is told.
@@ -154,6 +160,8 @@ impl Worker {
     pub(crate) async fn stop(self, drain: Duration, limit: impl Future<Output = ()>) -> Ended {
         self.ticker.abort();
         self.ticker.await.ok();
+        self.counting.abort();
+        self.counting.await.ok();
         // From here on every workload's fail mode decides about its new connections.
         drop(self.heartbeat);
         journal::settle(&self.shards, drain).await;
@@ -170,6 +178,7 @@ impl Worker {
         if tokio::time::timeout(EVENTS_LIMIT, self.events).await.is_err() {
             tracing::warn!("the kernel's last events were not read in time");
         }
+        self.accounts.close().await;
         journal::coverage(&self.shards, CoverageEvent::Detached, 1, String::new()).await;
         self.shards.drain(Duration::ZERO).await;
         let stats = self.shards.stats();

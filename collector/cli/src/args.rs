@@ -10,7 +10,8 @@ use clap_complete::Shell;
 #[command(
     name = "verbatim",
     version,
-    after_help = "Exit codes: 0 answered, 1 failed, 2 wrong usage, 3 collector not reached or refused, 4 no such record."
+    after_help = "Exit codes: 0 answered, 1 failed, 2 wrong usage, 3 collector not reached or refused, 4 no such record, \
+                  5 the sums of coverage disagree."
 )]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -68,6 +69,8 @@ pub(crate) enum Verb {
     Sessions(Sessions),
     /// What is wrong with the chains of records.
     Findings(Page),
+    /// What the kernel counted beside what is recorded, and whether the sums agree.
+    Coverage(Coverage),
     /// Delete the contents of commands for privacy; envelopes and proofs stay.
     DeleteContent {
         /// Record ids, as `records` shows them.
@@ -110,6 +113,22 @@ pub(crate) struct Sessions {
     pub(crate) filter: FilterArgs,
     #[command(flatten)]
     pub(crate) page: Page,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Coverage {
+    /// Counted from this time on: 2026-11-24T10:00:00Z, or so long ago: 90m, 2h, 7d.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// On this node.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// Principal, NAMESPACE/SERVICE-ACCOUNT, pod's name or UID, or cgroup id.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workload: Option<String>,
+    /// As --output json.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How much of an answer.

@@ -3,7 +3,7 @@
 use tonic::{Code, Status};
 
 /// Exit codes: 0 answered; 1 the collector or this machine failed; 2 wrong usage (clap's); 3 the collector
-/// cannot be reached or refused this caller; 4 no such record.
+/// cannot be reached or refused this caller; 4 no such record; 5 the sums of `coverage` disagree.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// Nothing could be asked.
@@ -15,6 +15,9 @@ pub(crate) enum Failure {
     /// `show` of an id that is not there.
     #[error("no record {0}")]
     NotFound(String),
+    /// Connections that were counted have no record, or the reverse.
+    #[error("{0}")]
+    Disagree(String),
     /// The question is not a question.
     #[error("{0}")]
     Usage(String),
@@ -34,6 +37,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
             Self::NotFound(_) => 4,
+            Self::Disagree(_) => 5,
         }
     }
 

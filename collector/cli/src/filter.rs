@@ -40,7 +40,7 @@ fn values<T: Named + Into<i32>>(names: &[String]) -> Result<Vec<i32>, Failure> {
 }
 
 /// `2026-11-24T10:00:00Z` or a span before now such as `90m`; nanoseconds since 1970.
-fn time(text: &str, now: Timestamp) -> Result<u64, Failure> {
+pub(crate) fn time(text: &str, now: Timestamp) -> Result<u64, Failure> {
     let absolute = text.parse::<Timestamp>().ok();
     let at = absolute.or_else(|| {
         let span = text.parse::<Span>().ok()?;

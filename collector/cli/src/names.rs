@@ -53,6 +53,7 @@ named! {
     RecordKind, "RECORD_KIND_", "record kind";
     FindingKind, "FINDING_KIND_", "finding";
     CommandFinding, "COMMAND_FINDING_", "finding";
+    ConnectOutcome, "CONNECT_OUTCOME_", "outcome";
     TransactionState, "TRANSACTION_STATE_", "transaction state";
     RedactionReason, "REDACTION_REASON_", "redaction";
     ParameterFormat, "PARAMETER_FORMAT_", "format";

@@ -12,7 +12,10 @@ use crate::{
     view::{CommandView, FindingView, SessionView, duration},
 };
 
+mod coverage;
 mod show;
+
+pub(crate) use self::coverage::coverage;
 
 /// Commands asked for in one call.
 const PAGE: u32 = 1000;

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use verbatim_api::v1;
 
+pub(crate) mod coverage;
 mod tls;
 
 pub(crate) use self::tls::TlsView;

@@ -3,6 +3,7 @@
 //! A thin adapter: gRPC in and out, blocking work on threads made for it, a bounded number at a time. Owns
 //! pages, cursors and waiting; knows no SQL.
 
+mod counted;
 mod cursor;
 mod tail;
 mod view;
@@ -267,10 +268,27 @@ impl Audit for AuditService {
                 let place = [&position.to_be_bytes()[..], &ordinal.to_be_bytes()].concat();
                 cursor::encode(&place, b"findings")
             });
-            let findings = found.into_iter().take(rows).map(|(_, finding)| finding).collect();
+            let mut findings: Vec<_> = found.into_iter().take(rows).map(|(_, finding)| finding).collect();
+            if next_cursor.is_none() {
+                // Last, because they are worked out now and have no place in the log.
+                findings.extend(counted::findings(parts)?);
+            }
             Ok(v1::FindingsResponse { findings, next_cursor: next_cursor.unwrap_or_default() })
         });
         answer.await.map(Response::new)
+    }
+
+    async fn coverage(
+        &self,
+        request: Request<v1::CoverageRequest>,
+    ) -> Result<Response<v1::CoverageResponse>, Status> {
+        let question = request.into_inner();
+        let wanted = match question.at_least_position {
+            u64::MAX => self.parts.view.next_position(),
+            wanted => wanted,
+        };
+        self.wait_for(wanted).await?;
+        self.blocking(move |parts| counted::coverage(parts, &question)).await.map(Response::new)
     }
 
     async fn delete_content(

@@ -1,5 +1,7 @@
 //! An index without a file: every question looks at every row. Obviously right, and the measure for others.
 
+mod counts;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -27,6 +29,7 @@ struct Tables {
     session_keys: HashMap<Id, i64>,
     extras: HashMap<Id, Vec<Location>>,
     findings: BTreeMap<(u64, u32), v1::Finding>,
+    counted: counts::Counted,
 }
 
 impl MemoryIndex {
@@ -87,6 +90,8 @@ impl Tables {
                 }
                 self.sessions.insert(row.key, row);
             }
+            Change::Chain(part) => self.counted.chain(part),
+            Change::Reading(reading) => self.counted.reading(reading),
             Change::Extra(owner, location) => self.extras.entry(*owner).or_default().push(*location),
             Change::Finding { position, finding } => {
                 let ordinal = self.findings.range((*position, 0)..=(*position, u32::MAX)).count() as u32 + 1;
@@ -153,6 +158,7 @@ impl Index for MemoryIndex {
         batch.remove.iter().for_each(|id| tables.remove(id));
         batch.changes.iter().for_each(|change| tables.change(change));
         tables.findings.retain(|(position, _), _| *position >= batch.forget_findings_below);
+        tables.counted.forget_below(batch.forget_findings_below);
         tables.position = batch.next_position;
         Ok(())
     }

@@ -1,8 +1,9 @@
-//! What can be searched: one row a command, one a connection, and the findings.
+//! What can be searched: one row a command, one a connection, what the kernel counted, and the findings.
 //!
 //! Disposable: whatever an index holds was read from the log, and it says up to where. Knows no transport and
 //! never writes to the log. All calls block.
 
+pub mod counts;
 mod memory;
 mod project;
 mod row;
@@ -12,6 +13,7 @@ mod text;
 use verbatim_api::v1;
 
 pub use self::{
+    counts::Counts,
     memory::MemoryIndex,
     project::project,
     row::{CommandRow, Names, Part, Role, SessionPart, SessionRow},
@@ -30,7 +32,7 @@ pub struct Batch {
     pub remove: Vec<Id>,
     /// What came, in the log's order.
     pub changes: Vec<Change>,
-    /// Findings of positions below go with the envelopes that they stand beside; 0: none do.
+    /// Findings and readings of positions below go with the envelopes that they stand beside; 0: none do.
     pub forget_findings_below: u64,
     /// Position after the stretch.
     pub next_position: u64,
@@ -45,6 +47,10 @@ pub enum Change {
     Session(Box<SessionPart>),
     /// A record that belongs to a command or connection and changes nothing about its row.
     Extra(Id, Location),
+    /// What a record says of its chain.
+    Chain(Box<counts::ChainPart>),
+    /// What the kernel has counted.
+    Reading(Box<counts::Reading>),
     /// Something is wrong.
     Finding {
         /// Position of the batch or event that says so.
@@ -106,7 +112,7 @@ pub enum IndexError {
 /// Keeps rows and finds them.
 ///
 /// One thread applies; any number ask.
-pub trait Index: Send + Sync + std::fmt::Debug + 'static {
+pub trait Index: Counts + Send + Sync + std::fmt::Debug + 'static {
     /// Position up to which the log was read.
     fn position(&self) -> Result<u64, IndexError>;
 

@@ -5,7 +5,11 @@ use verbatim_api::v1::{
     self, Capture, FindingKind, Operation, PrincipalKind, RecordKind, Status, envelope::Detail,
 };
 
-use super::{Change, Id, Names, Part, Role, SessionPart, row::finding_bits};
+use super::{
+    Change, Id, Names, Part, Role, SessionPart,
+    counts::{ChainPart, ChainStep, Reading, SeriesKey},
+    row::finding_bits,
+};
 use crate::log::Raw;
 
 /// A record's part of what can be searched. Records that do not parse say nothing: that they do not is a
@@ -25,14 +29,11 @@ pub fn project(raw: &Raw) -> Vec<Change> {
             record.of_command(|r, id| vec![r.command(id, Role::Ended)])
         }
         RecordKind::Gap => vec![record.not_recorded()],
-        RecordKind::Unspecified
-        | RecordKind::Progress
-        | RecordKind::Injected
-        | RecordKind::Coverage
-        | RecordKind::Heartbeat
-        | RecordKind::Key
-        | RecordKind::ChainOpened
-        | RecordKind::ChainClosed => record.beside(),
+        RecordKind::Coverage => record.coverage(),
+        RecordKind::ChainOpened | RecordKind::Heartbeat | RecordKind::ChainClosed => record.chain(),
+        RecordKind::Unspecified | RecordKind::Progress | RecordKind::Injected | RecordKind::Key => {
+            record.beside()
+        }
     }
 }
 
@@ -146,6 +147,12 @@ impl Record<'_> {
             wall: e.wall_nanos,
             protocol: e.protocol,
             capture: e.capture,
+            reason: e.opaque_reason,
+            node: e.workload.as_ref().map(|w| w.node.clone()).unwrap_or_default(),
+            cgroup: e.workload.as_ref().map(|w| w.cgroup_id).unwrap_or_default(),
+            series: e.connect_series,
+            number: e.connect_number,
+            boottime: e.boottime_nanos,
             bytes_sent: e.bytes_sent,
             bytes_received: e.bytes_received,
         }))];
@@ -158,6 +165,46 @@ impl Record<'_> {
             }
         }
         changes
+    }
+
+    /// How far the chain has told; also what it begins and ends with.
+    fn chain(&self) -> Vec<Change> {
+        let e = &self.envelope;
+        let Ok(chain) = Id::try_from(e.chain_id.as_slice()) else { return Vec::new() };
+        let step = match &e.detail {
+            Some(Detail::ChainOpened(opened)) => ChainStep::Opened {
+                node: opened.node.clone(),
+                boot: opened.boot_id.clone(),
+                predecessor: Id::try_from(opened.predecessor_chain_id.as_slice()).ok(),
+            },
+            Some(Detail::ChainClosed(_)) => ChainStep::Drained,
+            _ => ChainStep::Alive,
+        };
+        vec![Change::Chain(Box::new(ChainPart { chain, boottime: e.boottime_nanos, step }))]
+    }
+
+    fn coverage(&self) -> Vec<Change> {
+        let e = &self.envelope;
+        let (Some(Detail::Coverage(coverage)), Ok(chain)) = (&e.detail, Id::try_from(e.chain_id.as_slice()))
+        else {
+            return self.beside();
+        };
+        if coverage.event() != v1::CoverageEvent::Connects {
+            return self.beside();
+        }
+        let workload = e.workload.clone().unwrap_or_default();
+        vec![Change::Reading(Box::new(Reading {
+            key: SeriesKey { node: workload.node, cgroup: workload.cgroup_id, series: e.connect_series },
+            outcome: coverage.outcome,
+            chain,
+            sequence: e.sequence,
+            location: self.raw.location,
+            wall: e.wall_nanos,
+            boottime: e.boottime_nanos,
+            age: coverage.interval_nanos,
+            connects: coverage.count,
+            connected: coverage.connected,
+        }))]
     }
 
     /// The node says itself that something went unrecorded.

@@ -233,6 +233,18 @@ pub struct SessionPart {
     pub protocol: i32,
     /// `Capture`.
     pub capture: i32,
+    /// `OpaqueReason`; 0 where it says none.
+    pub reason: i32,
+    /// Name of the node.
+    pub node: String,
+    /// cgroup v2 id.
+    pub cgroup: u64,
+    /// The kernel's count that it is in; 0 where it is in none.
+    pub series: u64,
+    /// Its number there.
+    pub number: u64,
+    /// Boot clock, nanoseconds.
+    pub boottime: u64,
     /// Bytes from the workload.
     pub bytes_sent: u64,
     /// Bytes to the workload.
@@ -256,6 +268,18 @@ pub struct SessionRow {
     pub protocol: i32,
     /// `Capture`.
     pub capture: i32,
+    /// `OpaqueReason`.
+    pub reason: i32,
+    /// Name of the node.
+    pub node: String,
+    /// cgroup v2 id.
+    pub cgroup: u64,
+    /// See [`SessionPart::series`].
+    pub series: u64,
+    /// See [`SessionPart::number`].
+    pub number: u64,
+    /// Boot clock of the opening, nanoseconds.
+    pub opened_boottime: u64,
     /// Bytes from the workload, at the end.
     pub bytes_sent: u64,
     /// Bytes to the workload, at the end.
@@ -277,6 +301,14 @@ impl SessionRow {
         self.names.complete(&part.names);
         self.protocol = if part.protocol == 0 { self.protocol } else { part.protocol };
         self.capture = self.capture.max(part.capture);
+        self.reason = if part.reason == 0 { self.reason } else { part.reason };
+        if self.series == 0 && (part.series != 0 || self.node.is_empty()) {
+            self.node.clone_from(&part.node);
+            (self.cgroup, self.series, self.number) = (part.cgroup, part.series, part.number);
+        }
+        if self.opened_boottime == 0 || !part.end {
+            self.opened_boottime = part.boottime;
+        }
         if part.end && first {
             self.closed_wall = part.wall;
             self.bytes_sent = part.bytes_sent;

@@ -5,6 +5,7 @@ use verbatim_collector::{
     index::{
         Batch, Change, CommandRow, Id, Index, MemoryIndex, Names, Part, Query, Role, SessionPart,
         SqliteIndex, Words,
+        counts::{ChainPart, ChainStep, Reading, SeriesKey},
     },
     log::Location,
 };
@@ -247,6 +248,12 @@ fn removed_rows_are_gone_with_everything_that_was_theirs<M: Made>() {
         wall: 5,
         protocol: 1,
         capture: 1,
+        reason: 0,
+        node: String::new(),
+        cgroup: 0,
+        series: 0,
+        number: 0,
+        boottime: 0,
         bytes_sent: 0,
         bytes_received: 0,
     }));
@@ -315,7 +322,7 @@ mod agreement {
     const WORDS: [&str; 5] = ["select", "drop", "accounts", "public.accounts", "ünïcode"];
 
     fn any_change() -> impl Strategy<Value = (u64, u8, u64, usize, i32, i32)> {
-        (0_u64..40, 0_u8..7, 1_u64..60, 0..WORDS.len(), 1_i32..7, 1_i32..5)
+        (0_u64..40, 0_u8..9, 1_u64..60, 0..WORDS.len(), 1_i32..7, 1_i32..5)
     }
 
     fn change(
@@ -351,18 +358,74 @@ mod agreement {
                     _ => command(request(n, position, WORDS[word], n.checked_sub(20))),
                 }
             }
+            7 => Change::Chain(Box::new(ChainPart {
+                chain: id(2000 + n % 3),
+                boottime: wall,
+                step: match status {
+                    1 => ChainStep::Opened {
+                        node: format!("n{}", n % 2),
+                        boot: vec![1],
+                        predecessor: n.is_multiple_of(2).then(|| id(2000 + wall % 3)),
+                    },
+                    2 => ChainStep::Drained,
+                    _ => ChainStep::Alive,
+                },
+            })),
+            8 => Change::Reading(Box::new(Reading {
+                key: series(n),
+                outcome: decision,
+                chain: id(2000 + n % 3),
+                sequence: n,
+                location: at(position),
+                wall: wall * 100_000_000_000,
+                boottime: wall,
+                age: n,
+                connects: wall,
+                connected: n,
+            })),
             _ => Change::Session(Box::new(SessionPart {
-                flow: id(1000 + n % 3),
+                flow: id(1000 + n % 8),
                 end: wall % 2 == 0,
                 location: at(position),
                 names,
                 wall,
                 protocol: decision,
                 capture: decision.min(3),
+                reason: decision,
+                node: series(n).node,
+                cgroup: series(n).cgroup,
+                series: series(n).series,
+                number: wall,
+                boottime: position,
                 bytes_sent: n,
                 bytes_received: wall,
             })),
         }
+    }
+
+    fn series(n: u64) -> SeriesKey {
+        SeriesKey { node: format!("n{}", n % 2), cgroup: n % 3, series: n % 2 }
+    }
+
+    /// Everything that is counted, in an order of its own.
+    fn counted(index: &dyn Index) -> impl PartialEq + std::fmt::Debug {
+        let mut chains = index.chains().expect("chains");
+        chains.sort_by_key(|row| row.chain);
+        let mut readings = index.readings().expect("readings");
+        readings.sort_by_key(|one| (one.key.clone(), one.outcome));
+        let mut recorded = index.recorded().expect("recorded");
+        recorded.sort();
+        let of: Vec<_> = (0..6)
+            .map(series)
+            .map(|key| {
+                (
+                    index.between(&key, 5, 40).expect("between"),
+                    index.absent(&key, 5, 40, 12).expect("absent"),
+                    index.older(&key, 10, 30).expect("older"),
+                )
+            })
+            .collect();
+        (chains, readings, recorded, of)
     }
 
     fn any_filter() -> impl Strategy<Value = v1::Filter> {
@@ -444,6 +507,12 @@ mod agreement {
                 query.after = None;
                 prop_assert_eq!(memory.sessions(&query).expect("sessions"), sqlite.sessions(&query).expect("sessions"), "{:?}", &query);
             }
+            prop_assert_eq!(counted(&*memory), counted(&*sqlite));
+            let below = Batch { forget_findings_below: position / 2, next_position: position + 1, ..Batch::default() };
+            for index in [&memory, &sqlite] {
+                index.apply(&below).expect("applies");
+            }
+            prop_assert_eq!(counted(&*memory), counted(&*sqlite));
             for n in 0..40 {
                 prop_assert_eq!(memory.locations(&id(n)).expect("locations"), sqlite.locations(&id(n)).expect("locations"));
             }

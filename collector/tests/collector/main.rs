@@ -1,6 +1,7 @@
 //! The collector as a whole: over its sockets, over its files, and through kills. What needs root stands in `tests/privileged`.
 
 mod audit;
+mod coverage;
 mod deletion;
 mod durability;
 mod findings;

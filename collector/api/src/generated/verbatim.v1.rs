@@ -94,6 +94,13 @@ pub struct Envelope {
     /// What is remarkable about the command.
     #[prost(enumeration = "CommandFinding", repeated, tag = "30")]
     pub findings: ::prost::alloc::vec::Vec<i32>,
+    /// On CONNECTION and COVERAGE: the kernel's count that the connection is in, see Coverage.series; 0 where
+    /// the kernel had no room to count it.
+    #[prost(fixed64, tag = "31")]
+    pub connect_series: u64,
+    /// On CONNECTION: the connection's number in that count, from 1.
+    #[prost(uint64, tag = "32")]
+    pub connect_number: u64,
     /// What only some kinds carry.
     #[prost(oneof = "envelope::Detail", tags = "40, 41, 42, 43, 44, 45, 46")]
     pub detail: ::core::option::Option<envelope::Detail>,
@@ -220,11 +227,27 @@ pub struct SigningKey {
 pub struct Coverage {
     #[prost(enumeration = "CoverageEvent", tag = "1")]
     pub event: i32,
+    /// Of CONNECTS: all since the series began; it only grows. Whoever adds up takes each series once, by its
+    /// largest count.
     #[prost(uint64, tag = "2")]
     pub count: u64,
     /// On BYPASS_BEGAN and BYPASS_ENDED: when it ends by itself, by the node's wall clock of this record.
     #[prost(fixed64, tag = "3")]
     pub until_wall_nanos: u64,
+    /// Of CONNECTS: what became of the connects that are counted. The envelope's connect_series names the
+    /// series, one per cgroup, destination and outcome; the destination is the content's target.
+    #[prost(enumeration = "ConnectOutcome", tag = "4")]
+    pub outcome: i32,
+    /// Of CONNECTS: how many of them became a connection. Those of STEERED are numbered from 1 to this, and each
+    /// has its CONNECTION record.
+    #[prost(uint64, tag = "5")]
+    pub connected: u64,
+    /// Of CONNECTS: how long has been counted, nanoseconds up to this record.
+    #[prost(uint64, tag = "6")]
+    pub interval_nanos: u64,
+    /// Of CONNECTS: IP protocol number.
+    #[prost(uint32, tag = "7")]
+    pub protocol_number: u32,
 }
 /// Bytes of our own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1139,6 +1162,90 @@ impl KeyTrust {
         }
     }
 }
+/// What became of a connect() to a destination that a rule names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ConnectOutcome {
+    Unspecified = 0,
+    /// Sent to the proxy.
+    Steered = 1,
+    /// Refused by a rule.
+    Denied = 2,
+    /// Refused: the proxy gave no sign of life, and the workload fails closed.
+    StaleDenied = 3,
+    /// Not captured: the proxy gave no sign of life, and the workload fails open.
+    StalePassed = 4,
+    /// Refused: no listener in the network namespace.
+    Missed = 5,
+    /// Refused: the socket is bound to a device, and the workload fails closed.
+    DeviceDenied = 6,
+    /// Not captured: the socket is bound to a device, and the workload fails open.
+    DevicePassed = 7,
+    /// Left to fail by itself for want of an IPv6 route. Those that are `connected` found one: not captured.
+    Unrouted = 8,
+    /// Refused: the kernel had no memory for the flow.
+    NoMemory = 9,
+    /// Not told apart by cgroup, destination and outcome: there was no room.
+    Uncounted = 10,
+    /// Not captured: a person had steering stopped.
+    Bypassed = 11,
+    /// UDP to port 443 of a steered destination, refused. Each datagram of an unconnected socket counts.
+    QuicDenied = 12,
+    /// The same, not captured.
+    QuicPassed = 13,
+    /// Found connected without having been steered: it was there before, or came another way. Not captured.
+    Stray = 14,
+    /// The same; its packets are dropped.
+    StrayDropped = 15,
+}
+impl ConnectOutcome {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CONNECT_OUTCOME_UNSPECIFIED",
+            Self::Steered => "CONNECT_OUTCOME_STEERED",
+            Self::Denied => "CONNECT_OUTCOME_DENIED",
+            Self::StaleDenied => "CONNECT_OUTCOME_STALE_DENIED",
+            Self::StalePassed => "CONNECT_OUTCOME_STALE_PASSED",
+            Self::Missed => "CONNECT_OUTCOME_MISSED",
+            Self::DeviceDenied => "CONNECT_OUTCOME_DEVICE_DENIED",
+            Self::DevicePassed => "CONNECT_OUTCOME_DEVICE_PASSED",
+            Self::Unrouted => "CONNECT_OUTCOME_UNROUTED",
+            Self::NoMemory => "CONNECT_OUTCOME_NO_MEMORY",
+            Self::Uncounted => "CONNECT_OUTCOME_UNCOUNTED",
+            Self::Bypassed => "CONNECT_OUTCOME_BYPASSED",
+            Self::QuicDenied => "CONNECT_OUTCOME_QUIC_DENIED",
+            Self::QuicPassed => "CONNECT_OUTCOME_QUIC_PASSED",
+            Self::Stray => "CONNECT_OUTCOME_STRAY",
+            Self::StrayDropped => "CONNECT_OUTCOME_STRAY_DROPPED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CONNECT_OUTCOME_UNSPECIFIED" => Some(Self::Unspecified),
+            "CONNECT_OUTCOME_STEERED" => Some(Self::Steered),
+            "CONNECT_OUTCOME_DENIED" => Some(Self::Denied),
+            "CONNECT_OUTCOME_STALE_DENIED" => Some(Self::StaleDenied),
+            "CONNECT_OUTCOME_STALE_PASSED" => Some(Self::StalePassed),
+            "CONNECT_OUTCOME_MISSED" => Some(Self::Missed),
+            "CONNECT_OUTCOME_DEVICE_DENIED" => Some(Self::DeviceDenied),
+            "CONNECT_OUTCOME_DEVICE_PASSED" => Some(Self::DevicePassed),
+            "CONNECT_OUTCOME_UNROUTED" => Some(Self::Unrouted),
+            "CONNECT_OUTCOME_NO_MEMORY" => Some(Self::NoMemory),
+            "CONNECT_OUTCOME_UNCOUNTED" => Some(Self::Uncounted),
+            "CONNECT_OUTCOME_BYPASSED" => Some(Self::Bypassed),
+            "CONNECT_OUTCOME_QUIC_DENIED" => Some(Self::QuicDenied),
+            "CONNECT_OUTCOME_QUIC_PASSED" => Some(Self::QuicPassed),
+            "CONNECT_OUTCOME_STRAY" => Some(Self::Stray),
+            "CONNECT_OUTCOME_STRAY_DROPPED" => Some(Self::StrayDropped),
+            _ => None,
+        }
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum CoverageEvent {
@@ -1160,6 +1267,8 @@ pub enum CoverageEvent {
     ProgramsLost = 8,
     /// `count` of them were attached again.
     ProgramsRestored = 9,
+    /// Connects of a workload to a destination, as the kernel has counted them.
+    Connects = 10,
 }
 impl CoverageEvent {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1178,6 +1287,7 @@ impl CoverageEvent {
             Self::BypassEnded => "COVERAGE_EVENT_BYPASS_ENDED",
             Self::ProgramsLost => "COVERAGE_EVENT_PROGRAMS_LOST",
             Self::ProgramsRestored => "COVERAGE_EVENT_PROGRAMS_RESTORED",
+            Self::Connects => "COVERAGE_EVENT_CONNECTS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1193,6 +1303,7 @@ impl CoverageEvent {
             "COVERAGE_EVENT_BYPASS_ENDED" => Some(Self::BypassEnded),
             "COVERAGE_EVENT_PROGRAMS_LOST" => Some(Self::ProgramsLost),
             "COVERAGE_EVENT_PROGRAMS_RESTORED" => Some(Self::ProgramsRestored),
+            "COVERAGE_EVENT_CONNECTS" => Some(Self::Connects),
             _ => None,
         }
     }
@@ -1364,6 +1475,9 @@ pub enum FindingKind {
     NotRecorded = 10,
     /// Bytes of the collector's own log that cannot be read any more.
     LogDamaged = 11,
+    /// Connections that the kernel counted have no record, or the reverse. Worked out when it is asked for: it
+    /// goes when what was missing arrives.
+    CoverageDisagrees = 12,
 }
 impl FindingKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1384,6 +1498,7 @@ impl FindingKind {
             Self::RecoveredBehind => "FINDING_KIND_RECOVERED_BEHIND",
             Self::NotRecorded => "FINDING_KIND_NOT_RECORDED",
             Self::LogDamaged => "FINDING_KIND_LOG_DAMAGED",
+            Self::CoverageDisagrees => "FINDING_KIND_COVERAGE_DISAGREES",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1401,6 +1516,7 @@ impl FindingKind {
             "FINDING_KIND_RECOVERED_BEHIND" => Some(Self::RecoveredBehind),
             "FINDING_KIND_NOT_RECORDED" => Some(Self::NotRecorded),
             "FINDING_KIND_LOG_DAMAGED" => Some(Self::LogDamaged),
+            "FINDING_KIND_COVERAGE_DISAGREES" => Some(Self::CoverageDisagrees),
             _ => None,
         }
     }
@@ -1953,6 +2069,110 @@ pub struct DeleteContentResponse {
     #[prost(uint64, tag = "1")]
     pub deleted: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CoverageRequest {
+    /// Only what was counted from then on, as far as the node's readings (every 10 s) tell; 0: all that is kept.
+    #[prost(fixed64, tag = "1")]
+    pub from_wall_nanos: u64,
+    /// Exact; empty does not restrict.
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    /// Principal, NAMESPACE/SERVICE-ACCOUNT, pod's name or UID, or cgroup id; empty does not restrict.
+    #[prost(string, tag = "3")]
+    pub workload: ::prost::alloc::string::String,
+    /// As in SearchRequest.
+    #[prost(uint64, tag = "4")]
+    pub at_least_position: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CoverageResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub rows: ::prost::alloc::vec::Vec<CoverageRow>,
+    /// As in SearchResponse.
+    #[prost(uint64, tag = "2")]
+    pub indexed_position: u64,
+    #[prost(uint64, tag = "3")]
+    pub log_position: u64,
+}
+/// Connects of one workload on one node to one destination. All of `connects` are in exactly one of: decoded,
+/// undecoded, open, cut_off, denied, missed, passed, failed, pending, missing.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CoverageRow {
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// As Command.principal; "unresolved" where nobody could name it.
+    #[prost(string, tag = "2")]
+    pub principal: ::prost::alloc::string::String,
+    /// Names as far as they are known, and the cgroup's id where the workload could not be named.
+    #[prost(message, optional, tag = "3")]
+    pub workload: ::core::option::Option<Workload>,
+    /// Empty where the content that said it was deleted, and of what the kernel had no room to tell apart.
+    #[prost(string, tag = "4")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "5")]
+    pub port: u32,
+    /// Calls of connect() as the kernel counted them.
+    #[prost(uint64, tag = "6")]
+    pub connects: u64,
+    /// Connections with a record, whose commands were decoded.
+    #[prost(uint64, tag = "7")]
+    pub decoded: u64,
+    /// With a record that says why they were not decoded, by reason.
+    #[prost(message, repeated, tag = "8")]
+    pub undecoded: ::prost::alloc::vec::Vec<ReasonCount>,
+    /// With a record, and open.
+    #[prost(uint64, tag = "9")]
+    pub open: u64,
+    /// Denied by a rule.
+    #[prost(uint64, tag = "10")]
+    pub denied: u64,
+    /// Refused for our sake: no listener, no sign of life, no memory, bound to a device.
+    #[prost(message, repeated, tag = "11")]
+    pub missed: ::prost::alloc::vec::Vec<OutcomeCount>,
+    /// Passed uncaptured.
+    #[prost(message, repeated, tag = "12")]
+    pub passed: ::prost::alloc::vec::Vec<OutcomeCount>,
+    /// Steered and never a connection: the client gave up, or nobody listened any more. Also those that had no
+    /// IPv6 route.
+    #[prost(uint64, tag = "13")]
+    pub failed: u64,
+    /// Connections that are younger than what the node has told so far: their records, or their counts, may still
+    /// come.
+    #[prost(uint64, tag = "14")]
+    pub pending: u64,
+    /// Connections that the kernel counted and that have no record. This is where the sums disagree.
+    #[prost(uint64, tag = "15")]
+    pub missing: u64,
+    /// Records of connections that the kernel never counted. The same. Not in `connects`.
+    #[prost(uint64, tag = "16")]
+    pub invented: u64,
+    /// Numbers of connections without a record, the first few: in the kernel's count, see Envelope.connect_number.
+    #[prost(uint64, repeated, tag = "17")]
+    pub missing_numbers: ::prost::alloc::vec::Vec<u64>,
+    /// Connects or connections that could not be told apart by destination; nothing can be compared for them.
+    #[prost(uint64, tag = "18")]
+    pub uncounted: u64,
+    /// Connections with a record that the kernel's count, read every 10 s, has not come to yet. Not in `connects`.
+    #[prost(uint64, tag = "19")]
+    pub ahead: u64,
+    /// With a record that the successor of a node agent that died has ended.
+    #[prost(uint64, tag = "20")]
+    pub cut_off: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReasonCount {
+    #[prost(enumeration = "OpaqueReason", tag = "1")]
+    pub reason: i32,
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutcomeCount {
+    #[prost(enumeration = "ConnectOutcome", tag = "1")]
+    pub outcome: i32,
+    #[prost(uint64, tag = "2")]
+    pub count: u64,
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod audit_client {
@@ -2155,6 +2375,31 @@ pub mod audit_client {
                 .insert(GrpcMethod::new("verbatim.v1.Audit", "Findings"));
             self.inner.unary(req, path, codec).await
         }
+        /// What the kernel counted beside what is recorded, by node, workload and destination.
+        pub async fn coverage(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CoverageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CoverageResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/verbatim.v1.Audit/Coverage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("verbatim.v1.Audit", "Coverage"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Deletes contents for privacy; envelopes and proofs stay.
         pub async fn delete_content(
             &mut self,
@@ -2231,6 +2476,14 @@ pub mod audit_server {
             request: tonic::Request<super::FindingsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::FindingsResponse>,
+            tonic::Status,
+        >;
+        /// What the kernel counted beside what is recorded, by node, workload and destination.
+        async fn coverage(
+            &self,
+            request: tonic::Request<super::CoverageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CoverageResponse>,
             tonic::Status,
         >;
         /// Deletes contents for privacy; envelopes and proofs stay.
@@ -2521,6 +2774,49 @@ pub mod audit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = FindingsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/verbatim.v1.Audit/Coverage" => {
+                    #[allow(non_camel_case_types)]
+                    struct CoverageSvc<T: Audit>(pub Arc<T>);
+                    impl<T: Audit> tonic::server::UnaryService<super::CoverageRequest>
+                    for CoverageSvc<T> {
+                        type Response = super::CoverageResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CoverageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Audit>::coverage(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CoverageSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

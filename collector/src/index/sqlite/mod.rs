@@ -2,6 +2,7 @@
 //!
 //! One connection writes, a few read; the file can be deleted at any time.
 
+mod counts;
 mod query;
 mod schema;
 mod write;
@@ -17,7 +18,10 @@ use std::{
 use rusqlite::Connection;
 
 use self::write::Writer;
-use super::{Batch, CommandRow, FindingRow, Id, Index, IndexError, Query, SessionSummary};
+use super::{
+    Batch, CommandRow, Counts, FindingRow, Id, Index, IndexError, Query, SessionSummary,
+    counts::{ChainRow, Reading, Recorded, SeriesKey},
+};
 use crate::log::Location;
 
 /// Connections kept for questions; more are opened while they are needed.
@@ -232,5 +236,35 @@ impl Index for SqliteIndex {
 
     fn findings(&self, after: (u64, u32), limit: usize) -> Result<Vec<FindingRow>, IndexError> {
         self.read(|c| query::findings(c, after, limit))
+    }
+}
+
+impl Counts for SqliteIndex {
+    fn chains(&self) -> Result<Vec<ChainRow>, IndexError> {
+        self.read(counts::chains)
+    }
+
+    fn readings(&self) -> Result<Vec<Reading>, IndexError> {
+        self.read(counts::readings)
+    }
+
+    fn recorded(&self) -> Result<Vec<(SeriesKey, u64, u64)>, IndexError> {
+        self.read(counts::recorded)
+    }
+
+    fn between(&self, key: &SeriesKey, above: u64, up_to: u64) -> Result<Recorded, IndexError> {
+        self.read(|c| counts::between(c, key, above, up_to))
+    }
+
+    fn absent(&self, key: &SeriesKey, above: u64, up_to: u64, most: usize) -> Result<Vec<u64>, IndexError> {
+        self.read(|c| counts::absent(c, key, above, up_to, most))
+    }
+
+    fn older(&self, key: &SeriesKey, above: u64, boottime: u64) -> Result<u64, IndexError> {
+        self.read(|c| counts::older(c, key, above, boottime))
+    }
+
+    fn sample(&self, key: &SeriesKey) -> Result<Option<Location>, IndexError> {
+        self.read(|c| counts::sample(c, key))
     }
 }

@@ -28,9 +28,10 @@ pub(super) const SESSION: &str = "sessions.key, sessions.flow, '',
   (SELECT name FROM names WHERE id = sessions.service_account),
   (SELECT name FROM names WHERE id = sessions.pod_name), (SELECT name FROM names WHERE id = sessions.pod_uid),
   (SELECT name FROM names WHERE id = sessions.service), (SELECT name FROM names WHERE id = sessions.database),
-  opened_wall, closed_wall, protocol, capture, bytes_sent, bytes_received, opened, closed FROM sessions";
+  opened_wall, closed_wall, protocol, capture, bytes_sent, bytes_received, opened, closed, reason,
+  (SELECT name FROM names WHERE id = sessions.node), cgroup, series, number, opened_boottime FROM sessions";
 
-fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Id> {
+pub(super) fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Id> {
     let bytes = row.get_ref(column)?.as_blob()?;
     bytes.try_into().map_err(|_size| {
         let wrong = FromSqlError::InvalidBlobSize { expected_size: 16, blob_size: bytes.len() };
@@ -38,11 +39,11 @@ fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Id> {
     })
 }
 
-fn location(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Location>> {
+pub(super) fn location(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Location>> {
     Ok(row.get_ref(column)?.as_blob_or_null()?.and_then(Location::from_bytes))
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|n| n as u64)
 }
 
@@ -98,6 +99,12 @@ pub(super) fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
         bytes_received: unsigned(row, 15)?,
         opened: location(row, 16)?,
         closed: location(row, 17)?,
+        reason: row.get(18)?,
+        node: row.get::<_, Option<String>>(19)?.unwrap_or_default(),
+        cgroup: unsigned(row, 20)?,
+        series: unsigned(row, 21)?,
+        number: unsigned(row, 22)?,
+        opened_boottime: unsigned(row, 23)?,
     })
 }
 

@@ -9,7 +9,7 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, time::
 use rusqlite::{Connection, OpenFlags};
 
 /// Raised with every change below: a file of another version is made again.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 const TABLES: &str = "
 CREATE TABLE position (position INTEGER NOT NULL);
@@ -41,8 +41,21 @@ CREATE TABLE sessions (
   principal INTEGER NOT NULL, namespace INTEGER NOT NULL, service_account INTEGER NOT NULL,
   pod_name INTEGER NOT NULL, pod_uid INTEGER NOT NULL, service INTEGER NOT NULL, database INTEGER NOT NULL,
   opened_wall INTEGER NOT NULL, closed_wall INTEGER NOT NULL, protocol INTEGER NOT NULL, capture INTEGER NOT NULL,
-  bytes_sent INTEGER NOT NULL, bytes_received INTEGER NOT NULL, opened BLOB, closed BLOB
+  bytes_sent INTEGER NOT NULL, bytes_received INTEGER NOT NULL, opened BLOB, closed BLOB,
+  reason INTEGER NOT NULL, node INTEGER NOT NULL, cgroup INTEGER NOT NULL, series INTEGER NOT NULL,
+  number INTEGER NOT NULL, opened_boottime INTEGER NOT NULL
 );
+CREATE INDEX sessions_counted ON sessions (node, cgroup, series, number);
+CREATE TABLE readings (
+  node INTEGER NOT NULL, cgroup INTEGER NOT NULL, series INTEGER NOT NULL, outcome INTEGER NOT NULL,
+  chain BLOB NOT NULL, sequence INTEGER NOT NULL, location BLOB NOT NULL, wall INTEGER NOT NULL,
+  boottime INTEGER NOT NULL, age INTEGER NOT NULL, connects INTEGER NOT NULL, connected INTEGER NOT NULL
+);
+CREATE INDEX readings_series ON readings (node, cgroup, series, outcome, boottime);
+CREATE TABLE chains (
+  chain BLOB PRIMARY KEY, node TEXT NOT NULL, boot BLOB NOT NULL, boottime INTEGER NOT NULL,
+  drained INTEGER NOT NULL, succeeded INTEGER NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE extras (owner BLOB NOT NULL, location BLOB NOT NULL);
 CREATE INDEX extras_owner ON extras (owner);
 CREATE TABLE findings (

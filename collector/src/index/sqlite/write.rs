@@ -9,7 +9,10 @@ use prost::Message as _;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use verbatim_api::v1;
 
-use super::query::{COMMAND, SESSION, command_row, session_row};
+use super::{
+    counts,
+    query::{COMMAND, SESSION, command_row, session_row},
+};
 use crate::{
     index::{Batch, Change, CommandRow, Id, Names, Part, Role, SessionPart, SessionRow, row::wanted_key},
     log::Location,
@@ -70,11 +73,16 @@ impl Writer {
                 Change::Command(part) => touched.command(t, part)?,
                 Change::Session(part) => touched.session(t, part)?,
                 Change::Extra(owner, location) => extra(t, owner, location)?,
+                Change::Chain(part) => counts::chain(t, part)?,
+                Change::Reading(reading) => {
+                    counts::reading(t, name_id(t, names, &reading.key.node)?, reading)?;
+                }
                 Change::Finding { position, finding } => insert_finding(t, *position, finding)?,
             }
         }
         if batch.forget_findings_below > 0 {
             t.execute("DELETE FROM findings WHERE position < ?1", [batch.forget_findings_below as i64])?;
+            counts::forget_below(t, batch.forget_findings_below)?;
         }
         for row in touched.commands.values() {
             store_command(t, names, row)?;
@@ -207,8 +215,10 @@ fn store_session(
     row: &SessionRow,
 ) -> rusqlite::Result<()> {
     let n = name_ids(t, known, &row.names)?;
+    let node = name_id(t, known, &row.node)?;
     t.prepare_cached(
-        "REPLACE INTO sessions VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17)",
+        "REPLACE INTO sessions VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,
+           ?21,?22,?23)",
     )?
     .execute(params![
         row.key,
@@ -228,6 +238,12 @@ fn store_session(
         row.bytes_received as i64,
         row.opened.map(|l| l.to_bytes()),
         row.closed.map(|l| l.to_bytes()),
+        row.reason,
+        node,
+        row.cgroup as i64,
+        row.series as i64,
+        row.number as i64,
+        row.opened_boottime as i64,
     ])?;
     Ok(())
 }
@@ -277,7 +293,8 @@ fn remove(t: &Transaction<'_>, ids: &[Id]) -> rusqlite::Result<()> {
                UNION ALL SELECT 1 FROM commands WHERE ?1 IN (service, database, method, namespace, service_account,
                  pod_name, pod_uid)
                UNION ALL SELECT 1 FROM sessions WHERE ?1 IN (principal, service, database, namespace,
-                 service_account, pod_name, pod_uid))",
+                 service_account, pod_name, pod_uid, node)
+               UNION ALL SELECT 1 FROM readings WHERE node = ?1)",
         )?
         .execute([id])?;
     }

@@ -52,6 +52,8 @@ impl Flows for FixedFlows {
             socket_cookie: 7,
             ktime_nanos: verbatim_sys::clock::monotonic_nanos(),
             comm: "test-client".to_owned(),
+            connect_series: 0,
+            connect_number: 0,
         })
     }
 }
