@@ -5,6 +5,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
+    convert::Infallible,
     io,
     net::SocketAddr,
     rc::Rc,
@@ -37,6 +38,9 @@ use crate::{
 
 /// Pause after a failed accept (descriptors used up): the backlog waits meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that are taken from the queue of a listener that is about to be closed: as many as it holds. A
+/// successor may go on with the same queue.
+const REST: usize = 4096;
 
 /// What a shard is told.
 pub(crate) enum Message {
@@ -172,13 +176,19 @@ async fn serve<R: Records>(parts: Parts, spool: Rc<R>) -> Done {
 }
 
 #[derive(Default)]
-struct Listeners(HashMap<u64, Vec<JoinHandle<()>>>);
+struct Listeners(HashMap<u64, Vec<Listening>>);
+
+/// A task that accepts, until it is told to stop.
+struct Listening {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
 
 impl Listeners {
     async fn stop(&mut self, netns_cookie: u64) {
-        for task in self.0.remove(&netns_cookie).unwrap_or_default() {
-            task.abort();
-            // Its end, cancelled or not, is all that is waited for.
+        for Listening { stop, task } in self.0.remove(&netns_cookie).unwrap_or_default() {
+            ignore_gone(stop.send(()));
+            // Its end, whatever it is, is all that is waited for.
             drop(task.await);
         }
     }
@@ -232,13 +242,42 @@ impl<R: Records> Shard<R> {
         self.connections.borrow().len()
     }
 
-    fn listen(self: &Rc<Self>, listener: std::net::TcpListener) -> io::Result<JoinHandle<()>> {
+    fn listen(self: &Rc<Self>, listener: std::net::TcpListener) -> io::Result<Listening> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(spawn_local(Rc::clone(self).accept(listener)))
+        let (stop, stopped) = oneshot::channel();
+        let shard = Rc::clone(self);
+        let task = spawn_local(async move {
+            tokio::select! {
+                // In either order: what waits is taken below.
+                _ = stopped => {}
+                never = shard.accept(&listener) => match never {},
+            }
+            if let Err(error) = shard.accept_rest(listener) {
+                tracing::warn!(shard = shard.index, %error, "connections may be left in a queue");
+            }
+        });
+        Ok(Listening { stop, task })
     }
 
-    async fn accept(self: Rc<Self>, listener: TcpListener) {
+    /// Takes what is in the queue of a listener that is about to be closed: the kernel has counted it, and the
+    /// client believes that it is connected.
+    fn accept_rest(self: &Rc<Self>, listener: TcpListener) -> io::Result<()> {
+        let listener = listener.into_std()?;
+        for _ in 0..REST {
+            match listener.accept() {
+                Ok((client, source)) => {
+                    client.set_nonblocking(true)?;
+                    self.spawn(TcpStream::from_std(client)?, source);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    async fn accept(self: &Rc<Self>, listener: &TcpListener) -> Infallible {
         loop {
             while self.open() >= self.config.connections_per_shard {
                 self.ended.notified().await;

@@ -261,6 +261,21 @@ fn a_chain_with_a_command_whose_end_finds_no_room_is_left_open_for_the_successor
 }
 
 #[test]
+fn draining_takes_and_records_what_still_waits_in_the_queue() {
+    let config = ProxyConfig { connections_per_shard: 1, ..Options::default().config };
+    let world = World::start(Options { config, ..Options::default() });
+    let (_client, _server) = world.connect();
+    let waiting: Vec<_> = (0..3).map(|_| world.client()).collect();
+    world.drain();
+    for mut client in waiting {
+        assert!(client.rest().is_err(), "reset");
+    }
+    let connections = world.spool().of_kind(v1::RecordKind::Connection);
+    let open = connections.iter().filter(|record| record.envelope.status() == v1::Status::Pending).count();
+    assert_eq!((open, connections.len()), (4, 8));
+}
+
+#[test]
 fn draining_waits_for_a_connection_that_ends_in_time() {
     let world = World::new();
     let (mut client, mut server) = world.connect();
