@@ -5,6 +5,7 @@
 
 mod bigquery;
 mod cases;
+mod coverage;
 mod decisions;
 mod google;
 mod grpc;
@@ -43,6 +44,7 @@ fn scenarios() -> Vec<Scenario> {
         http::scenarios(),
         odd::scenarios(),
         grpc::scenarios(),
+        coverage::scenarios(),
         run::scenarios(),
     ]
     .into_iter()

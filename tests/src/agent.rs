@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{
     binaries, google,
-    network::Pod,
+    network::{DENIED, Pod},
     policy::CONTROL,
     process::{Ended, Place, Process},
 };
@@ -51,6 +51,8 @@ pub struct Options {
     pub untrusted: &'static str,
     /// The lab's database offers TLS.
     pub database_tls: bool,
+    /// What becomes of either pod's connects while the proxy is dead: `closed` or `open`.
+    pub fail_modes: [&'static str; 2],
 }
 
 impl Default for Options {
@@ -66,6 +68,7 @@ impl Default for Options {
             trusting: &Pod::ALL,
             untrusted: "splice",
             database_tls: false,
+            fail_modes: ["closed"; 2],
         }
     }
 }
@@ -146,6 +149,7 @@ impl Agent {
             None => String::new(),
         };
         let (a, b) = (set(Pod::A), set(Pod::B));
+        let [fails_a, fails_b] = self.options.fail_modes;
         let tls = tls.as_deref().unwrap_or_default();
         let mut text = format!(
             "\
@@ -156,12 +160,13 @@ attach: {{cgroup: {attach}}}
 namespaces: {{directory: /run/netns, pattern: '{namespaces}', host: false}}
 destinations:
 - {{cidr: 10.61.9.0/24, action: steer}}
+- {{cidr: {DENIED}/32, action: deny}}
 - {{cidr: 'fd61:9::/64', action: steer}}
 - {{cidr: 199.36.153.4/30, action: steer}}
 - {{cidr: 199.36.153.8/30, action: steer}}
 selectors:
-- {{match: {{cgroup: '{attach}/kubepods/**'}}, set: {{capture: steer, failMode: closed{a}}}}}
-- {{match: {{cgroup: '{attach}/kubepods.slice/**'}}, set: {{capture: steer, failMode: closed{b}}}}}
+- {{match: {{cgroup: '{attach}/kubepods/**'}}, set: {{capture: steer, failMode: {fails_a}{a}}}}}
+- {{match: {{cgroup: '{attach}/kubepods.slice/**'}}, set: {{capture: steer, failMode: {fails_b}{b}}}}}
 - {{set: {{capture: pass, failMode: open}}}}
 spool: {{directory: {spool}, sync: {sync}, segmentSize: {segment_size}, limit: {spool_limit}, whenFull: {when_full}}}
 collector: {collector}
@@ -206,6 +211,11 @@ identities:
     /// The most memory that it ever had resident, in KiB.
     pub fn peak_kib(&self) -> Result<u64> {
         crate::process::peak_kib(self.id()?)
+    }
+
+    /// Sends it a signal, by its name without SIG.
+    pub fn signal(&self, name: &str) -> Result<()> {
+        self.process.as_ref().context("the agent does not run")?.signal(name)
     }
 
     /// Whether it runs.

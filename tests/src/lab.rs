@@ -21,6 +21,7 @@ use crate::{
     folder::Folder,
     google::{self, Google},
     name,
+    netns::Namespace,
     network::{DATABASE, DATABASE_NAME, DATABASE_V6, Network, Pod},
     policy::Approver,
     postgres::{self, Server},
@@ -190,6 +191,13 @@ impl Lab {
         // Ids of the two pods never meet.
         let clients = Clients::new(place).with("VLAB_PREFIX", format!("{}-", pod.letter()));
         if self.separate && pod == Pod::B { clients.with("PGDATABASE", "shop_b") } else { clients }
+    }
+
+    /// Clients in a pod's cgroup and in a namespace that is not the pod's.
+    #[must_use]
+    pub fn pod_in(&self, pod: Pod, namespace: &Namespace) -> Clients {
+        let cgroup = self.ground.tree.root().join(container(pod));
+        Clients::new(Place::within(cgroup, namespace, self.ground.folder.path()))
     }
 
     /// Gives each pod a database of its own: for scripts that run in both at once.

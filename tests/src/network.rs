@@ -14,6 +14,8 @@ pub const DATABASE: &str = "10.61.9.10";
 pub const DATABASE_V6: &str = "fd61:9::10";
 /// Address of servers that are no databases.
 pub const OTHER: &str = "10.61.9.20";
+/// An address that the agents' configurations deny.
+pub const DENIED: &str = "10.61.9.66";
 /// What the hosts files call [`DATABASE`].
 pub const DATABASE_NAME: &str = "db.vpc.internal";
 
