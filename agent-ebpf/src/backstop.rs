@@ -127,9 +127,12 @@ fn examine(ctx: &SkBuffContext, skb: *mut __sk_buff, sk: *mut bpf_sock, before: 
         return ALLOW;
     }
     let drops = rule == Action::Deny as u8 || verdict.denies() || verdict.fails_closed();
-    found(ctx, sk, &ends, cgroup_id, before, drops);
     // A reset carries nothing, and lets the other end know.
-    if drops && !is_reset(skb, &ends) { DROP } else { ALLOW }
+    if drops && is_reset(skb, &ends) {
+        return ALLOW;
+    }
+    found(ctx, sk, &ends, cgroup_id, before, drops);
+    if drops { DROP } else { ALLOW }
 }
 
 /// Counts and reports a stray once, and keeps telling user space of one that is dropped until it is gone.

@@ -22,6 +22,7 @@ mod object;
 mod pump;
 mod rules;
 mod steering;
+mod strays;
 mod vault;
 mod watch;
 
@@ -39,6 +40,7 @@ pub use listener::ShardListeners;
 pub use namespaces::{NamespaceListeners, Namespaces};
 pub use rules::{Action, CgroupVerdict, DestinationRule, FailMode, Prefix, Protocol};
 pub use steering::Steering;
+pub use strays::Stray;
 pub use vault::{Handed, Vault};
 pub use verbatim_ebpf_common::SCHEMA_VERSION;
 pub use watch::{NamespaceChange, NamespaceWatcher};

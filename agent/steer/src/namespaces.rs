@@ -269,6 +269,25 @@ impl Namespaces {
         }
     }
 
+    /// Does `look` in one namespace after the other, until it has found what it looks for. The process's own is among
+    /// them only where it is on the list.
+    pub(crate) fn find(&self, look: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
+        let known: Vec<Arc<Known>> = {
+            let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+            known.values().cloned().collect()
+        };
+        for known in known {
+            let found = match &known.namespace {
+                Some(namespace) => netns::within(self.inner.home.as_fd(), namespace.as_fd(), &look)?,
+                None => look(),
+            };
+            if found? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn make(&self, name: &str) -> Result<NamespaceListeners, SteerError> {
         let failed = |error| SteerError::io(format!("making a listener in namespace {name}"), error);
         let cookie = netns::cookie_here().map_err(failed)?;

@@ -22,11 +22,12 @@ use verbatim_sys::{bpf, clock};
 
 use crate::{
     Bypasses, CgroupVerdict, ConnectReader, DestinationRule, Event, FlowReader, Heartbeat, HookReport,
-    Namespaces, SteerConfig, SteerError, counters, effective,
+    Namespaces, SteerConfig, SteerError, Stray, counters, effective,
     hooks::{self, Pins},
     kernel_log::KernelLog,
     object,
     pump::Pump,
+    strays,
 };
 
 /// The loaded programs. Dropping it detaches them, unless they are pinned.
@@ -44,6 +45,7 @@ pub struct Steering {
     cgroups: Mutex<HashMap<MapData, u64, Verdict>>,
     destinations: Mutex<LpmTrie<MapData, Destination, u8>>,
     epoch: Mutex<Array<MapData, u32>>,
+    strays: Mutex<HashMap<MapData, u64, common::Stray>>,
     counts: PerCpuArray<MapData, u64>,
     connects: ConnectReader,
     heartbeat: Heartbeat,
@@ -117,6 +119,7 @@ impl Steering {
             cgroups: Mutex::new(map(&mut ebpf, "CGS")?),
             destinations: Mutex::new(map(&mut ebpf, "DSTS")?),
             epoch: Mutex::new(map(&mut ebpf, "EPOCH")?),
+            strays: Mutex::new(map(&mut ebpf, "STRAYS")?),
             counts: map(&mut ebpf, "CNT")?,
             connects: ConnectReader::new(map(&mut ebpf, "CONNS")?)?,
             heartbeat,
@@ -335,6 +338,28 @@ impl Steering {
         let mut epoch = lock(&self.epoch);
         let last = epoch.get(&0, 0).map_err(failed)?;
         epoch.set(0, last.wrapping_add(1), 0).map_err(failed)
+    }
+
+    /// Connections of steered workloads that came past connect(), found since the last call. One that is dropped
+    /// comes again as long as it sends.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn take_strays(&self) -> Result<Vec<Stray>, SteerError> {
+        let mut found = lock(&self.strays);
+        self.decides("reading what came past connect()")?;
+        strays::take(&mut found)
+    }
+
+    /// Ends such a connection: its owner gets ECONNABORTED, the other end a reset. `false`: it is gone, or in no
+    /// namespace that we know.
+    ///
+    /// The calling thread enters namespaces for a moment, so it must be in the process's own.
+    ///
+    /// # Errors
+    /// The system calls': a kernel that cannot end sockets (`EOPNOTSUPP`).
+    pub fn end_stray(&self, stray: &Stray) -> io::Result<bool> {
+        strays::end(stray, &self.namespaces)
     }
 
     /// Gives signs of life.

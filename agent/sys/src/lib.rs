@@ -11,5 +11,6 @@ pub mod packets;
 pub mod privilege;
 pub mod process;
 pub mod signal;
+pub mod sock_diag;
 pub mod socket;
 pub mod splice;

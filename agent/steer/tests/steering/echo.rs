@@ -3,6 +3,10 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::{IpAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -12,6 +16,7 @@ use crate::lab::Netns;
 pub(crate) struct Echo {
     pub(crate) port: u16,
     listener: TcpListener,
+    open: Arc<AtomicUsize>,
 }
 
 impl Echo {
@@ -19,13 +24,25 @@ impl Echo {
         let address: IpAddr = address.parse().expect("address");
         let listener = netns.within(|| TcpListener::bind((address, 0)).expect("listen"));
         let accepting = listener.try_clone().expect("descriptor");
+        let open = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&open);
         thread::spawn(move || {
             for stream in accepting.incoming() {
                 let Ok(stream) = stream else { return };
-                thread::spawn(move || serve(&stream));
+                count.fetch_add(1, Ordering::Relaxed);
+                let count = Arc::clone(&count);
+                thread::spawn(move || {
+                    serve(&stream);
+                    count.fetch_sub(1, Ordering::Relaxed);
+                });
             }
         });
-        Self { port: listener.local_addr().expect("port").port(), listener }
+        Self { port: listener.local_addr().expect("port").port(), listener, open }
+    }
+
+    /// Connections that have not ended.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 }
 

@@ -15,6 +15,7 @@ cases![
     a_connection_from_before_is_counted_once_and_passes_where_the_workload_fails_open,
     a_connection_from_before_is_cut_off_where_the_workload_fails_closed,
     a_connection_from_before_its_rule_is_found_out,
+    a_connection_from_before_is_ended_for_both_ends,
     servers_of_steered_workloads_are_never_cut_off,
 ];
 
@@ -86,6 +87,44 @@ fn a_connection_from_before_its_rule_is_found_out(name: &str) -> Outcome {
     lab.steering.set_destinations(&rules)?;
     equal("denied", &workload.ask("say word=hello").as_str(), &"silence")?;
     equal("the same one", &lab.count("stray"), &1)
+}
+
+fn a_connection_from_before_is_ended_for_both_ends(name: &str) -> Outcome {
+    let (lab, pair) = (Lab::configured(name, |_| {}), Pair::new());
+    let server = Echo::on(&pair.server, Pair::SERVER_V4);
+    let server_v6 = Echo::on(&pair.server, Pair::SERVER_V6);
+    lab.steering.attach()?;
+    lab.steering.set_destinations(&[])?;
+    let (_proxy, ..) = lab.proxy(&pair.client);
+    for (verdict, dropped, to) in [
+        (STEER_OPEN, false, format!("10.77.0.2:{}", server.port)),
+        (STEER_CLOSED, true, format!("10.77.0.2:{} mapped=1", server.port)),
+        (STEER_CLOSED, true, format!("[fd77::2]:{}", server_v6.port)),
+    ] {
+        lab.steering.set_cgroup(lab.steered.id(), verdict)?;
+        let mut workload = lab.workload(&pair.client);
+        equal(&to, &workload.ask(&format!("open destination={to}")).as_str(), &"open")?;
+        equal("before", &workload.ask("say word=hello").as_str(), &"echo hello")?;
+        lab.steering.set_destinations(&verbatim_steer::DestinationRule::steer_everything())?;
+        let said = if dropped { "silence" } else { "echo hello" };
+        equal("found out", &workload.ask("say word=hello").as_str(), &said)?;
+        let found = lab.steering.take_strays()?;
+        let [stray] = found[..] else { return Err(format!("{to}: {found:?}").into()) };
+        equal("whose", &(stray.cgroup_id, stray.dropped), &(lab.steered.id(), dropped))?;
+        equal("where", &to.starts_with(&stray.remote.to_string()), &true)?;
+        equal("ended", &lab.steering.end_stray(&stray)?, &true)?;
+        equal("gone", &lab.steering.end_stray(&stray)?, &false)?;
+        equal("its owner", &workload.ask("say word=hello").as_str(), &"err=103")?;
+        lab.steering.set_destinations(&[])?;
+    }
+    // The server has seen them end too: it holds none any more.
+    let mut tries = 0;
+    while server.open() + server_v6.open() > 0 {
+        tries += 1;
+        equal("connections that the server holds", &(tries < 100), &true)?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
 }
 
 /// What is steered is what they dial, not who dials them: from every address, and also where the listener is gone
