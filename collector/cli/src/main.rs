@@ -40,7 +40,7 @@ async fn run(args: Args) -> Result<(), Failure> {
     let mut client = connect::connect(&args.source).await?;
     match args.verb {
         Verb::Records(verb) => query::records(&mut client, &verb, args.output).await,
-        Verb::Show { id } => query::show(&mut client, &id, args.output).await,
+        Verb::Show { id } => Box::pin(query::show(&mut client, &id, args.output)).await,
         Verb::Tail(verb) => query::tail(&mut client, &verb, args.output).await,
         Verb::Sessions(verb) => query::sessions(&mut client, &verb, args.output).await,
         Verb::Findings(verb) => query::findings(&mut client, &verb, args.output).await,

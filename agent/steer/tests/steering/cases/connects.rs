@@ -7,7 +7,8 @@ use verbatim_steer::{Action, Connects, DestinationRule, Outcome as Count, Prefix
 use crate::{
     Outcome,
     cases::cases,
-    lab::{Lab, Netns, STEER_CLOSED, STEER_OPEN, equal},
+    echo::Echo,
+    lab::{Lab, Netns, Pair, STEER_CLOSED, STEER_OPEN, equal},
     proxy::fields,
     workload::Workload,
 };
@@ -15,12 +16,16 @@ use crate::{
 cases![
     every_outcome_is_counted_by_cgroup_and_destination,
     what_no_rule_names_is_not_counted_by_destination,
+    quic_and_strays_are_counted_by_destination,
     many_connects_at_once_are_numbered_without_a_hole,
     an_element_is_forgotten_only_while_it_stands_still,
 ];
 
-/// What is counted of one cgroup: destination, outcome, connects, connections.
-fn counted(lab: &Lab, cgroup_id: u64) -> Result<Vec<(String, Count, u64, u64)>, Box<dyn std::error::Error>> {
+/// Destination, outcome, connects, connections.
+type Counted = (String, Count, u64, u64);
+
+/// What is counted of one cgroup.
+fn counted(lab: &Lab, cgroup_id: u64) -> Result<Vec<Counted>, Box<dyn std::error::Error>> {
     let counts = lab.steering.connects().read()?;
     let mut found: Vec<_> = counts
         .iter()
@@ -82,6 +87,26 @@ fn what_no_rule_names_is_not_counted_by_destination(name: &str) -> Outcome {
     connect(&mut other, "10.1.0.1:5432", 3);
     equal("steered", &counted(&lab, lab.steered.id())?, &Vec::new())?;
     equal("other", &counted(&lab, lab.other.id())?, &Vec::new())
+}
+
+fn quic_and_strays_are_counted_by_destination(name: &str) -> Outcome {
+    let (lab, pair) = (Lab::configured(name, |_| {}), Pair::new());
+    let server = Echo::on(&pair.server, Pair::SERVER_V4);
+    let there = format!("{}:{}", Pair::SERVER_V4, server.port);
+    let mut workload = lab.workload(&pair.client);
+    equal("before", &workload.ask(&format!("open destination={there}")).as_str(), &"open")?;
+    lab.steering.attach()?;
+    for _ in 0..2 {
+        equal("after", &workload.ask("say word=hello").as_str(), &"silence")?;
+        let order = format!("datagram destination={}:443", Pair::SERVER_V4);
+        equal(&order, &workload.ask(&order).as_str(), &"err=1")?;
+    }
+    let mut expected = vec![
+        (format!("{}:443", Pair::SERVER_V4), Count::QuicDenied, 2, 0),
+        (there, Count::StrayDropped, 1, 0),
+    ];
+    expected.sort_by_key(|(destination, ..)| destination.clone());
+    equal("counted", &counted(&lab, lab.steered.id())?, &expected)
 }
 
 fn many_connects_at_once_are_numbered_without_a_hole(name: &str) -> Outcome {
