@@ -3,9 +3,12 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use verbatim_agent_config::{LogFormat, Untrusted};
+use verbatim_agent_config::{LogFormat, Span, Untrusted};
 
-use crate::identity::{Pool, ServiceAccount};
+use crate::{
+    control::Order,
+    identity::{Pool, ServiceAccount},
+};
 
 /// Records what workloads do on data services: outside of them, before it happens.
 #[derive(Debug, Parser)]
@@ -26,6 +29,9 @@ pub(crate) enum Subcommands {
     Run(Box<RunArgs>),
     /// Capture the workloads of this node, as the configuration says, until SIGTERM.
     Serve(ServeArgs),
+    /// Stop steering for a time, in need: all workloads' new connections pass, unrecorded. Connections that are
+    /// open go on as they are. Ends by itself; begin and end are recorded with who asked and why. Needs root.
+    Bypass(BypassArgs),
 }
 
 #[derive(Args, Debug)]
@@ -135,6 +141,47 @@ pub(crate) struct ServeArgs {
     pub(crate) log_format: Option<LogFormat>,
 }
 
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("order").required(true))]
+pub(crate) struct BypassArgs {
+    /// For how long, e.g. 15m; `bypass.maximum` of the configuration at most.
+    #[arg(long = "for", value_name = "TIME", group = "order", requires = "reason")]
+    pub(crate) time: Option<Span>,
+
+    /// Why; goes into the records.
+    #[arg(long, value_name = "TEXT", requires = "time")]
+    pub(crate) reason: Option<String>,
+
+    /// Steer again now.
+    #[arg(long, group = "order")]
+    pub(crate) end: bool,
+
+    /// Only say how it stands.
+    #[arg(long, group = "order")]
+    pub(crate) status: bool,
+
+    /// The agent's configuration: says where it is found, and where the kernel's maps are if it does not live.
+    #[arg(long, value_name = "FILE", conflicts_with = "run_directory")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Where the agent is found, as `runDirectory` of its configuration; otherwise /run/verbatim.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run_directory: Option<PathBuf>,
+}
+
+impl BypassArgs {
+    pub(crate) fn order(&self) -> Order {
+        match &self.time {
+            Some(time) => Order::Bypass {
+                millis: u64::try_from(time.0.as_millis()).unwrap_or(u64::MAX),
+                reason: self.reason.clone().unwrap_or_default(),
+            },
+            None if self.end => Order::End,
+            None => Order::Status,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -145,7 +192,7 @@ mod tests {
         let cli = Cli::try_parse_from(["verbatim-agent", "run"].iter().chain(arguments))?;
         match cli.command {
             Subcommands::Run(run) => Ok(*run),
-            Subcommands::Serve(_) => unreachable!("`run` was given"),
+            _ => unreachable!("`run` was given"),
         }
     }
 
@@ -159,6 +206,32 @@ mod tests {
         let parsed = run(&["--log", "info", "--", "psql", "--data", "x"]).expect("parse");
         assert_eq!(parsed.command, ["psql", "--data", "x"]);
         assert_eq!(parsed.data, None);
+    }
+
+    #[test]
+    fn a_bypass_is_begun_with_a_reason_or_ended_or_asked_about() {
+        let order = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from(["verbatim-agent", "bypass"].iter().chain(arguments)).ok()?;
+            match cli.command {
+                Subcommands::Bypass(bypass) => Some(bypass.order()),
+                _ => None,
+            }
+        };
+        let begun = Order::Bypass { millis: 900_000, reason: "why".to_owned() };
+        assert_eq!(order(&["--for", "15m", "--reason", "why"]), Some(begun));
+        assert_eq!(order(&["--end"]), Some(Order::End));
+        assert_eq!(order(&["--status", "--run-directory", "/run/x"]), Some(Order::Status));
+        for bad in [
+            &["--for", "15m"][..],
+            &["--reason", "why"],
+            &["--for", "15", "--reason", "why"],
+            &["--end", "--status"],
+            &["--for", "15m", "--reason", "why", "--end"],
+            &["--status", "--config", "f", "--run-directory", "d"],
+            &[],
+        ] {
+            assert_eq!(order(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

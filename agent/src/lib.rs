@@ -6,6 +6,7 @@
 
 mod adapters;
 mod cli;
+mod control;
 pub mod identity;
 mod live;
 mod logging;
@@ -34,6 +35,7 @@ pub fn main_with(policy: Arc<dyn Policy>) -> ExitCode {
     let code = match Cli::parse().command {
         Subcommands::Run(args) => run::run(&args, policy),
         Subcommands::Serve(args) => serve::serve(&args, policy),
+        Subcommands::Bypass(args) => control::bypass(&args),
     };
     ExitCode::from(code)
 }

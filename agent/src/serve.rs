@@ -31,6 +31,7 @@ use verbatim_wire::seam::Limits;
 
 use crate::{
     cli::ServeArgs,
+    control::Control,
     identity::Table,
     logging,
     trust::{Judge, Keeper, Material, MaterialError, TrustError, TrustFolder},
@@ -159,6 +160,8 @@ async fn serving(
     };
     let seams = Seams { identities: Arc::<Table>::clone(&table), policy, observer: Arc::new(Nobody), tls };
     let worker = Worker::start(plan, seams)?;
+    let mut control =
+        Control::start(config, &worker, HEARTBEAT_TIMEOUT).map_err(system("make the control socket"))?;
 
     let refusals = keeper.as_ref().map(|keeper| Arc::clone(keeper.refusals()));
     let gone = move |path: &str| {
@@ -183,6 +186,7 @@ async fn serving(
         .map_err(io::Error::other)
         .flatten()
         .map_err(system("watch namespaces"))?;
+    control.scanned();
     worker.attach().await?;
     tracing::info!(attach = %place.attach.path().display(), "steering");
     // For whoever started us.
@@ -193,6 +197,7 @@ async fn serving(
         None => tracing::error!("ending, because signals are not heard any more"),
     }
     // Nothing new: neither namespaces nor verdicts nor, with the last heartbeat, connections.
+    control.drain().await;
     listening.abort();
     listening.await.ok();
     drop(watcher);

@@ -5,6 +5,7 @@
 
 mod bigquery;
 mod cases;
+mod control;
 mod coverage;
 mod decisions;
 mod google;
@@ -36,6 +37,7 @@ fn scenarios() -> Vec<Scenario> {
         decisions::scenarios(),
         passing::scenarios(),
         safety::scenarios(),
+        control::scenarios(),
         input::scenarios(),
         tls::scenarios(),
         upstream::scenarios(),

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
 };
 
@@ -41,6 +42,8 @@ pub struct Options {
     pub sync: &'static str,
     /// Ship over the network, by mutual TLS, instead of over a Unix socket.
     pub over_tls: bool,
+    /// Metrics and health can be asked for.
+    pub metrics: bool,
     /// Lines that are added to the configuration.
     pub extra: &'static str,
     /// What there is of Google; with it TLS is terminated for the pods of `trusting`.
@@ -63,6 +66,7 @@ impl Default for Options {
             when_full: "stop",
             sync: "process",
             over_tls: false,
+            metrics: false,
             extra: "",
             google: None,
             trusting: &Pod::ALL,
@@ -108,6 +112,7 @@ pub struct Agent {
     folder: PathBuf,
     surroundings: Surroundings,
     options: Options,
+    metrics: Option<SocketAddr>,
     process: Option<Process>,
 }
 
@@ -115,14 +120,18 @@ impl Agent {
     /// Starts one on `folder`, and waits until it steers.
     pub fn start(place: Place, folder: &Path, surroundings: Surroundings, options: Options) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let mut agent = Self { place, folder: folder.to_owned(), surroundings, options, process: None };
+        // A port that is free now.
+        let free = || TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+        let metrics = options.metrics.then(free).transpose()?;
+        let mut agent =
+            Self { place, folder: folder.to_owned(), surroundings, options, metrics, process: None };
         agent.restart()?;
         Ok(agent)
     }
 
     /// Starts it (again) on what it has.
     pub fn restart(&mut self) -> Result<()> {
-        let configuration = self.folder.join("agent.yaml");
+        let configuration = self.configuration_file();
         fs::write(&configuration, self.configuration())?;
         let mut command = self.place.command(binaries::find("lab-agent")?);
         command
@@ -135,7 +144,18 @@ impl Agent {
         process.wait_for_output("ready")
     }
 
-    /// The file that it is started with. Only the pods' cgroups are steered, so that the database and the
+    /// Where its configuration lies.
+    #[must_use]
+    pub fn configuration_file(&self) -> PathBuf {
+        self.folder.join("agent.yaml")
+    }
+
+    /// Where it answers about metrics and health.
+    pub fn metrics(&self) -> Result<SocketAddr> {
+        self.metrics.context("this scenario's agent has no metrics: say so in its options")
+    }
+
+    /// What it is started with. Only the pods' cgroups are steered, so that the database and the
     /// collector beside them in the same tree prove that nothing else is.
     #[must_use]
     pub fn configuration(&self) -> String {
@@ -171,12 +191,17 @@ selectors:
 spool: {{directory: {spool}, sync: {sync}, segmentSize: {segment_size}, limit: {spool_limit}, whenFull: {when_full}}}
 collector: {collector}
 drainDeadline: 5s
+runDirectory: {run}
 {tls}
 {extra}
 identities:
 ",
             spool = self.spool().display(),
+            run = self.folder.join("run").display(),
         );
+        if let Some(metrics) = self.metrics {
+            text.insert_str(0, &format!("metrics: {{listen: '{metrics}'}}\n"));
+        }
         for Workload { cgroup, namespace, service_account, pod } in workloads {
             text.push_str(&format!(
                 "- {{cgroup: '{cgroup}', projectNumber: {PROJECT_NUMBER}, pool: {POOL}, namespace: {namespace}, \

@@ -28,6 +28,7 @@ pub mod pglog;
 pub mod policy;
 pub mod postgres;
 pub mod process;
+pub mod questions;
 pub mod reaper;
 pub mod sets;
 pub mod shell;

@@ -5,6 +5,9 @@ use super::{NodeAgent, Trust, Untrusted};
 /// Room for commands of usual length, bytes.
 const LEAST_SEGMENT: u64 = 64 << 10;
 
+/// Ports that workloads' connections are sent to.
+const STEERED_TO: [u16; 2] = [61_973, 62_973];
+
 /// What no single key can tell.
 pub(super) fn check(config: &NodeAgent) -> Result<(), String> {
     if config.destinations.is_empty() {
@@ -24,6 +27,20 @@ pub(super) fn check(config: &NodeAgent) -> Result<(), String> {
         return Err("`node` is empty: name the node, or leave the key out".into());
     }
     check_tls(config)?;
+    if config.bypass.maximum.0.is_zero() {
+        return Err("`bypass.maximum` is 0: to allow none say `bypass: {enabled: false}`".into());
+    }
+    if let Some(metrics) = config.metrics {
+        let port = metrics.listen.port();
+        if port == 0 {
+            return Err("`metrics.listen` has port 0: name one, e.g. `127.0.0.1:9464`".into());
+        }
+        if STEERED_TO.contains(&port) {
+            return Err(format!(
+                "`metrics.listen` has port {port}, to which workloads' connections are sent: name another"
+            ));
+        }
+    }
     for rule in &config.identities {
         let known: Vec<&str> = rule.cgroup.captures().collect();
         let templates = [Some(&rule.namespace), Some(&rule.service_account), rule.pod.name.as_ref()];
@@ -160,6 +177,18 @@ collector: {address: 'unix:/run/collector.sock'}
         assert_eq!(limits("{dialTimeout: 1s, connectionsPerShard: 1}"), "nothing");
         let small = said(spool, "spool: {directory: /var/lib/verbatim/spool, segmentSize: 0B}");
         assert!(small.contains("too small for a command"), "{small}");
+    }
+
+    #[test]
+    fn metrics_and_a_bypass_need_an_address_and_a_time() {
+        let spool = "spool: {directory: /var/lib/verbatim/spool}";
+        let with = |more: &str| said(spool, &format!("{spool}\n{more}"));
+        assert_eq!(with("metrics: {listen: '127.0.0.1:9464'}"), "nothing");
+        assert_eq!(with("metrics: {listen: '[::1]:9464'}\nbypass: {enabled: false, maximum: 5m}"), "nothing");
+        assert!(with("metrics: {listen: '127.0.0.1:0'}").contains("has port 0"));
+        assert!(with("metrics: {listen: '127.0.0.1:61973'}").contains("connections are sent"));
+        assert!(with("metrics: {listen: 9464}").contains("listen"));
+        assert!(with("bypass: {maximum: 0s}").contains("enabled: false"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod tls;
 mod values;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -89,10 +90,47 @@ pub struct NodeAgent {
     /// Folder of this node's agent, root's alone: where a successor, and who gives orders, finds it.
     #[serde(default = "default_run_directory")]
     pub run_directory: PathBuf,
+    /// Whether a person may have steering stopped for a time.
+    #[serde(default)]
+    pub bypass: Bypass,
+    /// Where metrics and health are; nowhere where it is absent.
+    pub metrics: Option<Metrics>,
 }
 
-fn default_run_directory() -> PathBuf {
+/// Where an agent is found that says nothing else.
+#[must_use]
+pub fn default_run_directory() -> PathBuf {
     "/run/verbatim".into()
+}
+
+/// Whether a person may have steering stopped for a time.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Bypass {
+    /// At all.
+    #[serde(default = "default_true")]
+    pub enabled: bool,
+    /// At most for so long at once.
+    #[serde(default = "default_bypass")]
+    pub maximum: Span,
+}
+
+impl Default for Bypass {
+    fn default() -> Self {
+        Self { enabled: true, maximum: default_bypass() }
+    }
+}
+
+fn default_bypass() -> Span {
+    Span(Duration::from_secs(3600))
+}
+
+/// Metrics and health.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metrics {
+    /// Address and port, of the node's own network namespace.
+    pub listen: SocketAddr,
 }
 
 /// See [`NodeAgent::when_stopped`].

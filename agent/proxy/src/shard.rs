@@ -42,6 +42,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// successor may go on with the same queue.
 const REST: usize = 4096;
 
+/// Between two signs of life of a shard.
+const PULSE: Duration = Duration::from_millis(100);
+
 /// What a shard is told.
 pub(crate) enum Message {
     Listen { listener: std::net::TcpListener, netns_cookie: u64, done: oneshot::Sender<io::Result<()>> },
@@ -139,6 +142,7 @@ async fn serve<R: Records>(parts: Parts, spool: Rc<R>) -> Done {
         next_connection: Cell::new(0),
         ended: Notify::new(),
     });
+    let pulse = spawn_local(beat(Rc::clone(&shard)));
     let mut listeners = Listeners::default();
     let mut waiting = Vec::new();
     let deadline = loop {
@@ -172,7 +176,18 @@ async fn serve<R: Records>(parts: Parts, spool: Rc<R>) -> Done {
         shard.ended.notified().await;
     }
     let unwritten = shard.counters.unwritten.load(std::sync::atomic::Ordering::Relaxed);
+    // It holds the spool, which is closed next.
+    pulse.abort();
+    drop(pulse.await);
     Done { waiting, unwritten }
+}
+
+/// Says that this thread turns and its timers run, for as long as they do.
+async fn beat<R: Records>(shard: Rc<Shard<R>>) {
+    loop {
+        shard.counters.alive();
+        sleep(PULSE).await;
+    }
 }
 
 #[derive(Default)]

@@ -115,6 +115,7 @@ impl Shards {
         let mut shards = Vec::with_capacity(spools.len());
         for (index, (spool, (sender, receiver))) in spools.into_iter().zip(channels).enumerate() {
             let counters = Arc::new(Counters::default());
+            counters.alive();
             let parts = shard::Parts {
                 index,
                 config: config.clone(),
@@ -213,6 +214,13 @@ impl Shards {
             shard.counters.add_to(&mut stats);
         }
         stats
+    }
+
+    /// How long the shard has been silent that has been so for the longest: its thread gives a sign of life ten
+    /// times a second, unless something keeps it from turning. Grows without end once the shards are drained.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        self.shards.iter().map(|shard| shard.counters.silence()).max().unwrap_or_default()
     }
 
     async fn send(&self, shard: usize, message: Message) -> Result<(), ShardsError> {

@@ -1,8 +1,17 @@
 //! Counters of the shards: plain atomics, one set a shard, added up when somebody asks.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod ended;
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use verbatim_api::v1::OpaqueReason;
+use verbatim_sys::clock;
+
+pub(crate) use ended::Ended;
+pub use ended::{EndedAlike, EndedBy};
 
 /// Number of values of [`OpaqueReason`], from 0 without a hole.
 const REASONS: usize = 32;
@@ -57,6 +66,8 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Bytes forwarded to workloads, the same.
     pub bytes_received: u64,
+    /// Connections that have ended, by what their last record says.
+    pub ended: EndedBy,
 }
 
 /// One shard's counters. Written by its thread only.
@@ -75,6 +86,9 @@ pub(crate) struct Counters {
     pub(crate) unwritten: AtomicU64,
     pub(crate) bytes_sent: AtomicU64,
     pub(crate) bytes_received: AtomicU64,
+    pub(crate) ended_by: Ended,
+    /// CLOCK_MONOTONIC of the last sign of life, nanoseconds.
+    pulse: AtomicU64,
 }
 
 /// Adds to a counter that has one writer: a load and a store, no locked instruction.
@@ -83,6 +97,16 @@ pub(crate) fn add(counter: &AtomicU64, n: u64) {
 }
 
 impl Counters {
+    pub(crate) fn alive(&self) {
+        self.pulse.store(clock::monotonic_nanos(), Ordering::Relaxed);
+    }
+
+    /// Since the last sign of life.
+    pub(crate) fn silence(&self) -> Duration {
+        let last = self.pulse.load(Ordering::Relaxed);
+        Duration::from_nanos(clock::monotonic_nanos().saturating_sub(last))
+    }
+
     pub(crate) fn spliced(&self, reason: OpaqueReason) {
         if let Some(counter) = usize::try_from(i32::from(reason)).ok().and_then(|at| self.spliced.get(at)) {
             add(counter, 1);
@@ -106,6 +130,7 @@ impl Counters {
         stats.unwritten += read(&self.unwritten);
         stats.bytes_sent += read(&self.bytes_sent);
         stats.bytes_received += read(&self.bytes_received);
+        self.ended_by.add_to(&mut stats.ended);
         for (sum, counter) in stats.spliced.0.iter_mut().zip(&self.spliced) {
             *sum += read(counter);
         }

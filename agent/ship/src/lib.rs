@@ -9,7 +9,15 @@ mod pump;
 mod source;
 mod target;
 
-use std::{io, rc::Rc, thread::JoinHandle};
+use std::{
+    io,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -30,6 +38,7 @@ pub struct Shipper<S> {
     more: mpsc::Sender<S>,
     done: oneshot::Receiver<()>,
     give_up: oneshot::Sender<()>,
+    connected: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -45,22 +54,31 @@ impl<S: Source> Shipper<S> {
         let (give_up, given_up) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let target = target.clone();
+        let connected = Arc::new(AtomicBool::new(false));
+        let shown = Arc::clone(&connected);
         let work = move || {
             LocalSet::new().block_on(&runtime, async {
                 tokio::select! {
-                    () = ship(&target, sources, told, coming) => { finished.send(()).ok(); }
+                    () = ship(&target, sources, told, coming, shown) => { finished.send(()).ok(); }
                     _ = given_up => {}
                 }
             });
         };
         let thread = std::thread::Builder::new().name("ship".to_owned()).spawn(work)?;
-        Ok(Self { finishing, more, done, give_up, thread })
+        Ok(Self { finishing, more, done, give_up, connected, thread })
     }
 
     /// Ships one more source, to which nothing is added any more: it is dropped once it is drained.
     pub async fn add(&self, source: S) {
         // The thread ends before us only where it panicked, which is said elsewhere.
         self.more.send(source).await.ok();
+    }
+
+    /// Whether the collector takes records: it has acknowledged some, and no stream has broken since. For other
+    /// threads to read.
+    #[must_use]
+    pub fn connected(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.connected)
     }
 
     /// Ships what is left once all chains are closed; says whether the collector has acknowledged
@@ -84,9 +102,10 @@ async fn ship<S: Source>(
     sources: Vec<S>,
     mut told: watch::Receiver<bool>,
     mut coming: mpsc::Receiver<S>,
+    shown: Arc<AtomicBool>,
 ) {
     let channel = target.channel();
-    let health = Rc::new(Health::new(target.to_string()));
+    let health = Rc::new(Health::new(target.to_string(), Arc::clone(&shown)));
     // Sources that came later are complete: their streams end with them.
     let (_complete, complete) = watch::channel(true);
     let mut pumps = JoinSet::new();
@@ -104,6 +123,7 @@ async fn ship<S: Source>(
                 if ended.is_err() {
                     tracing::error!("shipping a shard's records panicked; they stay in the spool");
                     panicked = true;
+                    shown.store(false, Ordering::Relaxed);
                 }
             }
             // Both are at their ends, or nothing is to ship at the moment.

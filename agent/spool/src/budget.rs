@@ -14,6 +14,14 @@ impl Budget {
         Self { limit, used: AtomicU64::new(0) }
     }
 
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Acquire)
+    }
+
     /// Takes bytes, if that keeps the limit.
     pub(crate) fn take(&self, bytes: u64) -> bool {
         let within = |used: u64| used.checked_add(bytes).filter(|sum| *sum <= self.limit);

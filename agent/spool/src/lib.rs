@@ -4,6 +4,7 @@
 //! commitment, chain, signed heads, segments, recovery. Knows no socket and no protocol; what it does
 //! about the network is hand batches to a shipper and delete what was acknowledged.
 
+mod ages;
 mod ambient;
 mod batch;
 mod bell;
@@ -13,6 +14,7 @@ mod config;
 mod draft;
 mod encode;
 mod frame;
+mod gauge;
 mod glance;
 mod history;
 mod keeper;
@@ -45,6 +47,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 pub use ambient::Ambient;
 pub use config::{SpoolConfig, SyncMode, WhenFull};
 pub use draft::{AppendError, Appended, Common, Draft};
+pub use gauge::Gauge;
 pub use ledger::Ledger;
 pub use leftovers::Leftovers;
 pub use open::{OpenError, Opened, Recovered, open, open_in};

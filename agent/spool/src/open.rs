@@ -11,7 +11,8 @@ use std::{
 };
 
 use crate::{
-    Ledger, Leftovers, Outbox, Spool, SpoolConfig, Surroundings, SyncMode,
+    Gauge, Ledger, Leftovers, Outbox, Spool, SpoolConfig, Surroundings, SyncMode,
+    ages::Ages,
     bell::Bell,
     budget::Budget,
     keeper,
@@ -29,6 +30,8 @@ pub struct Opened {
     pub spools: Vec<Spool>,
     /// For the thread that ships.
     pub outboxes: Vec<Outbox>,
+    /// How full it is, and how long records have waited.
+    pub gauge: Gauge,
     /// What earlier instances had left behind in the slot that is ours now.
     pub recovered: Recovered,
     /// Finds what is left in others.
@@ -111,6 +114,7 @@ pub fn open_in(config: &SpoolConfig, shards: usize, surroundings: Surroundings) 
         sync: config.sync,
         segment_bytes: config.segment_bytes / 4096 * 4096,
         budget: Budget::new(config.limit_bytes),
+        ages: Ages::default(),
         key,
         surroundings,
         keeper: Bell::default(),
@@ -123,13 +127,14 @@ pub fn open_in(config: &SpoolConfig, shards: usize, surroundings: Surroundings) 
         shard.supply();
     }
     let threads = start(&common, &shards, config)?;
+    let gauge = Gauge::new(common.clone(), shards.iter().map(Arc::downgrade).collect());
     let ledger = Ledger::new(Arc::clone(&common));
     let node = Arc::new(Node::new(common, shards.clone(), threads, slot));
     let leftovers = Leftovers::new(config.directory.clone(), instance, &node);
     let spools = shards.iter().map(|shard| Spool::new(shard.clone(), node.clone())).collect();
     let outboxes =
         lanes.into_iter().zip(shards).map(|(lanes, shard)| Outbox::new(lanes, shard, node.clone())).collect();
-    Ok(Opened { spools, outboxes, recovered, leftovers, ledger })
+    Ok(Opened { spools, outboxes, gauge, recovered, leftovers, ledger })
 }
 
 fn check(config: &SpoolConfig, shards: usize) -> Result<(), OpenError> {

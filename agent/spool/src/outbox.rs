@@ -104,7 +104,8 @@ impl Outbox {
     pub fn acknowledge(&mut self, chain_id: &[u8], durable_sequence: u64) {
         for lane in &mut self.lanes {
             for queue in lane.queues.iter_mut().filter(|queue| queue.chain[..] == *chain_id) {
-                queue.acknowledge(durable_sequence.saturating_add(1));
+                let believed = queue.acknowledge(durable_sequence.saturating_add(1));
+                self.node.common.ages.acknowledged(&queue.chain, believed);
             }
             lane.delete_acknowledged(&self.node.common);
         }

@@ -136,11 +136,13 @@ impl Queue {
         self.place = None;
     }
 
-    /// Everything before `next_sequence` was acknowledged. More than was handed out is not believed.
-    pub(crate) fn acknowledge(&mut self, next_sequence: u64) {
-        let believed = next_sequence.min(self.handed);
-        self.acknowledged = Some(self.acknowledged.unwrap_or(0).max(believed));
+    /// Everything before `next_sequence` was acknowledged. More than was handed out is not believed: the answer
+    /// says how far it is.
+    pub(crate) fn acknowledge(&mut self, next_sequence: u64) -> u64 {
+        let believed = self.acknowledged.unwrap_or(0).max(next_sequence.min(self.handed));
+        self.acknowledged = Some(believed);
         self.account.acknowledged.fetch_max(believed, Ordering::Relaxed);
+        believed
     }
 
     /// The oldest segment, if all of it was acknowledged and nobody writes to it; with its successor's

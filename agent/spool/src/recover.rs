@@ -15,6 +15,7 @@ use verbatim_api::{
     chain::{ChainId, NO_PREDECESSOR},
     v1,
 };
+use verbatim_sys::clock;
 
 use crate::{
     Draft, OpenError, Recovered, SyncMode, WhenFull,
@@ -115,7 +116,12 @@ impl Folder<'_> {
                 File::open(&segment.path).and_then(sync).map_err(io_error("sync", &segment.path))?;
             }
         }
-        Ok(Queue::past(chain, &self.path))
+        let (id, end) = (chain.id, chain.next_sequence);
+        let queue = Queue::past(chain, &self.path);
+        if queue.has_more() {
+            self.common.ages.reached(id, end, clock::boottime_nanos());
+        }
+        Ok(queue)
     }
 
     /// Opens a chain. What its predecessor left unsigned is signed before the new chain names it: once

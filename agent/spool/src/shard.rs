@@ -12,9 +12,11 @@ use std::{
 use prost::Message;
 use tokio::sync::Notify;
 use verbatim_api::{chain::ChainId, v1};
+use verbatim_sys::clock;
 
 use crate::{
     SyncMode,
+    ages::Ages,
     bell::Bell,
     budget::Budget,
     key::{Mark, NodeKey},
@@ -31,6 +33,7 @@ pub(crate) struct Common {
     pub(crate) sync: SyncMode,
     pub(crate) segment_bytes: u64,
     pub(crate) budget: Budget,
+    pub(crate) ages: Ages,
     pub(crate) key: NodeKey,
     pub(crate) surroundings: Surroundings,
     /// Wakes the keeper.
@@ -104,6 +107,7 @@ impl Shard {
             .collect();
         let (reached, complete) = lock(&self.writer).place_heads(&heads);
         if let Some(reached) = reached {
+            self.common.ages.reached(self.chain, reached + 1, clock::boottime_nanos());
             self.signed.fetch_max(reached + 1, Ordering::AcqRel);
             self.shippable.notify_waiters();
         }

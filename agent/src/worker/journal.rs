@@ -76,6 +76,12 @@ pub(crate) async fn coverage(shards: &Shards, event: CoverageEvent, count: u64, 
     append(shards, 0, draft(RecordKind::Coverage, Detail::Coverage(coverage), note)).await;
 }
 
+/// The same with more to say. `false`: it is not in the spool yet.
+pub(crate) async fn covered(shards: &Shards, coverage: v1::Coverage, content: Option<v1::Content>) -> bool {
+    let draft = draft(RecordKind::Coverage, Detail::Coverage(coverage), String::new());
+    append(shards, 0, Draft { content, ..draft }).await
+}
+
 fn draft(kind: RecordKind, detail: Detail, note: String) -> Draft {
     let envelope = v1::Envelope { kind: kind.into(), detail: Some(detail), ..v1::Envelope::default() };
     let content = (!note.is_empty()).then(|| v1::Content { note, ..v1::Content::default() });

@@ -5,7 +5,8 @@
 
 mod coverage;
 mod events;
-mod journal;
+pub(crate) mod journal;
+mod vitals;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use verbatim_proxy::{
     Deps, ProxyConfig, Shards, ShardsError, Stats,
     seam::{Identities, Observer, Policy, Tls},
 };
-use verbatim_spool::{OpenError, Outbox, SpoolConfig};
+use verbatim_spool::{Gauge, OpenError, Outbox, SpoolConfig};
 use verbatim_steer::{
     CgroupVerdict, DestinationRule, HeartbeatThread, NamespaceListeners, SteerConfig, SteerError, Steering,
 };
@@ -23,6 +24,9 @@ use verbatim_steer::{
 use self::coverage::Accounts;
 use crate::adapters::{NamespaceDialer, SteeredFlows};
 use verbatim_ship::{Shipper, Target};
+
+use vitals::Pulse;
+pub(crate) use vitals::Vitals;
 
 /// Last words of the kernel's events.
 const EVENTS_LIMIT: Duration = Duration::from_secs(2);
@@ -90,6 +94,7 @@ pub(crate) struct Worker {
     heartbeat: HeartbeatThread,
     shards: Arc<Shards>,
     shipper: Shipper<Outbox>,
+    spool: Gauge,
     ticker: JoinHandle<()>,
     accounts: Arc<Accounts>,
     counting: JoinHandle<()>,
@@ -100,9 +105,10 @@ impl Worker {
     /// Starts everything but steering itself: nothing is attached yet.
     pub(crate) fn start(plan: Plan, seams: Seams) -> Result<Self, StartError> {
         let steering = Steering::load(&plan.steer)?;
+        let pulse = Pulse::default();
         let heartbeat = steering
             .heartbeat()
-            .keep(|| true)
+            .keep(pulse.alive())
             .map_err(|source| StartError::Thread { name: "heartbeat", source })?;
         let opened = verbatim_spool::open(&plan.spool, plan.steer.shards)?;
         if opened.recovered.chains > 0 {
@@ -119,6 +125,7 @@ impl Worker {
             tls: seams.tls,
         };
         let shards = Arc::new(Shards::start(plan.proxy, deps, opened.spools)?);
+        pulse.watch(&shards);
         steering.set_destinations(&plan.destinations)?;
         for (id, verdict) in plan.cgroups {
             steering.set_cgroup(id, verdict)?;
@@ -128,9 +135,10 @@ impl Worker {
             events::start(&steering).map_err(|source| StartError::Thread { name: "events", source })?;
         let events = tokio::spawn(journal::events(reports, Arc::clone(&shards)));
         let ticker = tokio::spawn(journal::heartbeats(Arc::clone(&steering), Arc::clone(&shards)));
+        let spool = opened.gauge;
         let accounts = Arc::new(Accounts::new(steering.connects(), Arc::clone(&shards), seams.identities));
         let counting = tokio::spawn(Arc::clone(&accounts).follow());
-        Ok(Self { steering, heartbeat, shards, shipper, ticker, accounts, counting, events })
+        Ok(Self { steering, heartbeat, shards, shipper, spool, ticker, accounts, counting, events })
     }
 
     /// What the kernel is told.
@@ -141,6 +149,17 @@ impl Worker {
     /// What relays.
     pub(crate) fn shards(&self) -> &Arc<Shards> {
         &self.shards
+    }
+
+    /// Handles on its parts, none of which they keep.
+    pub(crate) fn vitals(&self) -> Vitals {
+        Vitals {
+            steering: Arc::downgrade(&self.steering),
+            shards: Arc::downgrade(&self.shards),
+            heartbeat: self.steering.heartbeat(),
+            spool: self.spool.clone(),
+            collector_connected: self.shipper.connected(),
+        }
     }
 
     /// Attaches the programs: from now on, connects are steered. Listeners must stand.

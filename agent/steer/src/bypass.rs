@@ -4,15 +4,16 @@
 //! nothing of who may ask, and records nothing.
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use aya::maps::{Array, MapData};
-use verbatim_ebpf_common::Bypass as Value;
+use aya::maps::{Array, Map, MapData, PerCpuArray};
+use verbatim_ebpf_common::{Bypass as Value, Counter, SCHEMA_VERSION};
 use verbatim_sys::clock;
 
-use crate::SteerError;
+use crate::{SteerError, counters};
 
 /// An order not to steer for a while, as the kernel keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +83,17 @@ impl Bypass {
     }
 }
 
+/// Name of the counter of connections that have passed.
+pub const BYPASSED: &str = Counter::Bypassed.name();
+
+/// What programs go by that outlive their agent.
+pub struct Pinned {
+    /// Their order.
+    pub bypasses: Bypasses,
+    /// Connections that have passed under all orders.
+    pub passed: u64,
+}
+
 /// Begins and ends it. A handle: clones are the same order.
 #[derive(Clone)]
 pub struct Bypasses {
@@ -91,6 +103,24 @@ pub struct Bypasses {
 impl Bypasses {
     pub(crate) fn new(order: Array<MapData, Value>) -> Self {
         Self { order: Arc::new(Mutex::new(order)) }
+    }
+
+    /// The order that programs go by which outlive their agent, without one: pinned in this directory.
+    ///
+    /// # Errors
+    /// Nothing is pinned there, or may not be opened.
+    pub fn pinned(parent: &Path) -> Result<Pinned, SteerError> {
+        let directory = parent.join(format!("v{SCHEMA_VERSION}"));
+        let open = |name: &str| {
+            let path = directory.join(name);
+            let failed = |error| SteerError::kernel(format!("opening {}", path.display()), error);
+            MapData::from_pin(&path).map_err(failed).map(Map::from_map_data)
+        };
+        let failed = |error| SteerError::kernel("reading a pinned map", error);
+        let order = Array::try_from(open("BYP")?.map_err(failed)?).map_err(failed)?;
+        let counts = PerCpuArray::try_from(open("CNT")?.map_err(failed)?).map_err(failed)?;
+        let passed = counters::read(&counts)?.into_iter().find(|(name, _)| *name == BYPASSED);
+        Ok(Pinned { bypasses: Self::new(order), passed: passed.map_or(0, |(_, passed)| passed) })
     }
 
     /// The order that holds now, or one whose end was not [`forget`](Self::forget)-ten yet.

@@ -42,6 +42,16 @@ impl Heartbeat {
             .map_err(|error| SteerError::kernel("writing the heartbeat", error))
     }
 
+    /// Since the last sign of life.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn age(&self) -> Result<Duration, SteerError> {
+        let last = self.beat.lock().unwrap_or_else(PoisonError::into_inner).get(&0, 0);
+        let last = last.map_err(|error| SteerError::kernel("reading the heartbeat", error))?;
+        Ok(Duration::from_nanos(clock::monotonic_nanos().saturating_sub(last)))
+    }
+
     /// The proxy is dead from now on: every workload's fail mode decides at once, not only after the time-out.
     ///
     /// # Errors

@@ -27,7 +27,7 @@ mod vault;
 mod watch;
 
 pub use addresses::Addresses;
-pub use bypass::{Bypass, Bypasses};
+pub use bypass::{BYPASSED, Bypass, Bypasses, Pinned};
 pub use config::{HostListener, SteerConfig};
 pub use connects::{ConnectReader, Connects, Outcome};
 pub use effective::{HookReport, Loss, LostHook};
@@ -37,7 +37,7 @@ pub use flow::{Flow, FlowReader};
 pub use heartbeat::{Heartbeat, HeartbeatThread};
 pub use hooks::unpin;
 pub use listener::ShardListeners;
-pub use namespaces::{NamespaceListeners, Namespaces};
+pub use namespaces::{NamespaceCount, NamespaceListeners, Namespaces};
 pub use rules::{Action, CgroupVerdict, DestinationRule, FailMode, Prefix, Protocol};
 pub use steering::Steering;
 pub use strays::Stray;

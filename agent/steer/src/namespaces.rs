@@ -34,6 +34,15 @@ pub struct NamespaceListeners {
     pub shards: Vec<ShardListeners>,
 }
 
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamespaceCount {
+    /// Namespaces in which listeners stand.
+    pub namespaces: usize,
+    /// Listening sockets.
+    pub listeners: usize,
+}
+
 /// All network namespaces that have a listener. A handle: clones are the same set.
 #[derive(Clone, Debug)]
 pub struct Namespaces {
@@ -156,6 +165,14 @@ impl Namespaces {
     #[must_use]
     pub fn own_cookie(&self) -> u64 {
         self.inner.home_cookie
+    }
+
+    /// How many namespaces there are, and how many listening sockets in them.
+    #[must_use]
+    pub fn count(&self) -> NamespaceCount {
+        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        let sockets = known.values().map(|known| 1 + usize::from(known.has_v6_listener));
+        NamespaceCount { namespaces: known.len(), listeners: sockets.sum::<usize>() * self.inner.shards }
     }
 
     /// Reads a namespace's addresses again and tells the kernel: a pod gets its own some time after

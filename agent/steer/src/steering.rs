@@ -220,7 +220,7 @@ impl Steering {
         let mut attached = lock(&self.attached);
         let owner = lock(&self.owner).get(&0, 0);
         let owner = owner.map_err(|error| SteerError::kernel("asking whose the hooks are", error))?;
-        if owner != self.instance && attached.done {
+        if attached.done && (owner != self.instance || self.frozen.load(Ordering::Acquire)) {
             return Ok(HookReport { superseded: true, ..HookReport::default() });
         }
         let Attached { ebpf, hooks, .. } = &mut *attached;

@@ -15,7 +15,7 @@ use std::{
 
 pub use attached::{
     Hook, LinkInfo, OnHook, effective, link_create, link_detach, link_info, links, on_hook,
-    program_attach_alone,
+    program_attach_alone, program_detach_alone,
 };
 
 // Commands and numbers of `include/uapi/linux/bpf.h`.

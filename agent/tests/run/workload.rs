@@ -25,6 +25,7 @@ pub(crate) fn run() -> Option<ExitCode> {
         "bpf" => bpf::probe_socket_address_program().map_err(|error| error.to_string()),
         "echo" => echo(rest.first()?),
         "echo-here" => echo_here(),
+        "hold" => hold(rest.first()?),
         _ => Err(format!("no such workload: {what}")),
     };
     Some(match done {
@@ -60,6 +61,14 @@ fn echo(address: &str) -> Result<(), String> {
     let mut back = Vec::new();
     stream.read_to_end(&mut back).map_err(failed)?;
     if back == b"\x01\x02 no protocol's\n" { Ok(()) } else { Err(format!("echoed {back:?}")) }
+}
+
+/// Keeps a connection open until it is killed, or the connection is.
+fn hold(address: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let mut stream = TcpStream::connect(address).map_err(failed)?;
+    stream.write_all(b"\x01\x02 no protocol's\n").map_err(failed)?;
+    stream.read(&mut [0]).map(drop).map_err(failed)
 }
 
 /// The same with a server of its own, in the network namespace that it is in.

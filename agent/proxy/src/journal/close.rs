@@ -34,6 +34,7 @@ impl<R: Records> Journal<R> {
         add(&self.counters.bytes_sent, closing.bytes_sent);
         add(&self.counters.bytes_received, closing.bytes_received);
         self.insist(control, |journal| journal.append(journal.facts.closed(&closing)).map(drop)).await;
+        self.counters.ended_by.count(closing.capture, closing.status);
         self.show(&closing);
     }
 

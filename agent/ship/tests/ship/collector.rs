@@ -35,6 +35,7 @@ pub(crate) enum Manner {
 struct Service {
     manner: Manner,
     kept: Arc<Mutex<Kept>>,
+    contents: Arc<Mutex<Vec<v1::Entry>>>,
     batches: Arc<Mutex<usize>>,
 }
 
@@ -72,7 +73,14 @@ impl Ingest for Service {
     }
 }
 
+/// What it shares with whoever looks at it.
+type Parts = (Arc<Mutex<Kept>>, Arc<Mutex<Vec<v1::Entry>>>, Arc<Mutex<usize>>);
+
 impl Service {
+    fn parts(&self) -> Parts {
+        (Arc::clone(&self.kept), Arc::clone(&self.contents), Arc::clone(&self.batches))
+    }
+
     fn keep(&self, batch: v1::AppendRequest) -> v1::AppendResponse {
         let mut kept = self.kept.lock().expect("lock");
         let chain = kept.entry(batch.chain_id.clone()).or_default();
@@ -80,10 +88,13 @@ impl Service {
         for (sequence, entry) in (batch.first_sequence..).zip(batch.entries) {
             let before = chain.insert(sequence, entry.envelope.to_vec());
             assert!(
-                before.is_none_or(|before| before == entry.envelope),
+                before.as_ref().is_none_or(|before| *before == entry.envelope),
                 "the same sequence, another record"
             );
             durable_sequence = sequence;
+            if before.is_none() && !entry.content.is_empty() {
+                self.contents.lock().expect("lock").push(entry);
+            }
         }
         *self.batches.lock().expect("lock") += 1;
         v1::AppendResponse { chain_id: batch.chain_id, durable_sequence, findings: Vec::new() }
@@ -95,6 +106,7 @@ impl Service {
 pub(crate) struct Collector {
     runtime: Option<Runtime>,
     kept: Arc<Mutex<Kept>>,
+    contents: Arc<Mutex<Vec<v1::Entry>>>,
     batches: Arc<Mutex<usize>>,
 }
 
@@ -105,14 +117,15 @@ impl Collector {
         let entered = runtime.enter();
         let listener = UnixListener::bind(path).expect("bind");
         drop(entered);
-        let (service, kept, batches) = service(manner, kept);
+        let service = service(manner, kept);
+        let (kept, contents, batches) = service.parts();
         runtime.spawn(async move {
             let served = Server::builder()
                 .add_service(IngestServer::new(service).max_decoding_message_size(64 << 20))
                 .serve_with_incoming(UnixListenerStream::new(listener));
             served.await.expect("serve");
         });
-        Self { runtime: Some(runtime), kept, batches }
+        Self { runtime: Some(runtime), kept, contents, batches }
     }
 
     /// Over TCP with TLS; the port it listens on.
@@ -122,7 +135,8 @@ impl Collector {
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().expect("address")).expect("bind");
         drop(entered);
         let port = incoming.local_addr().expect("address").port();
-        let (service, kept, batches) = service(Manner::Good, None);
+        let service = service(Manner::Good, None);
+        let (kept, contents, batches) = service.parts();
         let tls = ServerTlsConfig::new().identity(identity).client_ca_root(client_ca);
         runtime.spawn(async move {
             let served = Server::builder()
@@ -132,11 +146,16 @@ impl Collector {
                 .serve_with_incoming(incoming);
             served.await.expect("serve");
         });
-        (Self { runtime: Some(runtime), kept, batches }, port)
+        (Self { runtime: Some(runtime), kept, contents, batches }, port)
     }
 
     pub(crate) fn kept(&self) -> Kept {
         self.kept.lock().expect("lock").clone()
+    }
+
+    /// Entries that have a content, since it was started.
+    pub(crate) fn contents(&self) -> Vec<v1::Entry> {
+        self.contents.lock().expect("lock").clone()
     }
 
     pub(crate) fn batches(&self) -> usize {
@@ -161,10 +180,9 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime")
 }
 
-fn service(manner: Manner, kept: Option<Kept>) -> (Service, Arc<Mutex<Kept>>, Arc<Mutex<usize>>) {
+fn service(manner: Manner, kept: Option<Kept>) -> Service {
     let kept = Arc::new(Mutex::new(kept.unwrap_or_default()));
-    let batches = Arc::new(Mutex::new(0));
-    (Service { manner, kept: Arc::clone(&kept), batches: Arc::clone(&batches) }, kept, batches)
+    Service { manner, kept, contents: Arc::default(), batches: Arc::default() }
 }
 
 pub(crate) fn socket(folder: &Path) -> PathBuf {

@@ -134,6 +134,33 @@ async fn a_collector_that_dies_in_the_middle_and_returns_misses_no_record_and_ha
 }
 
 #[tokio::test]
+async fn whether_the_collector_takes_records_is_known() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = socket(folder.path());
+    let opened = open(folder.path(), 1);
+    let shipper = Shipper::start(&Target::unix(&path), opened.outboxes).expect("shipper");
+    let connected = shipper.connected();
+    let is = |wanted| {
+        let connected = std::sync::Arc::clone(&connected);
+        move || connected.load(std::sync::atomic::Ordering::Relaxed) == wanted
+    };
+    let spool = opened.spools.into_iter().next().expect("spool");
+    append(&spool, 1);
+    assert!(is(false)(), "there is none");
+    for _ in 0..2 {
+        let collector = Collector::start(&path, Manner::Good, None);
+        append(&spool, 1);
+        until("connected", is(true)).await;
+        assert!(collector.contents().len() > 1, "records of ours, with their contents");
+        drop(collector);
+        append(&spool, 1);
+        until("not connected", is(false)).await;
+    }
+    spool.close();
+    drop(shipper);
+}
+
+#[tokio::test]
 async fn without_a_collector_the_records_stay_and_the_next_start_ships_them() {
     let folder = tempfile::tempdir().expect("folder");
     let path = socket(folder.path());

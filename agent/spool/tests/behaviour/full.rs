@@ -172,3 +172,33 @@ fn an_agent_that_died_with_a_full_spool_starts_and_ships() {
     assert_eq!(collector.ends().len(), commands.len());
     run(opened.spools[0].append_when_room(started("goes on"))).unwrap();
 }
+
+#[test]
+fn a_gauge_says_how_full_the_spool_is_and_how_long_records_have_waited() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opened = verbatim_spool::open(&small(dir.path(), WhenFull::Stop), 1).unwrap();
+    let gauge = opened.gauge.clone();
+    assert_eq!(gauge.limit_bytes(), 4 * SEGMENT);
+    fill(&opened, dir.path());
+    assert!(gauge.is_full());
+    assert_eq!(gauge.used_bytes(), gauge.limit_bytes());
+    opened.spools[0].sign();
+    assert!(gauge.oldest_unacknowledged().is_some());
+    let mut collector = Collector::default();
+    collector.drain(&mut opened.outboxes[0]);
+    run(opened.spools[0].room());
+    assert!(!gauge.is_full());
+    opened.spools[0].append(started("after the stop")).unwrap();
+    opened.spools[0].sign();
+    assert!(gauge.oldest_unacknowledged().is_some());
+    collector.drain(&mut opened.outboxes[0]);
+    assert_eq!(gauge.oldest_unacknowledged(), None);
+    // What an earlier agent has left waits, too.
+    opened.spools[0].append(started("left")).unwrap();
+    drop(opened);
+    let mut opened = verbatim_spool::open(&small(dir.path(), WhenFull::Stop), 1).unwrap();
+    opened.spools[0].sign();
+    assert!(opened.gauge.oldest_unacknowledged().is_some());
+    collector.drain(&mut opened.outboxes[0]);
+    assert_eq!(opened.gauge.oldest_unacknowledged(), None);
+}

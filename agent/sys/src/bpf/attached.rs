@@ -9,6 +9,7 @@ use super::{bpf, bpf_mut, number};
 
 // Commands and numbers of `include/uapi/linux/bpf.h`.
 const BPF_PROG_ATTACH: libc::c_int = 8;
+const BPF_PROG_DETACH: libc::c_int = 9;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
@@ -172,6 +173,16 @@ pub fn program_attach_alone(program: impl AsFd, cgroup: impl AsFd, hook: Hook) -
     unsafe { bpf(BPF_PROG_ATTACH, &arguments) }.map(drop)
 }
 
+/// Takes off a hook what [`program_attach_alone`] put there.
+///
+/// # Errors
+/// The system call's; `ENOENT` where nothing is attached.
+pub fn program_detach_alone(cgroup: impl AsFd, hook: Hook) -> io::Result<()> {
+    let arguments = ProgramAttach { target: number(&cgroup), program: 0, attach_type: hook.0, flags: 0 };
+    // SAFETY: the arguments are this command's; they hold no pointers.
+    unsafe { bpf(BPF_PROG_DETACH, &arguments) }.map(drop)
+}
+
 /// Ids of the programs that run for a cgroup's hook, its ancestors' among them, in their order.
 ///
 /// # Errors
@@ -281,5 +292,6 @@ mod tests {
         assert!(link_info(&file).is_err());
         assert!(link_detach(&file).is_err());
         assert!(program_attach_alone(&file, &file, Hook::CONNECT4).is_err());
+        assert!(program_detach_alone(&file, Hook::CONNECT4).is_err());
     }
 }

@@ -1,6 +1,7 @@
 //! All cases by name.
 
 mod confinement;
+mod control;
 mod ending;
 mod records;
 mod serving;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Vec<Case> {
     let cases = [
         starting::cases(),
         confinement::cases(),
+        control::cases(),
         ending::cases(),
         records::cases(),
         serving::cases(),

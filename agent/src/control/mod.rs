@@ -1,0 +1,87 @@
+//! What people and machines ask of a running agent: orders over a socket, metrics and health over HTTP; and the
+//! watchdog, whose findings both tell.
+//!
+//! Owns who may ask for what. Looks at the worker's parts through handles that keep none of them alive.
+
+mod ask;
+mod exposition;
+mod health;
+mod http;
+mod metrics;
+mod orders;
+mod person;
+mod socket;
+mod watchdog;
+mod words;
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::task::JoinHandle;
+use verbatim_agent_config::NodeAgent;
+
+pub(crate) use ask::bypass;
+pub(crate) use words::Order;
+
+use crate::worker::Worker;
+use health::Health;
+use http::Subject;
+use orders::{Limits, Orders};
+
+/// Runs until it is stopped.
+pub(crate) struct Control {
+    health: Arc<Health>,
+    /// What ends when the agent drains.
+    ordering: Vec<JoinHandle<()>>,
+    /// What goes on until its very end.
+    answering: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    /// Takes orders and answers questions from now on.
+    pub(crate) fn start(
+        config: &NodeAgent,
+        worker: &Worker,
+        heartbeat_timeout: Duration,
+    ) -> io::Result<Self> {
+        let limits = Limits { enabled: config.bypass.enabled, maximum: config.bypass.maximum.0 };
+        let (steering, shards) = (worker.steering(), worker.shards());
+        let orders = Arc::new(Orders::new(limits, steering, shards));
+        let health = Arc::new(Health::new(worker.vitals(), heartbeat_timeout));
+        let accounting = Arc::clone(&orders);
+        let listener = socket::listen(&config.run_directory)?;
+        let ordering = vec![
+            tokio::spawn(async move { accounting.account().await }),
+            tokio::spawn(socket::serve(listener, Arc::clone(&orders))),
+            tokio::spawn(watchdog::watch(
+                Arc::downgrade(steering),
+                Arc::downgrade(shards),
+                Arc::clone(&health),
+            )),
+        ];
+        let subject = Arc::new(Subject { health: Arc::clone(&health), orders });
+        let answering = config.metrics.map(|metrics| tokio::spawn(http::serve(metrics.listen, subject)));
+        Ok(Self { health, ordering, answering })
+    }
+
+    /// All namespaces that there were have their listeners.
+    pub(crate) fn scanned(&self) {
+        self.health.scanned();
+    }
+
+    /// The agent ends: no more orders, and no more looking after the hooks.
+    pub(crate) async fn drain(&mut self) {
+        self.health.draining();
+        for task in self.ordering.drain(..) {
+            task.abort();
+            task.await.ok();
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        for task in self.ordering.drain(..).chain(self.answering.take()) {
+            task.abort();
+        }
+    }
+}
