@@ -18,6 +18,7 @@ cases![
     what_no_rule_names_is_not_counted_by_destination,
     quic_and_strays_are_counted_by_destination,
     many_connects_at_once_are_numbered_without_a_hole,
+    what_has_no_room_is_counted_all_the_same,
     an_element_is_forgotten_only_while_it_stands_still,
 ];
 
@@ -132,6 +133,28 @@ fn many_connects_at_once_are_numbered_without_a_hole(name: &str) -> Outcome {
     let series = numbers.first().map_or(0, |(series, _)| *series);
     let expected: Vec<_> = (1..=all).map(|number| (series, number)).collect();
     equal("numbers", &(series != 0, numbers), &(true, expected))
+}
+
+fn what_has_no_room_is_counted_all_the_same(name: &str) -> Outcome {
+    /// More destinations than there are elements.
+    const MANY: u64 = 66_000;
+    let (lab, netns) = (Lab::new(name), Netns::new());
+    let mut workload = lab.workload(&netns);
+    let answer = workload.ask(&format!("many count={MANY} network=1"));
+    equal(&answer, &answer.starts_with(&format!("right=0 wrong=0 failed={MANY} ")), &true)?;
+    let counts = lab.steering.connects().read()?;
+    let own: Vec<_> = counts.iter().filter(|one| one.cgroup_id == lab.steered.id()).collect();
+    let told_apart = own.iter().map(|one| one.connects).sum::<u64>();
+    let without_room: Vec<_> = counts.iter().filter(|one| one.outcome == Count::Uncounted).collect();
+    equal("one element for all of them", &without_room.len(), &1)?;
+    equal("there was no room", &(without_room[0].connects > 0, own.len() < 65_536), &(true, true))?;
+    equal("all", &(told_apart + without_room[0].connects), &MANY)?;
+    // Room that is made is used.
+    equal("forgotten", &lab.steering.connects().forget(own[0])?, &true)?;
+    equal("never forgotten", &lab.steering.connects().forget(without_room[0])?, &false)?;
+    connect(&mut workload, "10.200.0.1:5432", 1);
+    let counts = lab.steering.connects().read()?;
+    equal("has room", &counts.iter().any(|one| one.destination.ip().to_string() == "10.200.0.1"), &true)
 }
 
 fn an_element_is_forgotten_only_while_it_stands_still(name: &str) -> Outcome {
