@@ -158,7 +158,14 @@ async fn serving(
         }
         _ => None,
     };
-    let seams = Seams { identities: Arc::<Table>::clone(&table), policy, observer: Arc::new(Nobody), tls };
+    let standing = Arc::clone(&table);
+    let seams = Seams {
+        identities: Arc::<Table>::clone(&table),
+        policy,
+        observer: Arc::new(Nobody),
+        tls,
+        resets: Arc::new(move |cgroup| standing.resets(cgroup)),
+    };
     let worker = Worker::start(plan, seams)?;
     let mut control =
         Control::start(config, &worker, HEARTBEAT_TIMEOUT).map_err(system("make the control socket"))?;

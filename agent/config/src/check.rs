@@ -154,7 +154,7 @@ collector: {address: 'unix:/run/collector.sock'}
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
         let said = said("failMode: closed", "failmod: closed");
         assert!(said.starts_with("agent.yaml:7: unknown key `failmod`; did you mean `failMode`?"), "{said}");
-        assert!(said.contains("known here: capture, failMode, trust, untrusted"), "{said}");
+        assert!(said.contains("known here: capture, failMode, existing, trust, untrusted"), "{said}");
         let said = self::said("spool:", "spoool:");
         assert!(said.starts_with("agent.yaml:16: unknown key `spoool`; did you mean `spool`?"), "{said}");
     }
@@ -271,6 +271,20 @@ collector: {address: 'unix:/run/collector.sock'}
         let config = parse(GOOD, Path::new("agent.yaml")).expect("good");
         assert_eq!(config.selectors[0].set.trust, None);
         assert_eq!(config.selectors[0].set.untrusted, Untrusted::Splice);
+    }
+
+    #[test]
+    fn what_becomes_of_connections_from_before_follows_the_fail_mode_unless_it_is_said() {
+        let resets = |replacement: &str| {
+            let text = GOOD.replacen("failMode: closed", replacement, 1);
+            parse(&text, Path::new("agent.yaml")).map(|config| config.selectors[0].set.resets_existing())
+        };
+        assert_eq!(resets("failMode: closed").ok(), Some(true));
+        assert_eq!(resets("failMode: open").ok(), Some(false));
+        assert_eq!(resets("failMode: closed, existing: keep").ok(), Some(false));
+        assert_eq!(resets("failMode: open, existing: reset").ok(), Some(true));
+        let said = said("failMode: closed", "failMode: closed, existing: drop");
+        assert!(said.contains("known here: keep, reset"), "{said}");
     }
 
     #[test]

@@ -282,11 +282,36 @@ pub struct Setting {
     pub capture: Capture,
     /// What becomes of its connections while the agent does not live.
     pub fail_mode: FailMode,
+    /// What becomes of its connections that were there before they could be steered; where it is absent, `failMode`
+    /// says.
+    pub existing: Option<Existing>,
     /// Whether it trusts the authority of `tls`; where it is absent, nothing says so.
     pub trust: Option<Trust>,
     /// What becomes of its TLS that cannot be looked into.
     #[serde(default)]
     pub untrusted: Untrusted,
+}
+
+impl Setting {
+    /// Whether connections that were there before are ended. Where the workload fails closed their packets are dropped
+    /// anyway: ending them is what lets it know.
+    #[must_use]
+    pub fn resets_existing(&self) -> bool {
+        match self.existing {
+            Some(existing) => existing == Existing::Reset,
+            None => self.fail_mode == FailMode::Closed,
+        }
+    }
+}
+
+/// See [`Setting::existing`].
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum Existing {
+    /// They stay; where `failMode` is `closed`, their packets are dropped.
+    Keep,
+    /// They are ended, at both ends.
+    Reset,
 }
 
 /// See [`Setting::capture`].

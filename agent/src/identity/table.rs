@@ -30,8 +30,13 @@ pub struct Known {
 pub type Workloads = HashMap<u64, Known>;
 
 /// What holds where no selector matches.
-const NO_SELECTOR: Setting =
-    Setting { capture: Capture::Pass, fail_mode: FailMode::Open, trust: None, untrusted: Untrusted::Splice };
+const NO_SELECTOR: Setting = Setting {
+    capture: Capture::Pass,
+    fail_mode: FailMode::Open,
+    existing: None,
+    trust: None,
+    untrusted: Untrusted::Splice,
+};
 
 /// Called with the id of a cgroup that the snapshot does not hold.
 type Unknown = Box<dyn Fn(u64) + Send + Sync>;
@@ -120,6 +125,14 @@ impl Table {
         self.selectors.iter().find(matches).map_or(NO_SELECTOR, |selector| selector.set)
     }
 
+    /// Whether connections of a cgroup that were there before it was steered are ended.
+    #[must_use]
+    pub fn resets(&self, cgroup_id: u64) -> bool {
+        let snapshot = self.snapshot.load();
+        let known = snapshot.get(&cgroup_id).map(|known| known.setting);
+        known.unwrap_or_else(|| self.default_setting()).resets_existing()
+    }
+
     /// What holds for a cgroup that nobody has looked at yet.
     #[must_use]
     pub fn default_setting(&self) -> Setting {
@@ -194,6 +207,7 @@ mod tests {
     const STEER: Setting = Setting {
         capture: Capture::Steer,
         fail_mode: FailMode::Closed,
+        existing: None,
         trust: None,
         untrusted: Untrusted::Splice,
     };

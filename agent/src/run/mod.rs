@@ -274,6 +274,8 @@ async fn captured(
         policy,
         observer: Arc::new(view.watching()),
         tls: tls.transpose()?,
+        // Its cgroup is new: whatever it has that was not steered is cut off, and should say so.
+        resets: Arc::new(|_| true),
     };
     let worker = Worker::start(plan(args, around, cgroups, target.clone())?, seams)?;
     let outcome = attached(args, around, cgroups, &worker, &mut supervisor).await;

@@ -6,6 +6,7 @@
 mod coverage;
 mod events;
 pub(crate) mod journal;
+mod strays;
 mod vitals;
 
 use std::{io, sync::Arc, time::Duration};
@@ -55,6 +56,8 @@ pub(crate) struct Seams {
     pub(crate) observer: Arc<dyn Observer>,
     /// `None`: TLS passes as it is.
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Whether connections of a cgroup that were there before it was steered are ended.
+    pub(crate) resets: strays::Resets,
 }
 
 /// Why a worker cannot start.
@@ -96,6 +99,7 @@ pub(crate) struct Worker {
     shipper: Shipper<Outbox>,
     spool: Gauge,
     ticker: JoinHandle<()>,
+    strays: JoinHandle<()>,
     accounts: Arc<Accounts>,
     counting: JoinHandle<()>,
     events: JoinHandle<()>,
@@ -135,10 +139,11 @@ impl Worker {
             events::start(&steering).map_err(|source| StartError::Thread { name: "events", source })?;
         let events = tokio::spawn(journal::events(reports, Arc::clone(&shards)));
         let ticker = tokio::spawn(journal::heartbeats(Arc::clone(&steering), Arc::clone(&shards)));
+        let strays = tokio::spawn(strays::end(Arc::clone(&steering), seams.resets));
         let spool = opened.gauge;
         let accounts = Arc::new(Accounts::new(steering.connects(), Arc::clone(&shards), seams.identities));
         let counting = tokio::spawn(Arc::clone(&accounts).follow());
-        Ok(Self { steering, heartbeat, shards, shipper, spool, ticker, accounts, counting, events })
+        Ok(Self { steering, heartbeat, shards, shipper, spool, ticker, strays, accounts, counting, events })
     }
 
     /// What the kernel is told.
@@ -179,6 +184,8 @@ impl Worker {
     pub(crate) async fn stop(self, drain: Duration, limit: impl Future<Output = ()>) -> Ended {
         self.ticker.abort();
         self.ticker.await.ok();
+        self.strays.abort();
+        self.strays.await.ok();
         self.counting.abort();
         self.counting.await.ok();
         // From here on every workload's fail mode decides about its new connections.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::Receiver,
     },
 };
@@ -46,6 +46,7 @@ pub struct Steering {
     destinations: Mutex<LpmTrie<MapData, Destination, u8>>,
     epoch: Mutex<Array<MapData, u32>>,
     strays: Mutex<HashMap<MapData, u64, common::Stray>>,
+    strays_ended: AtomicU64,
     counts: PerCpuArray<MapData, u64>,
     connects: ConnectReader,
     heartbeat: Heartbeat,
@@ -120,6 +121,7 @@ impl Steering {
             destinations: Mutex::new(map(&mut ebpf, "DSTS")?),
             epoch: Mutex::new(map(&mut ebpf, "EPOCH")?),
             strays: Mutex::new(map(&mut ebpf, "STRAYS")?),
+            strays_ended: AtomicU64::new(0),
             counts: map(&mut ebpf, "CNT")?,
             connects: ConnectReader::new(map(&mut ebpf, "CONNS")?)?,
             heartbeat,
@@ -359,7 +361,9 @@ impl Steering {
     /// # Errors
     /// The system calls': a kernel that cannot end sockets (`EOPNOTSUPP`).
     pub fn end_stray(&self, stray: &Stray) -> io::Result<bool> {
-        strays::end(stray, &self.namespaces)
+        let ended = strays::end(stray, &self.namespaces)?;
+        self.strays_ended.fetch_add(u64::from(ended), Ordering::Relaxed);
+        Ok(ended)
     }
 
     /// Gives signs of life.
@@ -392,13 +396,15 @@ impl Steering {
         self.connects.clone()
     }
 
-    /// What the programs have counted; the last is counted here: events that nobody read in time.
+    /// What the programs have counted; the last two are counted here: events that nobody
+    /// read in time, and connections from before that were ended.
     ///
     /// # Errors
     /// The map cannot be read.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, SteerError> {
         let mut counts = counters::read(&self.counts)?;
         counts.push(("events_unread", self.pump.unread()));
+        counts.push(("strays_ended", self.strays_ended.load(Ordering::Relaxed)));
         Ok(counts)
     }
 }

@@ -117,6 +117,7 @@ fn a_connection_from_before_is_ended_for_both_ends(name: &str) -> Outcome {
         equal("its owner", &workload.ask("say word=hello").as_str(), &"err=103")?;
         lab.steering.set_destinations(&[])?;
     }
+    equal("counted", &lab.count("strays_ended"), &3)?;
     // The server has seen them end too: it holds none any more.
     let mut tries = 0;
     while server.open() + server_v6.open() > 0 {
