@@ -167,8 +167,7 @@ async fn serving(
         resets: Arc::new(move |cgroup| standing.resets(cgroup)),
     };
     let worker = Worker::start(plan, seams)?;
-    let mut control =
-        Control::start(config, &worker, HEARTBEAT_TIMEOUT).map_err(system("make the control socket"))?;
+    let mut control = Control::start(config, &worker, HEARTBEAT_TIMEOUT);
 
     let refusals = keeper.as_ref().map(|keeper| Arc::clone(keeper.refusals()));
     let gone = move |path: &str| {
@@ -195,6 +194,7 @@ async fn serving(
         .map_err(system("watch namespaces"))?;
     control.scanned();
     worker.attach().await?;
+    control.take_orders(&config.run_directory).map_err(system("make the control socket"))?;
     tracing::info!(attach = %place.attach.path().display(), "steering");
     // For whoever started us.
     writeln!(io::stdout(), "ready").ok();

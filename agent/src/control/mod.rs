@@ -14,7 +14,7 @@ mod socket;
 mod watchdog;
 mod words;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use verbatim_agent_config::NodeAgent;
@@ -30,6 +30,7 @@ use orders::{Limits, Orders};
 /// Runs until it is stopped.
 pub(crate) struct Control {
     health: Arc<Health>,
+    orders: Arc<Orders>,
     /// What ends when the agent drains.
     ordering: Vec<JoinHandle<()>>,
     /// What goes on until its very end.
@@ -37,30 +38,26 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Takes orders and answers questions from now on.
-    pub(crate) fn start(
-        config: &NodeAgent,
-        worker: &Worker,
-        heartbeat_timeout: Duration,
-    ) -> io::Result<Self> {
+    /// Answers questions from now on.
+    pub(crate) fn start(config: &NodeAgent, worker: &Worker, heartbeat_timeout: Duration) -> Self {
         let limits = Limits { enabled: config.bypass.enabled, maximum: config.bypass.maximum.0 };
         let (steering, shards) = (worker.steering(), worker.shards());
         let orders = Arc::new(Orders::new(limits, steering, shards));
         let health = Arc::new(Health::new(worker.vitals(), heartbeat_timeout));
-        let accounting = Arc::clone(&orders);
-        let listener = socket::listen(&config.run_directory)?;
-        let ordering = vec![
-            tokio::spawn(async move { accounting.account().await }),
-            tokio::spawn(socket::serve(listener, Arc::clone(&orders))),
-            tokio::spawn(watchdog::watch(
-                Arc::downgrade(steering),
-                Arc::downgrade(shards),
-                Arc::clone(&health),
-            )),
-        ];
-        let subject = Arc::new(Subject { health: Arc::clone(&health), orders });
+        let watched = (Arc::downgrade(steering), Arc::downgrade(shards));
+        let ordering = vec![tokio::spawn(watchdog::watch(watched.0, watched.1, Arc::clone(&health)))];
+        let subject = Arc::new(Subject { health: Arc::clone(&health), orders: Arc::clone(&orders) });
         let answering = config.metrics.map(|metrics| tokio::spawn(http::serve(metrics.listen, subject)));
-        Ok(Self { health, ordering, answering })
+        Self { health, orders, ordering, answering }
+    }
+
+    /// Takes orders from now on, in the place of whoever did before: once the hooks are ours.
+    pub(crate) fn take_orders(&mut self, run_directory: &Path) -> io::Result<()> {
+        let listener = socket::listen(run_directory)?;
+        let accounting = Arc::clone(&self.orders);
+        self.ordering.push(tokio::spawn(async move { accounting.account().await }));
+        self.ordering.push(tokio::spawn(socket::serve(listener, Arc::clone(&self.orders))));
+        Ok(())
     }
 
     /// All namespaces that there were have their listeners.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::worker::journal;
 
-/// Between two looks where the kernel could not be asked.
+/// Between two looks: an order can also come from elsewhere, while no agent answered.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why an order is not carried out.
@@ -182,8 +182,13 @@ impl Orders {
                 self.record_end(&order, passed, "another took its place").await;
                 continue;
             }
+            // Who goes on with the maps accounts for what is in them.
+            if self.steering.upgrade().is_none_or(|steering| steering.is_frozen()) {
+                self.wait(LOOK_AGAIN).await;
+                continue;
+            }
             let wait = match self.bypasses.read() {
-                Ok(None) => None,
+                Ok(None) => LOOK_AGAIN,
                 Ok(Some(order)) if !order.recorded && self.state().told != Some(order.since_nanos) => {
                     self.state().told = Some(order.since_nanos);
                     if self.record_begin(&order).await {
@@ -203,21 +208,21 @@ impl Orders {
                     self.forget(&order);
                     continue;
                 }
-                Ok(Some(order)) => Some(order.left()),
+                Ok(Some(order)) => order.left(),
                 Err(error) => {
                     tracing::error!(%error, "whether steering is bypassed cannot be read");
-                    Some(LOOK_AGAIN)
+                    LOOK_AGAIN
                 }
             };
-            match wait {
-                None => self.changed.notified().await,
-                Some(wait) => {
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        () = self.changed.notified() => {}
-                    }
-                }
-            }
+            self.wait(wait).await;
+        }
+    }
+
+    /// For so long, or until an order comes.
+    async fn wait(&self, time: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            () = self.changed.notified() => {}
         }
     }
 

@@ -186,6 +186,12 @@ impl Steering {
         self.pins.as_ref().map_or(Ok(()), Pins::remove_connects)
     }
 
+    /// Whether every decision is left to a successor.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
+    }
+
     fn decides(&self, step: &'static str) -> Result<(), SteerError> {
         if self.frozen.load(Ordering::Acquire) {
             return Err(SteerError::HandedOver { step: step.into() });

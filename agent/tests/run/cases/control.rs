@@ -11,6 +11,7 @@ use std::{
 use libtest_mimic::Failed;
 use prost::Message;
 use verbatim_api::v1::{self, CoverageEvent, envelope::Detail};
+use verbatim_steer::{Action, Bypasses, CgroupVerdict, DestinationRule, FailMode, SteerConfig, Steering};
 use verbatim_sys::{
     bpf::{self, Hook},
     cgroup,
@@ -38,6 +39,7 @@ cases!(
     an_agent_that_drains_lives_and_is_not_ready,
     an_exclusive_program_on_a_hook_is_named_at_the_start,
     the_address_of_metrics_is_no_proxy,
+    with_no_agent_alive_an_order_goes_into_the_pinned_maps,
 );
 
 /// Everything around one agent.
@@ -176,6 +178,13 @@ impl World {
     }
 }
 
+/// A process and those that stem from it.
+fn family(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let children = children.split_ascii_whitespace().filter_map(|child| child.parse().ok());
+    std::iter::once(pid).chain(children.flat_map(family)).collect()
+}
+
 /// Status and body.
 fn asked(address: SocketAddr, request: &str) -> Result<(u16, String), Failed> {
     let mut stream = TcpStream::connect(address)?;
@@ -283,11 +292,12 @@ fn a_stopped_agent_fails_closed_or_open_as_its_selectors_say() -> Outcome {
     world.must_reach(CLOSED)?;
     world.must_reach(OPEN)?;
     until("records", || world.connections() == 2)?;
-    signal(agent.0.id(), "STOP");
+    let whole = family(agent.0.id());
+    whole.iter().for_each(|pid| signal(*pid, "STOP"));
     // Until the heartbeat is too old, connects wait for a proxy that does not accept: they are not tried.
     std::thread::sleep(std::time::Duration::from_secs(4));
     let (closed, open) = (world.reaches(CLOSED), world.reaches(OPEN));
-    signal(agent.0.id(), "CONT");
+    whole.iter().for_each(|pid| signal(*pid, "CONT"));
     ensure(!closed?, || "it fails closed, and passed".into())?;
     ensure(open?, || "it fails open, and was refused".into())?;
     until("it is steered again", || world.reaches(CLOSED).unwrap_or(false))?;
@@ -362,6 +372,58 @@ fn an_exclusive_program_on_a_hook_is_named_at_the_start() -> Outcome {
     let (code, _, stderr) = ended(&mut world.tree.command("node", agent, &arguments))?;
     ensure(code == Some(1), || format!("{code:?}: {stderr}"))?;
     ensure(stderr.contains("admits no others") && stderr.contains("verbatim_probe"), || stderr.clone())
+}
+
+/// What is pinned goes with it.
+struct Pinned(PathBuf);
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        verbatim_steer::unpin(&self.0).ok();
+    }
+}
+
+fn with_no_agent_alive_an_order_goes_into_the_pinned_maps() -> Outcome {
+    let world = World::new()?;
+    let pins = PathBuf::from("/sys/fs/bpf").join(world.tree.name());
+    let _pinned = Pinned(pins.clone());
+    let text = world.configuration();
+    let attach = format!("attach: {{cgroup: {}", world.tree.name());
+    let text = match text.contains("pins: ") {
+        true => text,
+        false => text.replace(&attach, &format!("{attach}, pins: {}", pins.display())),
+    };
+    std::fs::write(world.bench.path("agent.yaml"), text)?;
+    // Nothing is pinned, and nobody lives.
+    let (code, _, stderr) = world.bypass(&["--status"])?;
+    ensure(code == Some(1) && stderr.contains("no agent answers"), || format!("{code:?}: {stderr}"))?;
+
+    // As an agent leaves it that dies.
+    let mut steer = SteerConfig::new(world.attach_root());
+    steer.pin_directory = Some(pins.clone());
+    steer.heartbeat_timeout = std::time::Duration::from_millis(200);
+    let steering = Steering::load(&steer)?;
+    let closed = CgroupVerdict { action: Action::Steer, fail_mode: FailMode::Closed };
+    steering.set_cgroup(cgroup::Cgroup::at(world.tree.path(CLOSED)).id()?, closed)?;
+    steering.set_destinations(&DestinationRule::steer_everything())?;
+    steering.attach()?;
+    drop(steering);
+    until("the heartbeat to be too old", || world.reaches(CLOSED).is_ok_and(|reaches| !reaches))?;
+
+    let said = world.ordered(&["--for", "5m", "--reason", "nobody is there"])?;
+    ensure(said.contains("bypassed") && said.contains("the next one records it"), || said.clone())?;
+    world.must_reach(CLOSED)?;
+    let said = world.ordered(&["--status"])?;
+    ensure(said.contains("nobody is there") && said.contains("passed: 1"), || said.clone())?;
+    let (code, _, stderr) = world.bypass(&["--for", "1m", "--reason", "again"])?;
+    ensure(code == Some(1) && stderr.contains("end it first"), || format!("{code:?}: {stderr}"))?;
+    let (code, _, stderr) = world.bypass(&["--for", "11m", "--reason", "long"])?;
+    ensure(code == Some(1), || format!("{code:?}: {stderr}"))?;
+    ensure(world.ordered(&["--end"])?.contains("are steered"), || "still bypassed".into())?;
+    ensure(!world.reaches(CLOSED)?, || "it fails closed, and passed".into())?;
+    // Until it is recorded, the next agent finds who and why.
+    let order = Bypasses::pinned(&pins)?.bypasses.read()?.ok_or("forgotten")?;
+    ensure(order.reason == "nobody is there" && !order.recorded, || format!("{order:?}"))
 }
 
 fn the_address_of_metrics_is_no_proxy() -> Outcome {
