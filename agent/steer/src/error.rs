@@ -4,6 +4,8 @@ use std::{borrow::Cow, error::Error as StdError, io, path::PathBuf};
 
 use aya::programs::ProgramError;
 
+use crate::features::{self, Feature};
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// Why steering does not work here. Its text names the step, the cause and what to do.
@@ -22,12 +24,26 @@ pub enum SteerError {
         cause: String,
     },
     /// The kernel does not have something, or refuses the program.
-    #[error("{step}: {cause}: the kernel lacks this feature or refuses it; Linux 5.15 or later is needed")]
+    #[error(
+        "{step}: {cause}: the kernel lacks this feature or refuses it; Linux 6.1 is the oldest that is tested"
+    )]
     Unsupported {
         /// What was tried.
         step: Cow<'static, str>,
         /// What the kernel said; of a refused program the end of the verifier's log.
         cause: String,
+    },
+    /// The kernel was asked and lacks what nothing can stand in for.
+    #[error(
+        "looking at the kernel's features: Linux {release} lacks {}: take a kernel that has them; Linux 6.1 is the \
+         oldest that is tested",
+        features.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Lacks {
+        /// All of them.
+        features: Vec<Feature>,
+        /// The kernel's name of itself.
+        release: String,
     },
     /// The attach root is no cgroup v2 directory.
     #[error("attach root {}: {cause}: name a directory of a mounted cgroup v2 hierarchy", path.display())]
@@ -111,6 +127,7 @@ impl SteerError {
             | Self::Unsupported { step, .. }
             | Self::HandedOver { step }
             | Self::Io { step, .. } => Cow::Borrowed(step),
+            Self::Lacks { .. } => Cow::Borrowed(features::STEP),
             Self::AttachRoot { .. } => Cow::Borrowed("opening the attach root"),
             Self::ExclusiveHook { program, .. } => Cow::Owned(format!("attaching {program}")),
             Self::PinDirectory { .. } => Cow::Borrowed("preparing the pin directory"),

@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aya::{Ebpf, programs::Program};
+use aya::{
+    Ebpf,
+    programs::{Program, ProgramError},
+};
 use verbatim_sys::bpf::{self, Hook};
 
 use crate::SteerError;
@@ -45,16 +48,35 @@ const PINNED_MAPS: [&str; 17] = [
 /// Gives all programs to the kernel, which verifies them.
 pub(crate) fn load(ebpf: &mut Ebpf) -> Result<(), SteerError> {
     for (name, _) in PROGRAMS {
-        let loaded = match program(ebpf, name)? {
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::SockOps(program) => program.load(),
-            Program::CgroupSock(program) => program.load(),
-            Program::CgroupSkb(program) => program.load(),
-            other => return Err(unexpected(name, other)),
-        };
+        let program = program(ebpf, name)?;
+        let mut loaded = load_one(name, program)?;
+        // The verifier gives up when a signal arrives, however well the program is.
+        for _ in 0..INTERRUPTIONS {
+            if !loaded.as_ref().is_err_and(was_interrupted) {
+                break;
+            }
+            loaded = load_one(name, program)?;
+        }
         loaded.map_err(|error| SteerError::kernel(format!("loading {name}"), error))?;
     }
     Ok(())
+}
+
+/// How often a program's loading may be interrupted.
+const INTERRUPTIONS: usize = 20;
+
+fn load_one(name: &str, program: &mut Program) -> Result<Result<(), ProgramError>, SteerError> {
+    Ok(match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
+        other => return Err(unexpected(name, other)),
+    })
+}
+
+fn was_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// Our programs and the hooks that they need.

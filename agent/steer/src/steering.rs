@@ -22,7 +22,7 @@ use verbatim_sys::{bpf, clock};
 
 use crate::{
     Bypasses, CgroupVerdict, ConnectReader, DestinationRule, Event, FlowReader, Heartbeat, HookReport,
-    Namespaces, SteerConfig, SteerError, Stray, counters, effective,
+    Namespaces, SteerConfig, SteerError, Stray, counters, effective, features,
     hooks::{self, Pins},
     kernel_log::KernelLog,
     object,
@@ -66,14 +66,16 @@ struct Attached {
 }
 
 impl Steering {
-    /// Whether BPF is permitted here. Cheap: loads one program of two instructions.
+    /// Whether BPF is permitted here, and the kernel has what the programs need. Cheap: loads programs of two
+    /// instructions.
     ///
     /// # Errors
-    /// It is not, or the programs are missing from this build.
+    /// It is not, the kernel lacks something, or the programs are missing from this build.
     pub fn probe() -> Result<(), SteerError> {
         object::programs()?;
         bpf::probe_socket_address_program()
-            .map_err(|error| SteerError::kernel("loading a probe program", error))
+            .map_err(|error| SteerError::kernel("loading a probe program", error))?;
+        features::check()
     }
 
     /// Loads the programs and fills the maps with what `config` says; nothing is attached yet. The

@@ -1,7 +1,7 @@
 //! Notices network namespaces as they are mounted into a directory such as `/run/netns`, and as they go.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
@@ -101,6 +101,19 @@ fn wait(mounts: &File, stop: &OwnedFd) -> bool {
 /// Which namespace a file is: its device and inode.
 type Identity = (u64, u64);
 
+fn identity(metadata: &fs::Metadata) -> Identity {
+    (metadata.dev(), metadata.ino())
+}
+
+/// `None` for what cannot be opened, or is no namespace: one that is just being made or undone.
+fn open(path: &Path) -> Option<(Identity, OwnedFd)> {
+    let file = File::open(path).ok()?;
+    if !netns::is_namespace(&file).ok()? {
+        return None;
+    }
+    Some((identity(&file.metadata().ok()?), file.into()))
+}
+
 struct Scan {
     directory: PathBuf,
     wanted: Box<dyn Fn(&str) -> bool + Send>,
@@ -110,45 +123,42 @@ struct Scan {
 
 impl Scan {
     fn look(&mut self) {
-        let found = self.namespaces();
-        let gone: Vec<String> = self
-            .seen
-            .iter()
-            .filter(|(name, identity)| found.get(*name).map(|(found, _)| found) != Some(identity))
-            .map(|(name, _)| name.clone())
+        // A directory that is not there holds no namespaces; it may come later.
+        let names: HashSet<String> = fs::read_dir(&self.directory)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| (self.wanted)(name))
             .collect();
+        let gone: Vec<String> = self.seen.keys().filter(|name| !names.contains(*name)).cloned().collect();
         for name in gone {
-            self.seen.remove(&name);
-            (self.changed)(NamespaceChange::Gone { name });
+            self.forget(name);
         }
-        for (name, (identity, namespace)) in found {
-            if self.seen.contains_key(&name) {
-                continue;
-            }
-            if (self.changed)(NamespaceChange::Appeared { name: name.clone(), namespace }) {
-                self.seen.insert(name, identity);
-            }
+        // One after the other, so that one which has just appeared does not wait for the rest to be looked at.
+        for name in names {
+            self.look_at(name);
         }
     }
 
-    fn namespaces(&self) -> HashMap<String, (Identity, OwnedFd)> {
-        // A directory that is not there holds no namespaces; it may come later.
-        let Ok(entries) = fs::read_dir(&self.directory) else { return HashMap::new() };
-        entries
-            .filter_map(|entry| {
-                let entry = entry.ok()?;
-                let name = entry.file_name().into_string().ok()?;
-                if !(self.wanted)(&name) {
-                    return None;
-                }
-                // What cannot be opened, or is no namespace, is one that is just being made or undone.
-                let file = File::open(entry.path()).ok()?;
-                if !netns::is_namespace(&file).ok()? {
-                    return None;
-                }
-                let metadata = file.metadata().ok()?;
-                Some((name, ((metadata.dev(), metadata.ino()), file.into())))
-            })
-            .collect()
+    fn look_at(&mut self, name: String) {
+        let path = self.directory.join(&name);
+        let known = self.seen.get(&name);
+        if known.is_some() && fs::metadata(&path).ok().map(|found| identity(&found)).as_ref() == known {
+            return;
+        }
+        let found = open(&path);
+        if known.is_some() {
+            self.forget(name.clone());
+        }
+        if let Some((identity, namespace)) = found
+            && (self.changed)(NamespaceChange::Appeared { name: name.clone(), namespace })
+        {
+            self.seen.insert(name, identity);
+        }
+    }
+
+    fn forget(&mut self, name: String) {
+        self.seen.remove(&name);
+        (self.changed)(NamespaceChange::Gone { name });
     }
 }

@@ -1,6 +1,7 @@
 //! Raw BPF commands that aya does not offer: links, what is attached, object pinning, a probe.
 
 mod attached;
+mod probe;
 
 use std::{
     ffi::CString,
@@ -17,6 +18,7 @@ pub use attached::{
     Hook, LinkInfo, OnHook, effective, link_create, link_detach, link_info, links, on_hook,
     program_attach_alone, program_detach_alone,
 };
+pub use probe::{Helper, knows_helper, knows_hook, knows_link_updates, knows_ring_buffers};
 
 // Commands and numbers of `include/uapi/linux/bpf.h`.
 const BPF_PROG_LOAD: libc::c_int = 5;

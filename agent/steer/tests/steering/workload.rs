@@ -13,6 +13,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::SendFlags,
+    process::{Resource, Rlimit},
     thread::{CpuSet, LinkNameSpaceType, move_into_link_name_space, sched_setaffinity},
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -24,7 +25,8 @@ const CGROUP: &str = "VERBATIM_STEER_WORKLOAD_CGROUP";
 const NETNS: &str = "VERBATIM_STEER_WORKLOAD_NETNS";
 /// `include/linux/socket.h`: connects by sending.
 const MSG_FASTOPEN: u32 = 0x2000_0000;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// More than an emulated machine takes for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running workload. Dies with its handle.
 pub(crate) struct Workload {
@@ -105,6 +107,7 @@ pub(crate) fn live() -> ExitCode {
             "many" => Ok(many(rest)),
             "latency" => latency(rest),
             "probe" => probe(),
+            "listeners" => listeners(rest),
             _ => kept.act(verb, rest),
         };
         println!("{}", answer.unwrap_or_else(|error| format!("err={}", error.raw_os_error().unwrap_or(-1))));
@@ -133,6 +136,9 @@ pub(crate) fn make(order: &str, to: SocketAddr) -> io::Result<Socket> {
         .get("protocol")
         .map_or(Protocol::TCP, |number| Protocol::from(number.parse::<i32>().expect("number")));
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(protocol))?;
+    if fields.contains_key("v6only") {
+        socket.set_only_v6(true)?;
+    }
     if let Some(device) = fields.get("device") {
         socket.bind_device(Some(device.as_bytes()))?;
     }
@@ -292,6 +298,48 @@ fn probe() -> io::Result<String> {
         Ok(()) => "permitted".to_owned(),
         Err(error) => format!("{} at {}", error.cause(), error.step()),
     })
+}
+
+/// Stands for an agent: makes listeners in all these namespaces, and says what that took.
+fn listeners(order: &str) -> io::Result<String> {
+    let fields = fields(order);
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    let mut config = verbatim_steer::SteerConfig::new(fields["root"]);
+    config.shards = fields["shards"].parse().expect("number");
+    let steering = verbatim_steer::Steering::load(&config).map_err(io::Error::other)?;
+    let before = own_bytes()?;
+    let mut made = Vec::new();
+    for name in fields["names"].split(',') {
+        let netns = File::open(Path::new("/run/netns").join(name))?;
+        made.push(steering.namespaces().add(name, netns.into()).map_err(io::Error::other)?);
+    }
+    let process = own_bytes()?.saturating_sub(before);
+    let v4 = made.iter().map(|one| one.shards.len() as u64).sum::<u64>();
+    let v6 = made.iter().flat_map(|one| &one.shards).filter(|shard| shard.v6.is_some()).count() as u64;
+    // What the kernel keeps for each socket, beside a hash's bucket.
+    let common = slab("sock_inode_cache")? + slab("filp")? + slab("dentry")?;
+    let kernel = v4 * (slab("TCP")? + common) + v6 * (slab("TCPv6")? + common);
+    Ok(format!("sockets={} process_bytes={process} kernel_bytes={kernel}", v4 + v6))
+}
+
+/// What this process alone keeps in memory.
+fn own_bytes() -> io::Result<u64> {
+    let all = fs::read_to_string("/proc/self/smaps_rollup")?;
+    let kib = all
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    Ok(kib.ok_or(io::ErrorKind::InvalidData)? * 1024)
+}
+
+/// Size of one object of the kernel's; 1 KiB, which is generous, where it shares its cache with others.
+fn slab(name: &str) -> io::Result<u64> {
+    let all = fs::read_to_string("/proc/slabinfo")?;
+    let size = all.lines().find_map(|line| {
+        let mut words = line.split_ascii_whitespace();
+        (words.next() == Some(name)).then(|| words.nth(2)?.parse().ok())?
+    });
+    Ok(size.unwrap_or(1024))
 }
 
 /// Keeps this thread, and those that it starts from now on, on one CPU.

@@ -25,7 +25,7 @@ const EXPECTED: usize = 64;
 
 /// A hook of a cgroup, by the kernel's number of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Hook(u32);
+pub struct Hook(pub(super) u32);
 
 impl Hook {
     /// Packets that leave.

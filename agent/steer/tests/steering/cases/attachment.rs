@@ -78,7 +78,8 @@ fn pinned_programs_outlive_their_agent_and_a_successor_takes_over(name: &str) ->
     let _proxy = crate::proxy::Proxy::start(second.flows(), listeners.shards);
     second.attach()?;
     let answer = workload.ask(&order);
-    equal(&answer, &answer.contains(&format!(" cgroup={} ", cgroups[0].id())), &true)?;
+    let counted = format!("{answer}, {:?}", second.counters()?);
+    equal(&counted, &answer.contains(&format!(" cgroup={} ", cgroups[0].id())), &true)?;
     // What the first has counted goes on: one was answered, one found no listener, one is the second's.
     let counts = second.connects().read()?;
     let counts: Vec<_> = counts

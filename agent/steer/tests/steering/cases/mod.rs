@@ -7,6 +7,7 @@ mod bypass;
 mod connects;
 mod failing;
 mod hand_off;
+mod in_pod;
 mod namespaces;
 mod rules;
 mod succession;
@@ -38,6 +39,7 @@ pub(crate) fn all() -> Vec<Case> {
         connects::CASES,
         failing::CASES,
         hand_off::CASES,
+        &in_pod::cases(),
         namespaces::CASES,
         rules::CASES,
         succession::CASES,
