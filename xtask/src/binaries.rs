@@ -64,17 +64,23 @@ pub(crate) fn product(place: &Place, shipped: bool) -> Result<PathBuf> {
 
 /// Binaries and test programs of the whole workspace, one profile, one set of features.
 pub(crate) fn everything(place: &Place) -> Result<Built> {
+    with_tests(place, &["--workspace", "--bins", "--tests"])
+}
+
+/// The binaries, and one test program.
+pub(crate) fn product_and(place: &Place, package: &str, test: &str) -> Result<Built> {
+    let mut what = vec!["--package", package, "--test", test];
+    for name in PRODUCT {
+        what.extend(["--package", name, "--bin", name]);
+    }
+    with_tests(place, &what)
+}
+
+fn with_tests(place: &Place, what: &[&str]) -> Result<Built> {
     let begun = Instant::now();
     say::heading("Binaries and test programs");
     let mut cargo = place.cargo();
-    cargo.args([
-        "build",
-        "--workspace",
-        "--locked",
-        "--bins",
-        "--tests",
-        "--message-format=json-render-diagnostics",
-    ]);
+    cargo.args(["build", "--locked", "--message-format=json-render-diagnostics"]).args(what);
     say::command(&command::shown(&cargo));
     let mut child = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("starting cargo")?;
     let messages = BufReader::new(child.stdout.take().context("cargo's output")?);

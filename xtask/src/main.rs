@@ -13,6 +13,7 @@ mod demo;
 mod ebpf;
 mod elf;
 mod fuzz;
+mod kernels;
 mod lint;
 mod place;
 mod postgres;
@@ -63,6 +64,8 @@ enum Verb {
     Test(test::Options),
     /// Measure what capturing costs, beside peers that do less
     Bench(bench::Options),
+    /// Steering on Debian's kernels, old and new, in qemu
+    Kernels(kernels::Options),
     /// Formatting, clippy, licences and sources of dependencies, generated code
     Lint(lint::Options),
     /// Generate the code of the .proto files again
@@ -104,6 +107,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Build { release } => drop(binaries::build(&place, *release)?),
         Verb::Test(options) => return test::run(&place, options),
         Verb::Bench(options) => bench::run(&place, options)?,
+        Verb::Kernels(options) => return kernels::run(&place, options),
         Verb::Lint(options) => lint::run(&place, options)?,
         Verb::Proto { check } => proto::run(&place, *check)?,
         Verb::Fuzz { target, duration } => fuzz::run(&place, target.as_deref(), *duration)?,

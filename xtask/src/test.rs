@@ -18,7 +18,7 @@ use clap::Args;
 use crate::{
     binaries::{self, Built, TestProgram},
     cases::{self, Ran},
-    command, ebpf,
+    command, ebpf, kernels,
     place::Place,
     say, setup,
     setup::Purpose,
@@ -101,6 +101,11 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<ExitCode> {
         sum.add(tally);
     }
     if options.filter.is_none() && options.package.is_empty() {
+        let tally = kernels::short(place, &built, &mut ran)?;
+        if tally.failed > 0 {
+            failures.push("steering on an older kernel".to_owned());
+        }
+        sum.add(tally);
         for name in cases::DOCUMENTS {
             let path = place.root.join(name);
             let document = fs::read_to_string(&path).with_context(|| path.display().to_string())?;

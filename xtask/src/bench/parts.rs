@@ -1,10 +1,15 @@
 //! The parts alone, by the programs that lie beside them: steering's cost at connect, the spool's at append,
 //! the collector's at taking in and at answering. Their own words are the report.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 
 use super::{Bench, report::Section};
 use crate::{binaries, command, say};
+
+/// Connections that are handed over, under FIN and RST alike, from two namespaces at once.
+const HAND_OFFS: &str = "200000";
 
 /// Records that spool and collector are measured with.
 const RECORDS: &str = "1000000";
@@ -17,7 +22,7 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Section> {
     };
     say::heading("The parts alone");
     let steering = binaries::test_program_of(bench.place, "verbatim-steer", "steering")?;
-    let mut measure = command::as_root(steering)?;
+    let mut measure = command::as_root(&steering)?;
     measure.args(["measure_connect", "--exact", "--ignored", "--nocapture"]);
     let output = command::output(&mut measure)?;
     // The harness's own lines say nothing here.
@@ -25,6 +30,8 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Section> {
         .lines()
         .filter(|line| !line.is_empty() && !line.starts_with("running ") && !line.starts_with("test "));
     add("Steering, at connect", said.collect::<Vec<_>>().join("\n"));
+    add("Steering, hand-off", hand_offs(&steering)?);
+    add("Steering, memory", namespaces(&steering)?);
     for (name, package, example) in
         [("Spool, at append", "verbatim-spool", "append"), ("Collector", "verbatim-collector", "measure")]
     {
@@ -44,4 +51,22 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Section> {
         add(name, command::output(&mut cargo).with_context(|| format!("measuring: {name}"))?);
     }
     Ok(Section { name: "parts", text })
+}
+
+/// The test of hand-offs with ten times as many: it fails when a single one is wrong.
+fn hand_offs(steering: &Path) -> Result<String> {
+    let mut test =
+        command::as_root_with(steering, [("REQUIRE_BPF", "1"), ("VERBATIM_HAND_OFFS", HAND_OFFS)])?;
+    test.args(["--exact", "twenty_thousand_connections_from_two_namespaces_keep_their_flows"]);
+    command::output(&mut test)?;
+    Ok(format!("{HAND_OFFS} of {HAND_OFFS} right"))
+}
+
+/// What listeners in 250 namespaces take.
+fn namespaces(steering: &Path) -> Result<String> {
+    let mut test = command::as_root_with(steering, [("REQUIRE_BPF", "1")])?;
+    test.args(["--exact", "two_hundred_and_fifty_namespaces_cost_less_than_ten_mebibytes"]);
+    let output = command::output(&mut test)?;
+    let line = output.lines().find(|line| line.starts_with("250 namespaces"));
+    Ok(line.context("the test of namespaces says nothing")?.to_owned())
 }

@@ -56,15 +56,31 @@ pub(crate) const OPENSSL: Need = Need {
 };
 
 pub(crate) const TOOLS: Need = Need {
-    packages: &["procps", "openssl", "e2fsprogs", "curl"],
-    purpose: "kill, sysctl, certificates, a disk whose power can be cut, and a client for HTTP",
+    packages: &["procps", "openssl", "e2fsprogs", "curl", "nftables"],
+    purpose: "kill, sysctl, certificates, a disk whose power can be cut, a client for HTTP, and \
+              firewalls",
     met: || {
-        ["kill", "sysctl", "openssl", "mkfs.ext4", "curl"].iter().all(|name| place::program(name).is_some())
+        ["kill", "sysctl", "openssl", "mkfs.ext4", "curl", "nft"]
+            .iter()
+            .all(|name| place::program(name).is_some())
     },
+};
+
+pub(crate) const QEMU: Need = Need {
+    packages: &["qemu-system-x86", "busybox-static"],
+    purpose: "a machine for kernels that are not this one's, and what its root file system holds",
+    met: || ["qemu-system-x86_64", "busybox"].iter().all(|name| place::program(name).is_some()),
 };
 
 pub(crate) const CXX: Need =
     Need { packages: &["g++"], purpose: "building libFuzzer", met: || place::program("c++").is_some() };
+
+impl Need {
+    /// Whether the lists that are there have all its packages.
+    pub(super) fn is_offered(&self) -> bool {
+        self.packages.iter().all(|package| offers(package))
+    }
+}
 
 /// Those of the needs that this machine does not meet.
 pub(super) fn lacking(needs: &[Need]) -> Vec<Need> {

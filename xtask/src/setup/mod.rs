@@ -32,6 +32,8 @@ pub(crate) enum Purpose {
     Test,
     /// The demo's needs and the peers to measure against
     Bench,
+    /// Starting other kernels
+    Kernels,
     /// The checks on dependencies
     Lint,
     /// Fuzzing
@@ -56,7 +58,7 @@ impl Missing {
 
 /// Makes this machine ready; quick when it is.
 pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
-    use Purpose::{Bench, Build, Demo, Fuzz, Lint, Test};
+    use Purpose::{Bench, Build, Demo, Fuzz, Kernels, Lint, Test};
     let begun = Instant::now();
     say::heading("Set-up");
     for folder in [&place.cache, &place.target] {
@@ -68,7 +70,7 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
     let lock = fs::File::create(&lock_path).with_context(|| lock_path.display().to_string())?;
     lock.lock().with_context(|| lock_path.display().to_string())?;
 
-    let toolchain = matches!(purpose, Build | Demo | Test | Bench);
+    let toolchain = matches!(purpose, Build | Demo | Test | Bench | Kernels);
     let mut packages = Vec::new();
     if matches!(purpose, Demo | Test | Bench) {
         packages.extend([apt::POSTGRES, apt::IPROUTE, apt::VENV]);
@@ -84,6 +86,13 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
     }
     if purpose == Fuzz {
         packages.push(apt::CXX);
+    }
+    if purpose == Kernels {
+        packages.extend([apt::IPROUTE, apt::QEMU]);
+    }
+    // Where qemu cannot be had, `test` says that it skips what needs it.
+    if purpose == Test && apt::QEMU.is_offered() {
+        packages.push(apt::QEMU);
     }
     // The package lists first: which compiler this distribution offers can only be told from them.
     let lacking = apt::lacking(&packages);
