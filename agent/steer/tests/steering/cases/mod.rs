@@ -5,6 +5,7 @@ mod attachment;
 mod backstop;
 mod bypass;
 mod connects;
+mod cost;
 mod failing;
 mod hand_off;
 mod in_pod;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> Vec<Case> {
         std::fs::read_to_string(uring).is_ok_and(|level| level.trim() == "0") && ways::python().is_some();
     let kernel: &[Case] = &[
         ("multipath_tcp_is_steered", hand_off::multipath_tcp_is_steered, !ways::multipath()),
+        ("measure_unsteered", cost::measure_unsteered, true),
         ("io_uring_connects_are_steered", ways::io_uring_connects_are_steered, !uring),
     ];
     [
