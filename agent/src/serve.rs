@@ -121,6 +121,7 @@ fn prepared(args: &ServeArgs, policy: Arc<dyn Policy>) -> Result<(), ServeError>
         let names: Vec<&str> = missing.iter().map(|capability| capability.name()).collect();
         return Err(ServeError::Privileges(names.join(", ")));
     }
+    process::raise_descriptor_limit().map_err(system("raise the limit of open files"))?;
     let signals = Signals::new(&[SIGTERM, SIGINT, SIGHUP, SIGQUIT]).map_err(system("take signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(system("make a runtime"))?.block_on(serving(&config, target, material, policy, signals))

@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod config;
 mod coverage;
+pub mod descriptors;
 pub mod index;
 pub mod indexer;
 pub mod ingest;

@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use verbatim_collector::{
     config::{self, Address, Config},
-    priority, start,
+    descriptors, priority, start,
 };
 
 /// Takes in records of data access, keeps them and answers questions about them.
@@ -80,6 +80,7 @@ fn run(arguments: &Serve) -> Result<()> {
     if arguments.background {
         priority::give_way_as_a_session(priority::BACKGROUND);
     }
+    descriptors::raise_limit();
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         bail!("a crypto provider is installed already");
     }

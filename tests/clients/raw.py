@@ -1,6 +1,8 @@
 """Clients that no library would be: raw.py WHAT [ARGUMENT]. Each says `done` at its end."""
 
 import os
+import resource
+import select
 import socket
 import ssl
 import struct
@@ -186,6 +188,30 @@ def reset(text):
 def silent(_):
     """Opens a connection, says nothing, closes it."""
     connect().close()
+
+
+def silent_many(count):
+    """Opens many connections, says nothing on any of them until standard input ends."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    kept, refused = [], 0
+    for _ in range(int(count)):
+        try:
+            kept.append(connect())
+        except OSError:
+            refused += 1
+    print("connected", len(kept), "refused", refused, flush=True)
+    sys.stdin.read()
+    # Those that were ended for us in the meantime have something to read.
+    ended = len(select_readable(kept))
+    print("ended", ended, flush=True)
+
+
+def select_readable(socks):
+    poll = select.poll()
+    for sock in socks:
+        poll.register(sock, select.POLLIN)
+    return poll.poll(0)
 
 
 def not_utf8(name):

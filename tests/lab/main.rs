@@ -12,14 +12,17 @@ mod google;
 mod grpc;
 mod http;
 mod input;
+mod limits;
 mod odd;
 mod own;
 mod passing;
+mod places;
 mod postgres_tls;
 mod run;
 mod safety;
 mod scenario;
 mod serve;
+mod soak;
 mod tls;
 mod upstream;
 
@@ -38,6 +41,9 @@ fn scenarios() -> Vec<Scenario> {
         passing::scenarios(),
         safety::scenarios(),
         control::scenarios(),
+        soak::scenarios(),
+        limits::scenarios(),
+        places::scenarios(),
         input::scenarios(),
         tls::scenarios(),
         upstream::scenarios(),

@@ -1,6 +1,6 @@
 //! Record before forward: no record is lost, whatever dies or fills up.
 
-use std::{fs, io::Write as _, os::fd::OwnedFd};
+use std::{fs, io::Write as _, os::fd::OwnedFd, thread};
 
 use anyhow::{Context as _, Result, ensure};
 use verbatim_api::v1::{Finding, FindingKind, Status};
@@ -74,27 +74,36 @@ fn a_command_whose_agent_is_killed_upon_its_last_byte_is_recorded(lab: &mut Lab)
 }
 
 /// A client that runs a query for each line it is given, and so knows of each how it ended.
-struct Flight {
+pub(crate) struct Flight {
     process: Process,
     input: fs::File,
 }
 
 impl Flight {
-    fn start(lab: &Lab, pod: Pod, name: &str) -> Result<Self> {
+    pub(crate) fn start(lab: &Lab, pod: Pod, name: &str) -> Result<Self> {
         let mut process = lab.pod(pod).python(name, "raw.py", &["flight"])?;
         let input = process.stdin().context("no standard input")?;
         Ok(Self { process, input: OwnedFd::from(input).into() })
     }
 
-    fn send(&mut self, text: &str) -> Result<()> {
+    pub(crate) fn send(&mut self, text: &str) -> Result<()> {
         self.input.write_all(format!("{text}\n").as_bytes()).context("the client is gone")
     }
 
-    fn answers(&self) -> usize {
+    /// Sends all of them from a thread of its own: a client that waits reads no further.
+    pub(crate) fn feed(&self, queries: &[(String, String)]) -> Result<thread::JoinHandle<Result<()>>> {
+        let sent: Vec<String> = queries.iter().map(|(_, text)| format!("{text}\n")).collect();
+        let mut input = self.input.try_clone()?;
+        Ok(thread::spawn(move || -> Result<()> {
+            sent.iter().try_for_each(|line| Ok(input.write_all(line.as_bytes())?))
+        }))
+    }
+
+    pub(crate) fn answers(&self) -> usize {
         self.process.output().lines().filter(|line| line.starts_with("answered")).count()
     }
 
-    fn wait_for(&self, answers: usize) -> Result<()> {
+    pub(crate) fn wait_for(&self, answers: usize) -> Result<()> {
         wait::until(&format!("{answers} answers"), || {
             let got = self.answers();
             ensure!(!self.process.output().contains("lost"), "the connection was lost");
@@ -102,7 +111,7 @@ impl Flight {
         })
     }
 
-    fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         drop(self.input);
         self.process.finish().map(drop)
     }
@@ -135,7 +144,7 @@ fn an_agent_that_is_killed_under_load_loses_no_record(lab: &mut Lab) -> Result<(
     Ok(())
 }
 
-fn queries(pod: Pod, from: usize, to: usize) -> Vec<(String, String)> {
+pub(crate) fn queries(pod: Pod, from: usize, to: usize) -> Vec<(String, String)> {
     (from..to)
         .map(|number| {
             let id = format!("{}-q{number}", pod.letter());
@@ -145,7 +154,7 @@ fn queries(pod: Pod, from: usize, to: usize) -> Vec<(String, String)> {
         .collect()
 }
 
-fn did(lab: &Lab, pod: Pod, queries: &[(String, String)]) -> Vec<Did> {
+pub(crate) fn did(lab: &Lab, pod: Pod, queries: &[(String, String)]) -> Vec<Did> {
     queries.iter().map(|(id, text)| Did::query(&lab.principal(pod), id, text.as_str()).rows(1)).collect()
 }
 
@@ -212,7 +221,7 @@ fn an_index_that_was_deleted_is_built_again_from_the_log(lab: &mut Lab) -> Resul
 }
 
 /// Statements that fill a small spool soon.
-fn wide(pod: Pod, count: usize) -> Vec<(String, String)> {
+pub(crate) fn wide(pod: Pod, count: usize) -> Vec<(String, String)> {
     queries(pod, 0, count)
         .into_iter()
         .map(|(id, text)| (id, format!("{text} /* {} */", "wide ".repeat(8000))))
@@ -224,18 +233,11 @@ fn a_full_spool_stops_forwarding_until_there_is_room(lab: &mut Lab) -> Result<()
     lab.collector.kill();
     let mut flight = Flight::start(lab, Pod::A, "flight")?;
     // 300 × 40 KB are three times the spool.
-    let sent = all.clone();
-    let mut input = flight.input.try_clone()?;
-    let feeder = std::thread::spawn(move || -> Result<()> {
-        for (_, text) in &sent {
-            input.write_all(format!("{text}\n").as_bytes())?;
-        }
-        Ok(())
-    });
+    let feeder = flight.feed(&all)?;
     // It stops: the number of answers no longer grows. The log of the server is the witness.
     let stopped = wait::until("forwarding to stop", || {
         let before = flight.answers();
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        thread::sleep(std::time::Duration::from_secs(2));
         Ok((before > 0 && flight.answers() == before).then_some(before))
     })?;
     ensure!(stopped < 300, "nothing stopped with a full spool");

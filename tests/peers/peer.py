@@ -3,6 +3,8 @@
 import http.server
 import os
 import re
+import resource
+import selectors
 import signal
 import socket
 import ssl
@@ -97,6 +99,32 @@ def echo(peer, _):
         peer.sendall(data)
 
 
+def mute(address, port):
+    """Takes any number of connections, never says anything, and counts them."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    server = listen(address, port)
+    watched = selectors.DefaultSelector()
+    watched.register(server, selectors.EVENT_READ)
+    total = 0
+    while True:
+        for key, _ in watched.select():
+            if key.fileobj is server:
+                peer, _ = server.accept()
+                watched.register(peer, selectors.EVENT_READ)
+                total += 1
+                if total % 500 == 0:
+                    print("total", total, flush=True)
+                continue
+            try:
+                if key.fileobj.recv(65536):
+                    continue
+            except ConnectionError:
+                pass
+            watched.unregister(key.fileobj)
+            key.fileobj.close()
+
+
 def half_close(peer, _):
     """Closes its side of the connection at once, and counts what still comes."""
     peer.sendall(b"220 and good night\r\n")
@@ -155,6 +183,8 @@ def main():
         server = http.server.ThreadingHTTPServer((address, port), Page)
         print("listening", flush=True)
         server.serve_forever()
+    if what == "mute":
+        mute(address, port)
     serve = globals()[what]
 
     def one(peer):

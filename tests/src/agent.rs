@@ -56,6 +56,21 @@ pub struct Options {
     pub database_tls: bool,
     /// What becomes of either pod's connects while the proxy is dead: `closed` or `open`.
     pub fail_modes: [&'static str; 2],
+    /// What it stands on that can be taken away.
+    pub ground: Ground,
+}
+
+/// What agent and collector stand on, where a scenario takes it away.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ground {
+    /// Spool and log are on disks of their own, of so many MiB.
+    pub disks: Option<u64>,
+    /// The collector is behind a link that can be cut; goes with `over_tls`.
+    pub link: bool,
+    /// Each has a clock of its own.
+    pub clocks: bool,
+    /// The agent's memory can be limited.
+    pub memory: bool,
 }
 
 impl Default for Options {
@@ -73,6 +88,7 @@ impl Default for Options {
             untrusted: "splice",
             database_tls: false,
             fail_modes: ["closed"; 2],
+            ground: Ground::default(),
         }
     }
 }
@@ -131,6 +147,11 @@ impl Agent {
 
     /// Starts it (again) on what it has.
     pub fn restart(&mut self) -> Result<()> {
+        let process = self.begin()?;
+        self.process.insert(process).wait_for_output("ready")
+    }
+
+    fn begin(&self) -> Result<Process> {
         let configuration = self.configuration_file();
         fs::write(&configuration, self.configuration())?;
         let mut command = self.place.command(binaries::find("lab-agent")?);
@@ -140,8 +161,7 @@ impl Agent {
             .arg(&configuration)
             .env(CONTROL, self.control())
             .env("RUST_LOG", "info");
-        let process = self.process.insert(Process::start("agent", &self.place.folder, command)?);
-        process.wait_for_output("ready")
+        Process::start("agent", &self.place.folder, command)
     }
 
     /// Where its configuration lies.
@@ -228,6 +248,19 @@ identities:
         self.process.as_ref().map(Process::id).context("the agent does not run")
     }
 
+    /// Whether its programs stay where they are when it dies.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        Path::new("/sys/fs/bpf").join(&self.surroundings.attach).exists()
+    }
+
+    /// All its processes, the one that was started first.
+    pub fn processes(&self) -> Result<Vec<u32>> {
+        let own = self.id()?;
+        let others = crate::cgroup::processes(&self.place.cgroup)?;
+        Ok(std::iter::once(own).chain(others.into_iter().filter(|id| *id != own)).collect())
+    }
+
     /// Its resident anonymous memory in KiB.
     pub fn anonymous_kib(&self) -> Result<u64> {
         crate::process::anonymous_kib(self.id()?)
@@ -257,6 +290,12 @@ identities:
     /// Ends it as `kill -9` does.
     pub fn kill(&mut self) {
         self.process = None;
+    }
+
+    /// Starts it (again), although it is not expected to come up: how it ended.
+    pub fn fail_to_start(&mut self) -> Result<Ended> {
+        self.process = None;
+        self.begin()?.wait()
     }
 
     /// Waits until somebody else has ended it.

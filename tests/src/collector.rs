@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
 
@@ -15,7 +16,7 @@ use crate::{
     audit::Seen,
     binaries,
     certificates::{Authority, Issued},
-    process::{Place, Process},
+    process::{Ended, Place, Process},
     wait,
 };
 
@@ -32,6 +33,7 @@ pub struct Collector {
 /// How nodes reach a collector over the network.
 #[derive(Debug)]
 struct Network {
+    address: IpAddr,
     port: u16,
     authority: Authority,
     own: Issued,
@@ -41,9 +43,14 @@ struct Network {
 impl Collector {
     /// Starts one on `folder`, and waits until it answers.
     pub fn start(place: Place, folder: &Path, over_tls: bool) -> Result<Self> {
+        Self::start_at(place, folder, over_tls.then_some(Ipv4Addr::LOCALHOST.into()))
+    }
+
+    /// The same for nodes that reach it over the network at this address.
+    pub fn start_at(place: Place, folder: &Path, address: Option<IpAddr>) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let network = over_tls.then(|| network(folder)).transpose()?;
+        let network = address.map(|address| network(folder, address)).transpose()?;
         let mut collector = Self { place, folder: folder.to_owned(), process: None, runtime, network };
         collector.restart()?;
         Ok(collector)
@@ -51,17 +58,37 @@ impl Collector {
 
     /// Starts it (again) on what it has.
     pub fn restart(&mut self) -> Result<()> {
-        let configuration = self.folder.join("collector.yaml");
-        fs::write(&configuration, self.configuration())?;
-        let mut command = self.place.command(binaries::find("verbatim-collector")?);
-        command.arg("serve").arg("--config").arg(&configuration).env("VERBATIM_LOG", "info");
-        self.process = Some(Process::start("collector", &self.place.folder, command)?);
+        self.process = Some(self.begin()?);
         wait::until("the collector to answer", || {
             if !self.process.as_mut().is_some_and(Process::running) {
                 anyhow::bail!("it ended: {}", self.complaints());
             }
             self.search(Filter::default(), 1).map(|_| Some(()))
         })
+    }
+
+    fn begin(&self) -> Result<Process> {
+        let configuration = self.folder.join("collector.yaml");
+        fs::write(&configuration, self.configuration())?;
+        let mut command = self.place.command(binaries::find("verbatim-collector")?);
+        command.arg("serve").arg("--config").arg(&configuration).env("VERBATIM_LOG", "info");
+        Process::start("collector", &self.place.folder, command)
+    }
+
+    /// Starts it (again), although it is not expected to come up: how it ended.
+    pub fn fail_to_start(&mut self) -> Result<Ended> {
+        self.process = None;
+        self.begin()?.wait()
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> Result<u32> {
+        self.process.as_ref().map(Process::id).context("the collector does not run")
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait_for_death(&mut self) -> Result<Ended> {
+        self.process.take().context("the collector does not run")?.wait()
     }
 
     fn configuration(&self) -> String {
@@ -89,8 +116,8 @@ audit: {{listen: 'unix:{audit}'}}
     fn ingest(&self) -> String {
         match &self.network {
             None => format!("{{listen: 'unix:{}'}}", self.ingest_socket().display()),
-            Some(Network { port, authority, own, .. }) => format!(
-                "{{listen: 'tcp:127.0.0.1:{port}', tls: {{certificate: {}, key: {}, clientCa: {}}}}}",
+            Some(Network { address, port, authority, own, .. }) => format!(
+                "{{listen: 'tcp:{address}:{port}', tls: {{certificate: {}, key: {}, clientCa: {}}}}}",
                 own.certificate.display(),
                 own.key.display(),
                 authority.certificate().display()
@@ -103,8 +130,8 @@ audit: {{listen: 'unix:{audit}'}}
     pub fn target(&self) -> String {
         match &self.network {
             None => format!("{{address: 'unix:{}'}}", self.ingest_socket().display()),
-            Some(Network { port, authority, node, .. }) => format!(
-                "{{address: 'https://127.0.0.1:{port}', tls: {{ca: {}, certificate: {}, key: {}, serverName: \
+            Some(Network { address, port, authority, node, .. }) => format!(
+                "{{address: 'https://{address}:{port}', tls: {{ca: {}, certificate: {}, key: {}, serverName: \
                  collector.lab}}}}",
                 authority.certificate().display(),
                 node.certificate.display(),
@@ -241,10 +268,14 @@ audit: {{listen: 'unix:{audit}'}}
 }
 
 /// Certificates and a port that is free now.
-fn network(folder: &Path) -> Result<Network> {
+fn network(folder: &Path, address: IpAddr) -> Result<Network> {
     let authority = Authority::create(&folder.join("certificates"))?;
-    let own = authority.issue("collector.lab", "127.0.0.1")?;
-    let node = authority.issue("node.lab", "127.0.0.1")?;
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-    Ok(Network { port, authority, own, node })
+    let own = authority.issue("collector.lab", &address.to_string())?;
+    let node = authority.issue("node.lab", &address.to_string())?;
+    // Where it is not this namespace's address, all of them are free.
+    let port = match address.is_loopback() {
+        true => std::net::TcpListener::bind((address, 0))?.local_addr()?.port(),
+        false => 4317,
+    };
+    Ok(Network { address, port, authority, own, node })
 }

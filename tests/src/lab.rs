@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     time::{Duration, Instant},
@@ -16,10 +17,14 @@ use crate::{
     authority,
     cgroup::{Driver, Qos, Tree, container_path},
     clients::Clients,
+    clock::Clock,
     collector::Collector,
     did::Did,
+    disk::Disk,
     folder::Folder,
     google::{self, Google},
+    link::Link,
+    memory::MemoryLimit,
     name,
     netns::Namespace,
     network::{DATABASE, DATABASE_NAME, DATABASE_V6, Network, Pod},
@@ -105,6 +110,59 @@ fn container(pod: Pod) -> PathBuf {
     }
 }
 
+/// What can be taken away from agent and collector, where the scenario asks for it.
+#[derive(Debug, Default)]
+pub struct Below {
+    /// The disk with the spool, and that with the collector's data.
+    pub disks: Option<(Disk, Disk)>,
+    /// The way to the collector.
+    pub link: Option<Link>,
+    /// The agent's clock and the collector's.
+    pub clocks: Option<(Clock, Clock)>,
+    /// The agent's memory.
+    pub memory: Option<MemoryLimit>,
+}
+
+impl Below {
+    fn create(ground: &Ground, wanted: agent::Ground) -> Result<Self> {
+        let disk = |image: &str, at: &str, size| Disk::mount(&ground.path(image), &ground.path(at), size);
+        let disks = |size| -> Result<(Disk, Disk)> {
+            Ok((disk("spool.ext4", "agent/spool", size)?, disk("data.ext4", "collector/data", size)?))
+        };
+        let clock = |name: &str| Clock::create(ground.path(name));
+        let clocks = || -> Result<(Clock, Clock)> { Ok((clock("agent.clock")?, clock("collector.clock")?)) };
+        let node = ground.tree.make("node/agent")?;
+        Ok(Self {
+            disks: wanted.disks.map(disks).transpose()?,
+            link: wanted.link.then(|| Link::create(format!("{}-collector", ground.name))).transpose()?,
+            clocks: wanted.clocks.then(clocks).transpose()?,
+            memory: wanted.memory.then(|| MemoryLimit::create(&ground.name, &node)).transpose()?,
+        })
+    }
+
+    fn agent(&self, ground: &Ground) -> Result<Place> {
+        let mut place = ground.node("agent")?;
+        if let Some(memory) = &self.memory {
+            place.before.extend(memory.words());
+        }
+        if let Some((clock, _)) = &self.clocks {
+            place.before.extend(clock.words()?);
+        }
+        Ok(place)
+    }
+
+    fn collector(&self, ground: &Ground) -> Result<Place> {
+        let mut place = ground.node("collector")?;
+        if let Some(link) = &self.link {
+            place.namespace = Some(link.namespace().name().to_owned());
+        }
+        if let Some((_, clock)) = &self.clocks {
+            place.before.extend(clock.words()?);
+        }
+        Ok(place)
+    }
+}
+
 /// Everything together. Fields are dropped in this order.
 #[derive(Debug)]
 pub struct Lab {
@@ -116,6 +174,8 @@ pub struct Lab {
     pub server: Server,
     google: Option<Google>,
     trust: Option<Trust>,
+    /// What of it a scenario can take away.
+    pub below: Below,
     /// What all of it stands on.
     pub ground: Ground,
     separate: bool,
@@ -139,8 +199,10 @@ impl Lab {
             .transpose()?;
         let with = postgres::Options { shown: shown.as_ref(), ..Default::default() };
         let server = ground.postgres("postgres", DATABASE, with)?;
-        let collector =
-            Collector::start(ground.node("collector")?, &ground.path("collector"), options.over_tls)?;
+        let below = Below::create(&ground, options.ground)?;
+        let address = below.link.as_ref().map(Link::address);
+        let address = address.or(options.over_tls.then_some(Ipv4Addr::LOCALHOST.into()));
+        let collector = Collector::start_at(below.collector(&ground)?, &ground.path("collector"), address)?;
         for pod in Pod::ALL {
             ground.tree.make(container(pod))?;
         }
@@ -158,8 +220,8 @@ impl Lab {
             trust = Some(given.trust);
         }
         let trusting = options.trusting;
-        let agent = Agent::start(ground.node("agent")?, &ground.path("agent"), surroundings, options)?;
-        Ok(Self { agent, collector, server, google, trust, ground, separate: false, trusting })
+        let agent = Agent::start(below.agent(&ground)?, &ground.path("agent"), surroundings, options)?;
+        Ok(Self { agent, collector, server, google, trust, below, ground, separate: false, trusting })
     }
 
     /// Google's side of the lab.

@@ -5,7 +5,10 @@
 
 use anyhow::Result;
 
-use crate::netns::{Namespace, connect};
+use crate::{
+    netns::{Namespace, connect},
+    shell::run,
+};
 
 /// Address of the database, on a loopback device of the VPC as Cloud SQL's instance addresses are none
 /// of the router's.
@@ -58,6 +61,24 @@ impl Pod {
     }
 }
 
+/// What both pods' servers are in.
+const SERVERS: [&str; 2] = ["10.61.9.0/24", "199.36.153.0/28"];
+
+/// Pods that reach no server; dropping it lets them reach all again.
+#[derive(Debug)]
+pub struct Closed(Vec<String>);
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        for namespace in &self.0 {
+            for servers in SERVERS {
+                // Where it is still there, what comes next says so.
+                drop(run("ip", &["-n", namespace, "route", "del", "unreachable", servers]));
+            }
+        }
+    }
+}
+
 /// The three namespaces.
 #[derive(Debug)]
 pub struct Network {
@@ -95,6 +116,18 @@ impl Network {
     pub fn add_hosts(&self, pod: Pod, lines: &str) -> Result<()> {
         let own = format!("{}{} pod-{}\n{lines}", hosts(), pod.address(), pod.letter());
         self.pod(pod).hosts(&own)
+    }
+
+    /// Lets pods reach no server: for them that is as if each connect were refused.
+    pub fn close(&self) -> Result<Closed> {
+        let mut closed = Closed(Vec::new());
+        for pod in Pod::ALL {
+            closed.0.push(self.pod(pod).name().to_owned());
+            for servers in SERVERS {
+                self.pod(pod).ip(&["route", "add", "unreachable", servers])?;
+            }
+        }
+        Ok(closed)
     }
 
     /// The namespace of a pod.

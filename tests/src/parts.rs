@@ -6,7 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::{binaries, cgroup, postgres, shell};
+use crate::{binaries, cgroup, clock, memory, postgres, shell};
 
 /// Something that a scenario cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +37,16 @@ pub enum Part {
     Emulator,
     /// `bq` of the Google Cloud CLI, which no distribution packages.
     Bq,
+    /// Small disks: files that are mounted, filled and frozen.
+    Disks,
+    /// Clocks of a process's own.
+    Clocks,
+    /// cgroups that limit memory.
+    Memory,
 }
 
 /// How many parts there are.
-const PARTS: usize = Part::Bq as usize + 1;
+const PARTS: usize = Part::Memory as usize + 1;
 
 /// What nearly every scenario needs.
 pub const USUAL: &[Part] =
@@ -89,6 +95,13 @@ fn probe(part: Part) -> Option<String> {
             &emulator().join("venv/bin/bqemulator"),
             "BigQuery's emulator: cargo xtask setup makes it where Python is 3.11 or later",
         ),
+        Part::Disks => program("mkfs.ext4", "apt-get install e2fsprogs")
+            .or_else(|| program("fsfreeze", "apt-get install util-linux"))
+            .or_else(|| absent(Path::new("/dev/loop-control"), "the kernel's loop device: modprobe loop")),
+        Part::Clocks => clock::library()
+            .is_none()
+            .then(|| "libfaketime is not installed: apt-get install libfaketime".to_owned()),
+        Part::Memory => memory::probe().err().map(|error| format!("{error:#}")),
         Part::Bq => program("bq", "it comes with the Google Cloud CLI, from Google's own packages"),
     })
     .clone()

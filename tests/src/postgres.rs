@@ -136,8 +136,14 @@ impl Server {
         pglog::read(&self.raw_log())
     }
 
+    /// Where its log is.
+    #[must_use]
+    pub fn log_file(&self) -> PathBuf {
+        self.data.join("log/server.json")
+    }
+
     fn raw_log(&self) -> String {
-        fs::read_to_string(self.data.join("log/server.json")).unwrap_or_default()
+        fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
     /// Ends it as a machine that loses power would.

@@ -25,13 +25,22 @@ pub struct Place {
     pub hosts: bool,
     /// Where its output goes.
     pub folder: PathBuf,
+    /// Words that stand before the program: a clock of its own, a limit.
+    pub before: Vec<OsString>,
 }
 
 impl Place {
     /// In the harness's own network namespace, as root.
     #[must_use]
     pub fn node(cgroup: PathBuf, folder: &Path) -> Self {
-        Self { cgroup, namespace: None, user: None, hosts: false, folder: folder.to_owned() }
+        Self {
+            cgroup,
+            namespace: None,
+            user: None,
+            hosts: false,
+            folder: folder.to_owned(),
+            before: Vec::new(),
+        }
     }
 
     /// In a namespace, as root.
@@ -43,6 +52,7 @@ impl Place {
             user: None,
             hosts: true,
             folder: folder.to_owned(),
+            before: Vec::new(),
         }
     }
 
@@ -75,6 +85,7 @@ impl Place {
         if let Some(user) = &self.user {
             words.extend(["setpriv", "--reuid", user, "--regid", user, "--clear-groups"].map(Into::into));
         }
+        words.extend(self.before.iter().cloned());
         words.push(program.as_ref().to_owned());
         let mut command = Command::new("/bin/sh");
         command
@@ -234,6 +245,18 @@ pub fn anonymous_kib(process: u32) -> Result<u64> {
 /// The most memory that a process ever had resident, in KiB; pages of files count too.
 pub fn peak_kib(process: u32) -> Result<u64> {
     status_kib(process, "VmHWM:")
+}
+
+/// How many descriptors a process has open.
+pub fn descriptors(process: u32) -> Result<usize> {
+    let path = format!("/proc/{process}/fd");
+    Ok(fs::read_dir(&path).with_context(|| format!("cannot list {path}"))?.count())
+}
+
+/// Sets how many descriptors a running process may have open, up to what it may set itself.
+pub fn limit_descriptors(process: u32, most: usize) -> Result<()> {
+    let limit = format!("--nofile={most}:");
+    crate::shell::run("prlimit", &["--pid", &process.to_string(), &limit]).map(drop)
 }
 
 fn status_kib(process: u32, field: &str) -> Result<u64> {

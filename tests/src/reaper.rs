@@ -79,11 +79,15 @@ pub fn reap(input: impl BufRead) -> Vec<(Leftover, io::Error)> {
             open.retain(|other| *other != leftover);
         }
     }
-    // cgroups first: what runs in a namespace or a folder must have ended before that can go.
+    // Disks first: what waits for one that stands still cannot be killed. Then cgroups: what runs in a
+    // namespace or a folder must have ended before that can go.
+    let (disks, others): (Vec<_>, Vec<_>) =
+        open.into_iter().rev().partition(|leftover| matches!(leftover, Leftover::Mount(_)));
     let (cgroups, others): (Vec<_>, Vec<_>) =
-        open.into_iter().rev().partition(|leftover| matches!(leftover, Leftover::Cgroup(_)));
-    cgroups
+        others.into_iter().partition(|leftover| matches!(leftover, Leftover::Cgroup(_)));
+    disks
         .into_iter()
+        .chain(cgroups)
         .chain(others)
         .filter_map(|leftover| leftover.undo().err().map(|error| (leftover, error)))
         .collect()

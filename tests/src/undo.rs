@@ -16,6 +16,8 @@ pub enum Leftover {
     Cgroup(String),
     /// A folder with everything in it.
     Folder(String),
+    /// A mounted file system, perhaps one that stands still.
+    Mount(String),
 }
 
 impl Leftover {
@@ -26,6 +28,7 @@ impl Leftover {
             Self::Namespace(name) => format!("namespace {name}"),
             Self::Cgroup(path) => format!("cgroup {path}"),
             Self::Folder(path) => format!("folder {path}"),
+            Self::Mount(path) => format!("mount {path}"),
         }
     }
 
@@ -37,6 +40,7 @@ impl Leftover {
             "namespace" => Some(Self::Namespace(value.to_owned())),
             "cgroup" => Some(Self::Cgroup(value.to_owned())),
             "folder" => Some(Self::Folder(value.to_owned())),
+            "mount" => Some(Self::Mount(value.to_owned())),
             _ => None,
         }
     }
@@ -47,6 +51,7 @@ impl Leftover {
             Self::Namespace(name) => remove_namespace(name),
             Self::Cgroup(path) => remove_cgroup(Path::new(path)),
             Self::Folder(path) => ignore_missing(fs::remove_dir_all(path)),
+            Self::Mount(path) => unmount(path),
         }
     }
 
@@ -56,6 +61,7 @@ impl Leftover {
         match self {
             Self::Namespace(name) => Path::new("/run/netns").join(name).exists(),
             Self::Cgroup(path) | Self::Folder(path) => Path::new(path).exists(),
+            Self::Mount(path) => is_mounted(path),
         }
     }
 }
@@ -65,6 +71,21 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
+}
+
+fn is_mounted(path: &str) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(path))
+}
+
+/// Whoever has files open there keeps them until they are closed.
+fn unmount(path: &str) -> io::Result<()> {
+    while is_mounted(path) {
+        // Mostly it does not stand still, and that is said to be an error.
+        drop(shell::run("fsfreeze", &["--unfreeze", path]));
+        shell::run("umount", &["--lazy", path]).map_err(io::Error::other)?;
+    }
+    Ok(())
 }
 
 fn remove_namespace(name: &str) -> io::Result<()> {
@@ -81,7 +102,11 @@ fn remove_cgroup(path: &Path) -> io::Result<()> {
     if !path.exists() {
         return Ok(());
     }
-    ignore_missing(fs::write(path.join("cgroup.kill"), "1"))?;
+    // A hierarchy of version 1 has no such file; what ran there has been ended as a process.
+    let kill = path.join("cgroup.kill");
+    if kill.exists() {
+        ignore_missing(fs::write(kill, "1"))?;
+    }
     let mut last = Ok(());
     // Killed processes leave their cgroup as they are reaped; 10 s is far beyond what that takes.
     for _ in 0..1000 {
@@ -119,6 +144,7 @@ mod tests {
             Leftover::Namespace("a-b".into()),
             Leftover::Cgroup("/sys/x y".into()),
             Leftover::Folder("/tmp/z".into()),
+            Leftover::Mount("/tmp/z/disk".into()),
         ] {
             assert_eq!(Leftover::parse(&leftover.line()), Some(leftover));
         }
@@ -129,5 +155,6 @@ mod tests {
     fn undoing_what_is_not_there_is_fine() {
         Leftover::Cgroup("/nonexistent/cgroup".into()).undo().unwrap();
         Leftover::Folder("/nonexistent/folder".into()).undo().unwrap();
+        Leftover::Mount("/nonexistent/disk".into()).undo().unwrap();
     }
 }

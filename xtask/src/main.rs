@@ -81,11 +81,8 @@ enum Verb {
         #[arg(long = "for", value_parser = say::parse_duration, default_value = "2m")]
         duration: Duration,
     },
-    /// Run the lab's scenarios over and over, then the fuzz targets
-    Soak {
-        #[arg(long = "for", value_parser = say::parse_duration, default_value = "1h")]
-        duration: Duration,
-    },
+    /// Kill, fill, stall, cut and set clocks under load for hours, and judge every command
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
@@ -111,7 +108,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Lint(options) => lint::run(&place, options)?,
         Verb::Proto { check } => proto::run(&place, *check)?,
         Verb::Fuzz { target, duration } => fuzz::run(&place, target.as_deref(), *duration)?,
-        Verb::Soak { duration } => return soak::run(&place, *duration),
+        Verb::Soak(options) => return soak::run(&place, options),
     }
     Ok(ExitCode::SUCCESS)
 }

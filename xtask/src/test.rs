@@ -9,14 +9,14 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::{
-    binaries::{self, Built, TestProgram},
+    binaries::{self, TestProgram},
     cases::{self, Ran},
     command, ebpf, kernels,
     place::Place,
@@ -76,7 +76,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<ExitCode> {
     let mut failures = Vec::new();
     for program in programs {
         let name = format!("{} {} {}", program.package, program.kind, program.target);
-        let mut command = as_cargo_would(place, program, &built.folder, None)?;
+        let mut command = as_cargo_would(place, program, &built.folder)?;
         command.args(&options.filter);
         let tally = observe(&mut command, &name, &logs, program.target == LAB, &mut ran)?;
         if tally.failed > 0 {
@@ -128,17 +128,6 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<ExitCode> {
     Ok(if sum.failed == 0 && sum.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One round of the lab alone, in which a held statement waits for so long.
-pub(crate) fn lab(place: &Place, built: &Built, hold: Duration) -> Result<Tally> {
-    let program = built
-        .tests
-        .iter()
-        .find(|program| program.target == LAB)
-        .context("no program of the lab was built")?;
-    let mut command = as_cargo_would(place, program, &built.folder, Some(hold))?;
-    observe(&mut command, LAB, &logs(place)?, true, &mut Ran::default())
-}
-
 /// Where everything that tests print is kept.
 fn logs(place: &Place) -> Result<PathBuf> {
     let folder = place.target.join("test-logs");
@@ -147,12 +136,7 @@ fn logs(place: &Place) -> Result<PathBuf> {
 }
 
 /// A test program with the folder and the variables that cargo would give it.
-fn as_cargo_would(
-    place: &Place,
-    program: &TestProgram,
-    binaries: &Path,
-    hold: Option<Duration>,
-) -> Result<Command> {
+fn as_cargo_would(place: &Place, program: &TestProgram, binaries: &Path) -> Result<Command> {
     let mut variables = vec![
         ("CARGO_MANIFEST_DIR", program.folder.clone().into_os_string()),
         ("VERBATIM_BIN_DIR", binaries.as_os_str().to_owned()),
@@ -162,7 +146,6 @@ fn as_cargo_would(
     for name in PASSED_ON {
         variables.extend(std::env::var_os(name).map(|value| (name, value)));
     }
-    variables.extend(hold.map(|hold| (HOLD_SECONDS, hold.as_secs().to_string().into())));
     let mut command = if AS_ROOT.contains(&program.package.as_str()) {
         command::as_root_with(&program.path, variables)?
     } else {

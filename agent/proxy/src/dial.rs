@@ -4,12 +4,13 @@ use std::{io, net::TcpStream as StdStream};
 
 use tokio::{
     net::{TcpSocket, TcpStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
     Records,
     control::Control,
+    descriptors::{self, exhausted},
     legs::{End, prepare},
     seam::Flow,
     shard::Shard,
@@ -23,7 +24,15 @@ pub(crate) async fn dial<R: Records>(
     control: &Control,
 ) -> Result<TcpStream, End> {
     let connect = async {
-        let socket = shard.deps.dialer.socket(flow.client_netns, flow.destination)?;
+        let socket = loop {
+            match shard.deps.dialer.socket(flow.client_netns, flow.destination) {
+                Err(error) if exhausted(&error) => {
+                    shard.descriptors.run_out();
+                    sleep(descriptors::PAUSE).await;
+                }
+                made => break made?,
+            }
+        };
         TcpSocket::from_std_stream(StdStream::from(socket)).connect(flow.destination).await
     };
     let killed = std::future::poll_fn(|cx| control.poll_killed(cx));

@@ -10,6 +10,7 @@ mod client;
 mod config;
 mod connection;
 mod control;
+mod descriptors;
 mod dial;
 mod guard;
 mod http;

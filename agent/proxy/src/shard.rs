@@ -30,14 +30,13 @@ use crate::{
     client::Clients,
     connection,
     control::Control,
+    descriptors::{self, Descriptors, exhausted},
     guard::CatchPanic,
     known::Known,
     splicing::Pipes,
     stats::{Counters, add},
 };
 
-/// Pause after a failed accept (descriptors used up): the backlog waits meanwhile.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that are taken from the queue of a listener that is about to be closed: as many as it holds. A
 /// successor may go on with the same queue.
 const REST: usize = 4096;
@@ -83,6 +82,7 @@ pub(crate) struct Shard<R> {
     pub(crate) pool: Rc<Pool>,
     pub(crate) pipes: Pipes,
     pub(crate) clients: Clients,
+    pub(crate) descriptors: Descriptors,
     connections: RefCell<HashMap<u64, Rc<Control>>>,
     next_connection: Cell<u64>,
     /// Told when a connection ends.
@@ -129,6 +129,7 @@ async fn serve<R: Records>(parts: Parts, spool: Rc<R>) -> Done {
         pool: Rc::new(Pool::new(&parts.config.limits)),
         pipes: Pipes::default(),
         clients: Clients::default(),
+        descriptors: Descriptors::default(),
         config: parts.config,
         deps: parts.deps,
         decoders: parts.protocols.messages(),
@@ -297,11 +298,17 @@ impl<R: Records> Shard<R> {
             while self.open() >= self.config.connections_per_shard {
                 self.ended.notified().await;
             }
+            self.descriptors.enough(listener).await;
             match listener.accept().await {
-                Ok((client, source)) => self.spawn(client, source),
+                Ok((client, source)) => {
+                    self.descriptors.note(&client);
+                    self.spawn(client, source);
+                }
+                Err(error) if exhausted(&error) => self.descriptors.run_out(),
                 Err(error) => {
                     tracing::warn!(shard = self.index, %error, "accept failed");
-                    sleep(ACCEPT_PAUSE).await;
+                    // The backlog waits meanwhile.
+                    sleep(descriptors::PAUSE).await;
                 }
             }
         }

@@ -23,11 +23,13 @@ pub(crate) struct Lane {
     folder: PathBuf,
     tail: Option<Tail>,
     pub(crate) queues: VecDeque<Queue>,
+    /// The last try to delete failed, and that was said.
+    stuck: bool,
 }
 
 impl Lane {
     pub(crate) fn new(folder: PathBuf, tail: Option<Tail>, queues: VecDeque<Queue>) -> Self {
-        Self { folder, tail, queues }
+        Self { folder, tail, queues, stuck: false }
     }
 
     /// Deletes what is wholly acknowledged, oldest first; what cannot be deleted now is tried again at the
@@ -37,8 +39,14 @@ impl Lane {
             queue.refresh();
             if let Some((segment, _)) = queue.deletable() {
                 let segment = segment.clone();
-                if let Err(error) = self.delete(&segment, common) {
-                    tracing::warn!(%error, path = %segment.path.display(), "cannot delete an acknowledged segment");
+                let deleted = self.delete(&segment, common);
+                let was_stuck = std::mem::replace(&mut self.stuck, deleted.is_err());
+                if let Err(error) = deleted {
+                    // Once: it is tried again at each acknowledgement.
+                    if !was_stuck {
+                        let path = segment.path.display();
+                        tracing::warn!(%error, %path, "cannot delete an acknowledged segment: the spool fills");
+                    }
                     return;
                 }
             } else if queue.segments.is_empty() && queue.ended() {
@@ -60,7 +68,7 @@ impl Lane {
         // What an earlier chain had left open its successor has ended.
         let before = self.tail.as_ref().filter(|tail| tail.chain == queue.chain);
         let mut pending = before.map_or_else(Pending::default, |tail| tail.pending.clone());
-        read_into(&mut pending, segment)?;
+        ignore_missing(read_into(&mut pending, segment))?;
         pending.forget_unmatched();
         let tail = Tail {
             chain: queue.chain,
@@ -71,9 +79,17 @@ impl Lane {
             pending,
         };
         let sync = (common.sync == SyncMode::Group).then_some(&*common.surroundings.sync);
-        tail.write(&self.folder, sync)?;
+        if let Err(error) = tail.write(&self.folder, sync) {
+            // A folder that is gone is made again.
+            if error.kind() != io::ErrorKind::NotFound {
+                return Err(error);
+            }
+            std::fs::create_dir_all(&self.folder)?;
+            tail.write(&self.folder, sync)?;
+        }
         self.tail = Some(tail);
-        std::fs::remove_file(&segment.path)?;
+        ignore_missing(std::fs::remove_file(&segment.path))?;
+        segment.release();
         queue.segments.pop_front();
         common.budget.give_back(segment.bytes.load(Ordering::Acquire));
         common.keeper.ring();
@@ -81,8 +97,16 @@ impl Lane {
     }
 }
 
+/// Somebody else has deleted it already.
+fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 fn read_into(pending: &mut Pending, segment: &SegmentFile) -> io::Result<()> {
-    let mut pager = Pager::open(&segment.path)?;
+    let mut pager = Pager::open(segment)?;
     let mut offset = segment::HEADER as u64;
     let end = segment.end();
     while offset < end {

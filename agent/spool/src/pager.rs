@@ -1,11 +1,14 @@
 //! Reads a segment's frames from its file, in windows, without mapping it: what the writer's pages hold
 //! and what the file says is the same to the kernel.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 use prost::bytes::Bytes;
 
-use crate::frame::{self, Parsed};
+use crate::{
+    frame::{self, Parsed},
+    segment::SegmentFile,
+};
 
 const WINDOW_BYTES: u64 = 256 * 1024;
 
@@ -28,14 +31,14 @@ pub(crate) enum PageError {
 /// One open segment file.
 #[derive(Debug)]
 pub(crate) struct Pager {
-    file: File,
+    file: Arc<File>,
     window: Bytes,
     at: u64,
 }
 
 impl Pager {
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)?, window: Bytes::new(), at: 0 })
+    pub(crate) fn open(segment: &SegmentFile) -> io::Result<Self> {
+        Ok(Self { file: segment.open()?, window: Bytes::new(), at: 0 })
     }
 
     /// The frame at `offset`, which lies before `end`, up to where frames are published.

@@ -154,7 +154,7 @@ impl Queue {
         let acknowledged = self.acknowledged.unwrap_or(0) >= front.next_sequence();
         // One without entries holds nothing that could be acknowledged.
         let empty = front.next_sequence() == front.header.first_sequence;
-        (complete && (acknowledged || empty)).then_some((front, following))
+        (complete && (acknowledged || empty || front.is_gone())).then_some((front, following))
     }
 
     /// The chain is deleted: what else there is of it goes, too.
@@ -183,11 +183,18 @@ impl Queue {
         // Taken: after an error it is looked up again.
         let place = match self.place.take() {
             Some(place) if place.ordinal == segment.header.ordinal => place,
-            _ => Place {
-                pager: Pager::open(&segment.path).map_err(read_error(&segment, 0))?,
-                ordinal: segment.header.ordinal,
-                offset: segment::HEADER as u64,
-                sequence: segment.header.first_sequence,
+            _ => match Pager::open(&segment) {
+                Ok(pager) => Place {
+                    pager,
+                    ordinal: segment.header.ordinal,
+                    offset: segment::HEADER as u64,
+                    sequence: segment.header.first_sequence,
+                },
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    self.lose(&segment);
+                    return self.next_batch(max_entries, max_bytes);
+                }
+                Err(error) => return Err(read_error(&segment, 0)(error)),
             },
         };
         let batch = Batch::new(self.next, max_entries, max_bytes);
@@ -202,6 +209,18 @@ impl Queue {
         self.handed = self.handed.max(self.next);
         self.place = Some(place);
         Ok(Some(request))
+    }
+
+    /// Goes on behind a segment that somebody took away: the collector finds the gap.
+    fn lose(&mut self, segment: &SegmentFile) {
+        let (path, next) = (segment.path.display(), segment.next_sequence());
+        tracing::error!(
+            %path, first = self.next, last = next.saturating_sub(1),
+            "a segment of the spool is gone, and with it the records that were not shipped"
+        );
+        segment.lose();
+        self.next = next;
+        self.handed = self.handed.max(next);
     }
 
     fn read(

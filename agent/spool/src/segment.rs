@@ -6,15 +6,15 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use verbatim_api::chain::{ChainId, Hash};
 use verbatim_sys::mapped;
 
-use crate::{frame, key::Mark};
+use crate::{frame, key::Mark, lock};
 
 /// Bytes of a segment's header.
 pub(crate) const HEADER: usize = 96;
@@ -107,6 +107,10 @@ pub(crate) struct SegmentFile {
     end: AtomicU64,
     /// Sequence of the next entry, the one behind those published.
     next_sequence: AtomicU64,
+    /// The file, while it is written and some time after: it can be read although its name is gone.
+    kept: Mutex<Option<Arc<File>>>,
+    /// Somebody took it away before it was shipped.
+    gone: AtomicBool,
 }
 
 impl SegmentFile {
@@ -117,7 +121,29 @@ impl SegmentFile {
             bytes: AtomicU64::new(bytes),
             end: AtomicU64::new(end),
             next_sequence: AtomicU64::new(next_sequence),
+            kept: Mutex::default(),
+            gone: AtomicBool::new(false),
         }
+    }
+
+    /// For reading.
+    pub(crate) fn open(&self) -> io::Result<Arc<File>> {
+        let kept = lock(&self.kept).clone();
+        kept.map_or_else(|| File::open(&self.path).map(Arc::new), Ok)
+    }
+
+    /// From now on its name is all that there is of it here.
+    pub(crate) fn release(&self) {
+        lock(&self.kept).take();
+    }
+
+    /// Whether it was there no more when it was to be read.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn lose(&self) {
+        self.gone.store(true, Ordering::Release);
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -175,11 +201,13 @@ impl OpenSegment {
         let header = Header { chain, ordinal, first_sequence, previous };
         writer.write(0, &header.to_bytes());
         let bytes = writer.len() as u64;
+        let file = Arc::new(file);
+        let info = SegmentFile::new(path, header, bytes, HEADER as u64, first_sequence);
         Self {
-            info: Arc::new(SegmentFile::new(path, header, bytes, HEADER as u64, first_sequence)),
+            info: Arc::new(SegmentFile { kept: Mutex::new(Some(file.clone())), ..info }),
             writer,
             pages,
-            file: Arc::new(file),
+            file,
             offset: HEADER,
             last: None,
             marks: VecDeque::new(),

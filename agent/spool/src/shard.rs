@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -125,7 +126,9 @@ impl Shard {
         }
         match self.create(ordinal, bytes) {
             Ok(blank) => {
-                self.short.store(false, Ordering::Release);
+                if self.short.swap(false, Ordering::AcqRel) {
+                    tracing::info!(folder = %self.folder.display(), "spool segments can be made again");
+                }
                 let refused = lock(&self.writer).supply_or_return(blank);
                 if let Some(blank) = refused {
                     self.discard(blank);
@@ -136,7 +139,8 @@ impl Shard {
                 self.common.budget.give_back(bytes);
                 // Once per episode: it is tried again every head interval.
                 if !self.short.swap(true, Ordering::AcqRel) {
-                    tracing::warn!(%error, folder = %self.folder.display(), "cannot make a spool segment");
+                    let folder = self.folder.display();
+                    tracing::warn!(%error, %folder, "cannot make a spool segment: what is there fills up");
                 }
             }
         }
@@ -182,7 +186,12 @@ pub(crate) fn create(
     ordinal: u32,
     bytes: u64,
 ) -> io::Result<Blank> {
-    let blank = try_create(common, folder, chain, ordinal, bytes);
+    let mut blank = try_create(common, folder, chain, ordinal, bytes);
+    if blank.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+        tracing::error!(folder = %folder.display(), "the spool's folder is gone: it is made again");
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        blank = try_create(common, folder, chain, ordinal, bytes);
+    }
     if blank.is_err() {
         // What matters is the first error; mostly there is nothing to remove.
         fs::remove_file(folder.join(segment::file_name(chain, ordinal))).ok();

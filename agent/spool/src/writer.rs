@@ -22,6 +22,9 @@ use crate::{
     shed::Shed,
 };
 
+/// Full segments whose files stay open.
+const RECENT: usize = 4;
+
 /// Writes one chain. Behind a lock that the shard holds to append, and the keeper for moments.
 pub(crate) struct Writer {
     pub(crate) chain: ChainId,
@@ -35,6 +38,8 @@ pub(crate) struct Writer {
     pub(crate) next: Option<Blank>,
     /// Full segments that still miss a head.
     pub(crate) sealed: VecDeque<OpenSegment>,
+    /// Full segments whose files are still open, for a shipper that is only a moment behind.
+    recent: VecDeque<Arc<SegmentFile>>,
     /// Segments begun since the outbox last looked.
     pub(crate) begun: Vec<Arc<SegmentFile>>,
     next_sequence: u64,
@@ -66,6 +71,7 @@ impl Writer {
             ids: Ids::default(),
             encoder: Encoder::default(),
             when_full,
+            recent: VecDeque::new(),
             begun: vec![active.info.clone()],
             active: Some(active),
             next: None,
@@ -156,7 +162,14 @@ impl Writer {
         let Some(next) = self.next.take() else { return };
         let begun = OpenSegment::begin(next, self.chain, self.next_sequence, self.hash);
         self.begun.push(begun.info.clone());
-        self.sealed.extend(self.active.replace(begun));
+        let full = self.active.replace(begun);
+        self.recent.extend(full.as_ref().map(|segment| segment.info.clone()));
+        if self.recent.len() > RECENT
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            oldest.release();
+        }
+        self.sealed.extend(full);
         self.marked = true;
     }
 

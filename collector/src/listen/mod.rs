@@ -4,6 +4,7 @@
 
 mod certificate;
 mod counted;
+mod tcp;
 mod unix;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -13,7 +14,6 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
 };
-use tokio_stream::{StreamExt as _, wrappers::TcpListenerStream};
 use tonic::{
     Request, Status,
     service::Routes,
@@ -23,7 +23,7 @@ use tonic::{
     },
 };
 
-use self::{certificate::names, counted::Counted};
+use self::certificate::names;
 use crate::config::{Address, Listener};
 
 /// Connections of one listener; more are closed at once.
@@ -121,14 +121,7 @@ pub async fn listen(
                     detail: error_text(&e),
                 })?
                 .layer(tonic::service::InterceptorLayer::new(admit(listener.allowed_names.clone())));
-            let incoming = TcpListenerStream::new(bound).filter_map(move |accepted| {
-                let stream =
-                    accepted.inspect_err(|e| tracing::warn!(error = %e, "connection not accepted")).ok()?;
-                if let Err(e) = stream.set_nodelay(true) {
-                    tracing::debug!(error = %e, "no TCP_NODELAY");
-                }
-                Counted::new(stream, &room).map(Ok::<_, io::Error>)
-            });
+            let incoming = tcp::accept(bound, room);
             let router = server.add_routes(routes);
             let task = tokio::spawn(router.serve_with_incoming_shutdown(incoming, shutdown));
             Ok(Listening { address, task })

@@ -17,6 +17,7 @@ use tokio::{
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 
 use super::{Bound, counted::Counted};
+use crate::descriptors::Failing;
 
 /// Makes the socket, mode 0600. One that a dead process left behind is taken away; a live one is not.
 pub(super) fn bind(path: &Path) -> io::Result<Bound> {
@@ -53,15 +54,18 @@ pub(super) fn accept(
 ) -> impl Stream<Item = io::Result<Counted<UnixStream>>> {
     let refused: Vec<PathBuf> = refused.iter().map(|r| within_hierarchy(r)).collect();
     let (sender, receiver) = mpsc::channel(16);
+    let mut failing = Failing::default();
     tokio::spawn(async move {
         loop {
             let stream = tokio::select! {
                 () = sender.closed() => return,
                 accepted = bound.accept() => match accepted {
-                    Ok((stream, _)) => stream,
+                    Ok((stream, _)) => {
+                        failing.succeeded();
+                        stream
+                    }
                     Err(e) => {
-                        tracing::warn!(error = %e, "connection not accepted");
-                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        failing.failed(&e).await;
                         continue;
                     }
                 },

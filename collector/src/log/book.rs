@@ -52,6 +52,8 @@ pub(super) struct Chain {
     pub(super) keys: Vec<[u8; 32]>,
     /// Key of a recovery head.
     pub(super) successor_key: Option<[u8; 32]>,
+    /// How far the node's wall clock was ahead of its boot time at the last record, where known.
+    pub(super) ahead: Option<i128>,
     /// First and last of ranges that never came.
     pub(super) missing: VecDeque<(u64, u64)>,
     stretches: VecDeque<Stretch>,
@@ -130,6 +132,7 @@ impl Book {
                 hash: state.hash.as_slice().try_into().ok(),
                 keys: state.keys.iter().filter_map(|k| k.as_slice().try_into().ok()).collect(),
                 successor_key: state.successor_key.as_slice().try_into().ok(),
+                ahead: None,
                 missing: state.missing.chunks_exact(2).map(|r| (r[0], r[1])).collect(),
                 stretches: VecDeque::new(),
                 complete: false,

@@ -10,7 +10,10 @@ use verbatim_api::{
     v1::{self, FindingKind, envelope::Detail},
 };
 
-use super::wall_nanos;
+use super::{
+    clock::{Clock, Reading},
+    wall_nanos,
+};
 
 /// Why a batch cannot even be kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +60,8 @@ pub struct Prepared {
     /// Keys announced by KEY records.
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) head: Option<Head>,
+    /// Readings of the node's clocks that tell of every step.
+    pub(super) clock: Vec<Reading>,
     pub(super) bytes: usize,
 }
 
@@ -116,6 +121,7 @@ pub fn prepare(request: v1::AppendRequest, peer: &str) -> Result<Prepared, Batch
         opened: None,
         keys: Vec::new(),
         head: None,
+        clock: Vec::new(),
         bytes: request.entries.iter().map(|e| e.envelope.len() + e.content.len() + 16).sum(),
         request,
     };
@@ -127,6 +133,7 @@ pub fn prepare(request: v1::AppendRequest, peer: &str) -> Result<Prepared, Batch
 impl Prepared {
     fn look_at_entries(&mut self) {
         let mut found = Vec::new();
+        let mut clock = Clock::default();
         for (index, entry) in self.request.entries.iter().enumerate() {
             let sequence = self.request.first_sequence + index as u64;
             let commitment = match v1::Envelope::decode(entry.envelope.clone()) {
@@ -138,6 +145,7 @@ impl Prepared {
                     if let Some(wrong) = misplaced(&envelope, &self.chain, sequence) {
                         found.push((FindingKind::BadEnvelope, sequence, wrong));
                     }
+                    clock.see(sequence, &envelope);
                     match envelope.detail {
                         Some(Detail::ChainOpened(opened)) if sequence == 0 => self.opened = Some(opened),
                         Some(Detail::Key(key)) => self.keys.push(key.public_key),
@@ -150,6 +158,7 @@ impl Prepared {
                 found.push((FindingKind::BadContent, sequence, wrong.to_owned()));
             }
         }
+        self.clock = clock.readings;
         if self.request.first_sequence == 0 && self.opened.is_none() {
             let wrong = "the chain's first record is no CHAIN_OPENED".to_owned();
             found.push((FindingKind::BadEnvelope, 0, wrong));

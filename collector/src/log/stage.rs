@@ -102,6 +102,10 @@ impl Book {
             }
             _ => {}
         }
+        if skip == 0 {
+            let ahead = self.chain(&id).and_then(|c| c.ahead);
+            prepared.look_at_clock(ahead);
+        }
         let previous = self.previous(prepared, first + skip as u64, view)?;
         if next.is_none() {
             self.check_predecessor(prepared, view)?;
@@ -115,6 +119,7 @@ impl Book {
         let key = prepared.head.map(|h| h.key);
         let chain = self.change(&id);
         chain.take(stretch, hash, &effects, basis, key);
+        chain.ahead = prepared.clock.last().map(|reading| reading.ahead).or(chain.ahead);
         let durable_sequence = chain.next - 1;
         Ok(Staged {
             skip,

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Seek as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -57,9 +57,14 @@ impl Appended {
 
     /// After a failed sync nobody knows what is on the disk: the kernel may have dropped the dirty pages.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.file
-            .sync_data()
-            .map_err(|e| StoreError::Broken { place: self.place.clone(), detail: e.to_string() })
+        let broken = |detail: String| StoreError::Broken { place: self.place.clone(), detail };
+        self.file.sync_data().map_err(|e| broken(e.to_string()))?;
+        // What has no name any more is on no disk after the next start.
+        match self.file.metadata() {
+            Ok(found) if found.nlink() == 0 => Err(broken("it was deleted while it was written".to_owned())),
+            Ok(_) => Ok(()),
+            Err(e) => Err(broken(e.to_string())),
+        }
     }
 }
 
@@ -67,6 +72,10 @@ fn full_or(action: &'static str, place: &str, source: io::Error) -> StoreError {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             StoreError::Full { place: place.to_owned(), source }
+        }
+        // The folder is gone. A new start makes it again, and says what is missing.
+        io::ErrorKind::NotFound => {
+            StoreError::Broken { place: place.to_owned(), detail: format!("cannot {action} it: {source}") }
         }
         _ => StoreError::failed(action, place, source),
     }

@@ -148,6 +148,12 @@ impl Google {
         front::read(&fs::read_to_string(&self.log).unwrap_or_default())
     }
 
+    /// Where the front writes its log.
+    #[must_use]
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// What one of its processes wrote to standard output: `grpc`, `odd`.
     #[must_use]
     pub fn output(&self, name: &str) -> String {

@@ -72,6 +72,16 @@ pub(crate) const QEMU: Need = Need {
     met: || ["qemu-system-x86_64", "busybox"].iter().all(|name| place::program(name).is_some()),
 };
 
+pub(crate) const CLOCKS: Need = Need {
+    packages: &["libfaketime"],
+    purpose: "clocks that tests can set for one process",
+    met: || {
+        ["x86_64-linux-gnu", "aarch64-linux-gnu"]
+            .iter()
+            .any(|machine| Path::new(&format!("/usr/lib/{machine}/faketime/libfaketime.so.1")).is_file())
+    },
+};
+
 pub(crate) const CXX: Need =
     Need { packages: &["g++"], purpose: "building libFuzzer", met: || place::program("c++").is_some() };
 

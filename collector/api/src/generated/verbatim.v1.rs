@@ -1478,6 +1478,8 @@ pub enum FindingKind {
     /// Connections that the kernel counted have no record, or the reverse. Worked out when it is asked for: it
     /// goes when what was missing arrives.
     CoverageDisagrees = 12,
+    /// The node's wall clock was set: times before and after do not compare. Sequences and boot time do.
+    ClockSet = 13,
 }
 impl FindingKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1499,6 +1501,7 @@ impl FindingKind {
             Self::NotRecorded => "FINDING_KIND_NOT_RECORDED",
             Self::LogDamaged => "FINDING_KIND_LOG_DAMAGED",
             Self::CoverageDisagrees => "FINDING_KIND_COVERAGE_DISAGREES",
+            Self::ClockSet => "FINDING_KIND_CLOCK_SET",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1517,6 +1520,7 @@ impl FindingKind {
             "FINDING_KIND_NOT_RECORDED" => Some(Self::NotRecorded),
             "FINDING_KIND_LOG_DAMAGED" => Some(Self::LogDamaged),
             "FINDING_KIND_COVERAGE_DISAGREES" => Some(Self::CoverageDisagrees),
+            "FINDING_KIND_CLOCK_SET" => Some(Self::ClockSet),
             _ => None,
         }
     }
