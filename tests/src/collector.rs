@@ -63,7 +63,7 @@ impl Collector {
             if !self.process.as_mut().is_some_and(Process::running) {
                 anyhow::bail!("it ended: {}", self.complaints());
             }
-            self.search(Filter::default(), 1).map(|_| Some(()))
+            self.search(Filter::default(), 1000).map(|_| Some(()))
         })
     }
 
