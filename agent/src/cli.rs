@@ -32,6 +32,12 @@ pub(crate) enum Subcommands {
     /// Stop steering for a time, in need: all workloads' new connections pass, unrecorded. Connections that are
     /// open go on as they are. Ends by itself; begin and end are recorded with who asked and why. Needs root.
     Bypass(BypassArgs),
+    /// The part of `serve` that does everything; started by it, and again when it dies.
+    #[command(hide = true)]
+    ServeWorker(ServeArgs),
+    /// Remove from the kernel whatever an agent has left there: nothing is steered or refused any more. For a
+    /// node whose agent is gone; needs root.
+    Uninstall(UninstallArgs),
 }
 
 #[derive(Args, Debug)]
@@ -180,6 +186,13 @@ impl BypassArgs {
             None => Order::Status,
         }
     }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UninstallArgs {
+    /// The agent's configuration: says where programs and maps are pinned.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
 }
 
 #[cfg(test)]

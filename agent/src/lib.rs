@@ -7,12 +7,15 @@
 mod adapters;
 mod cli;
 mod control;
+mod handover;
 pub mod identity;
 mod live;
 mod logging;
 mod run;
 mod serve;
+mod supervisor;
 mod trust;
+mod uninstall;
 mod waiting;
 mod worker;
 mod workloads;
@@ -34,8 +37,10 @@ pub fn main_with(policy: Arc<dyn Policy>) -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
     let code = match Cli::parse().command {
         Subcommands::Run(args) => run::run(&args, policy),
-        Subcommands::Serve(args) => serve::serve(&args, policy),
         Subcommands::Bypass(args) => control::bypass(&args),
+        Subcommands::Serve(args) => serve::serve(&args),
+        Subcommands::ServeWorker(args) => serve::work(&args, policy),
+        Subcommands::Uninstall(args) => uninstall::uninstall(&args),
     };
     ExitCode::from(code)
 }

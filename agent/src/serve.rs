@@ -2,10 +2,11 @@
 //!
 //! Owns how a configuration file becomes a worker's plan. Which cgroup is whose is `workloads`' business.
 
+mod link;
 mod namespaces;
 
 use std::{
-    io::{self, Write},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -32,14 +33,17 @@ use verbatim_wire::seam::Limits;
 use crate::{
     cli::ServeArgs,
     control::Control,
+    handover::Message,
     identity::Table,
     logging,
+    supervisor::{self, SupervisorError},
     trust::{Judge, Keeper, Material, MaterialError, TrustError, TrustFolder},
     waiting,
-    worker::{Plan, Seams, StartError, Worker},
+    worker::{Inheritance, Leave, Plan, Seams, StartError, Worker},
     workloads::{self, Nudge, Walker},
 };
-use verbatim_agent_config::{self as config, Capture, ConfigError, NodeAgent, Setting};
+use link::Link;
+use verbatim_agent_config::{self as config, Capture, ConfigError, NodeAgent, Setting, WhenStopped};
 use verbatim_ship::{Target, TlsFiles};
 
 /// How long what is left may take to be shipped.
@@ -66,6 +70,10 @@ enum ServeError {
     Material(#[from] MaterialError),
     #[error(transparent)]
     Trust(#[from] TrustError),
+    #[error(transparent)]
+    Supervisor(#[from] SupervisorError),
+    #[error("this is a part of `serve`, which starts it: {0}")]
+    Alone(io::Error),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("cannot {what}: {source}")]
@@ -94,25 +102,51 @@ impl Observer for Nobody {
     fn finished(&self, _: Summary) {}
 }
 
-/// Serves until it is told to end.
-pub(crate) fn serve(args: &ServeArgs, policy: Arc<dyn Policy>) -> u8 {
-    match prepared(args, policy) {
-        Ok(()) => 0,
-        Err(error) => {
-            crate::say(&error.to_string());
-            1
-        }
-    }
+/// Serves until it is told to end: by a worker, which is started again when it dies.
+pub(crate) fn serve(args: &ServeArgs) -> u8 {
+    said(supervised(args))
 }
 
-fn prepared(args: &ServeArgs, policy: Arc<dyn Policy>) -> Result<(), ServeError> {
+/// Is the worker of [`serve`].
+pub(crate) fn work(args: &ServeArgs, policy: Arc<dyn Policy>) -> u8 {
+    said(worked(args, policy).map(|()| 0))
+}
+
+fn said(outcome: Result<u8, ServeError>) -> u8 {
+    outcome.unwrap_or_else(|error| {
+        crate::say(&error.to_string());
+        1
+    })
+}
+
+fn supervised(args: &ServeArgs) -> Result<u8, ServeError> {
+    let config = config::load(&args.config)?;
+    // What the worker would refuse is refused before anything is touched.
+    target(&config)?;
+    config.tls.as_ref().map(Material::configured).transpose()?;
+    if args.check {
+        crate::say(&format!("{} can be used", args.config.display()));
+        return Ok(0);
+    }
+    let signals = prepare(args, &config)?;
+    Ok(supervisor::run(args, &config, signals)?)
+}
+
+fn worked(args: &ServeArgs, policy: Arc<dyn Policy>) -> Result<(), ServeError> {
+    // Said again, for an exec that brings capabilities forgets it.
+    process::die_with(std::os::unix::process::parent_id()).map_err(ServeError::Alone)?;
+    let link = Link::open().map_err(ServeError::Alone)?;
     let config = config::load(&args.config)?;
     let target = target(&config)?;
     let material = config.tls.as_ref().map(Material::configured).transpose()?;
-    if args.check {
-        crate::say(&format!("{} can be used", args.config.display()));
-        return Ok(());
-    }
+    let signals = prepare(args, &config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(system("make a runtime"))?;
+    runtime.block_on(serving(&config, target, material, policy, signals, link))
+}
+
+/// Logging, privileges, signals: before any thread.
+fn prepare(args: &ServeArgs, config: &NodeAgent) -> Result<Signals, ServeError> {
     let environment = std::env::var("RUST_LOG").ok();
     let level = args.log.as_deref().or(config.log.level.as_deref()).or(environment.as_deref());
     logging::start(level.unwrap_or("info"), args.log_format.unwrap_or(config.log.format))?;
@@ -122,9 +156,7 @@ fn prepared(args: &ServeArgs, policy: Arc<dyn Policy>) -> Result<(), ServeError>
         return Err(ServeError::Privileges(names.join(", ")));
     }
     process::raise_descriptor_limit().map_err(system("raise the limit of open files"))?;
-    let signals = Signals::new(&[SIGTERM, SIGINT, SIGHUP, SIGQUIT]).map_err(system("take signals"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(system("make a runtime"))?.block_on(serving(&config, target, material, policy, signals))
+    Signals::new(&[SIGTERM, SIGINT, SIGHUP, SIGQUIT]).map_err(system("take signals"))
 }
 
 fn target(config: &NodeAgent) -> Result<Target, ServeError> {
@@ -143,13 +175,19 @@ async fn serving(
     material: Option<Material>,
     policy: Arc<dyn Policy>,
     signals: Signals,
+    mut link: Link,
 ) -> Result<(), ServeError> {
     let mut signals = waiting::signals(signals).map_err(system("wait for signals"))?;
+    let mut orders = link.orders().map_err(system("start a thread"))?;
     let place = Place::find(config)?;
     let node = config.node.clone().unwrap_or_else(process::host_name);
     let (nudge, nudged) = Nudge::new().map_err(system("make a socket pair"))?;
-    let table = Arc::new(Table::new(config, &node, move |_id| nudge.nudge()));
-    let plan = plan(config, &place, &table, node, target)?;
+    let nudge = Arc::new(nudge);
+    let unknown = Arc::clone(&nudge);
+    let table = Arc::new(Table::new(config, &node, move |_id| unknown.nudge()));
+    let own = place.own.id().map_err(system("read our own cgroup's id"))?;
+    let plan = plan(config, &place, &table, node, target, [&[own], &*link.others].concat())?;
+    let (steer, destinations) = (plan.steer.clone(), plan.destinations.clone());
     let keeper = keeper(config)?;
     let tls = match (&material, &keeper) {
         (Some(material), Some(keeper)) => {
@@ -167,7 +205,8 @@ async fn serving(
         tls,
         resets: Arc::new(move |cgroup| standing.resets(cgroup)),
     };
-    let worker = Worker::start(plan, seams)?;
+    let inherited = Inheritance { vault: Some(link.vault()), listeners: std::mem::take(&mut link.handed) };
+    let worker = Worker::start(plan, seams, inherited)?;
     let mut control = Control::start(config, &worker, HEARTBEAT_TIMEOUT);
 
     let refusals = keeper.as_ref().map(|keeper| Arc::clone(keeper.refusals()));
@@ -194,29 +233,77 @@ async fn serving(
         .flatten()
         .map_err(system("watch namespaces"))?;
     control.scanned();
-    worker.attach().await?;
+    let stale = worker.steering().namespaces().sweep().map_err(StartError::from)?;
+    tracing::debug!(stale, "namespaces of a predecessor that are gone");
+    worker
+        .attach(if link.succeeding { "in the place of an agent that goes on draining" } else { "" })
+        .await?;
     control.take_orders(&config.run_directory).map_err(system("make the control socket"))?;
     tracing::info!(attach = %place.attach.path().display(), "steering");
-    // For whoever started us.
-    writeln!(io::stdout(), "ready").ok();
+    link.say(&Message::Ready { cgroup: own });
 
-    match signals.recv().await {
-        Some(received) => tracing::info!(signal = received.signal, "ending"),
-        None => tracing::error!("ending, because signals are not heard any more"),
-    }
+    let leave = loop {
+        let order = tokio::select! {
+            received = signals.recv() => {
+                match received {
+                    Some(received) => tracing::info!(signal = received.signal, "ending"),
+                    None => tracing::error!("ending, because signals are not heard any more"),
+                }
+                break match config.when_stopped {
+                    WhenStopped::Detach => Leave::Detached,
+                    WhenStopped::FailMode => Leave::ToFailModes,
+                };
+            }
+            order = orders.recv() => order,
+        };
+        match order {
+            Some(Message::Freeze) => {
+                worker.steering().freeze();
+                link.say(&Message::Frozen);
+            }
+            Some(Message::Thaw) => {
+                let own = SteerConfig { own_cgroups: vec![own], ..steer.clone() };
+                let thawed = worker.steering().thaw(&own);
+                if let Err(error) = thawed.and_then(|()| worker.steering().set_destinations(&destinations)) {
+                    tracing::error!(%error, "what a successor has changed may stay so");
+                }
+                walking.doubt();
+                nudge.nudge();
+            }
+            Some(Message::Drain { detach: true }) => break Leave::ToStranger,
+            Some(Message::Drain { detach: false }) => break Leave::ToSuccessor,
+            Some(Message::Alone) => {
+                if let Err(error) = worker.steering().set_own(&[own]) {
+                    tracing::error!(%error, "the cgroup of an agent that is gone stays unsteered");
+                }
+            }
+            Some(other) => tracing::debug!(?other, "the supervisor says something else"),
+            // We are killed with it.
+            None => std::future::pending().await,
+        }
+    };
     // Nothing new: neither namespaces nor verdicts nor, with the last heartbeat, connections.
     control.drain().await;
     listening.abort();
     listening.await.ok();
     drop(watcher);
     walking.stop();
-    let ended = worker.stop(config.drain_deadline.0, tokio::time::sleep(SHIP_LIMIT)).await;
+    let limit = tokio::time::sleep(SHIP_LIMIT);
+    let ended = worker.stop(leave, config.drain_deadline.0, limit).await;
     if let Some(keeper) = keeper {
         keeper.stop();
     }
-    if !ended.shipped {
+    let (reset, unacknowledged) = (ended.reset, ended.unacknowledged);
+    if ended.shipped {
+        tracing::info!(reset, unacknowledged, "ended");
+    } else {
         let spool = config.spool.directory.display();
-        tracing::warn!(%spool, "the collector has not acknowledged everything: the next start sends the rest");
+        tracing::warn!(
+            reset,
+            unacknowledged,
+            %spool,
+            "ended; the collector has not acknowledged everything: the next agent sends the rest"
+        );
     }
     Ok(())
 }
@@ -285,10 +372,11 @@ fn plan(
     table: &Table,
     node: String,
     target: Target,
+    own_cgroups: Vec<u64>,
 ) -> Result<Plan, ServeError> {
-    let own = place.own.id().map_err(system("read our own cgroup's id"))?;
     let steer = SteerConfig {
-        own_cgroups: vec![own],
+        own_cgroups,
+        pin_directory: Some(config.attach.pins.clone()),
         heartbeat_timeout: HEARTBEAT_TIMEOUT,
         default_verdict: verdict(table.default_setting()),
         shards: crate::shards(config.shards),

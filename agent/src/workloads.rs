@@ -8,7 +8,10 @@ use std::{
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -19,7 +22,7 @@ use rustix::{
 };
 use verbatim_agent_config::Setting;
 use verbatim_proxy::seam::Identity;
-use verbatim_steer::{CgroupVerdict, Steering};
+use verbatim_steer::{CgroupVerdict, SteerError, Steering};
 use verbatim_sys::cgroup::{self, Cgroup};
 
 use crate::{
@@ -64,16 +67,24 @@ pub(crate) struct Walker {
     paths: HashSet<Arc<str>>,
     /// What the kernel was told.
     told: HashMap<u64, CgroupVerdict>,
+    /// What the kernel was told may be another's doing.
+    doubt: Arc<AtomicBool>,
 }
 
 /// The thread.
 #[derive(Debug)]
 pub(crate) struct Walking {
+    doubt: Arc<AtomicBool>,
     stop: UnixStream,
     thread: JoinHandle<()>,
 }
 
 impl Walking {
+    /// Has the next walk ask the kernel for what it was told.
+    pub(crate) fn doubt(&self) {
+        self.doubt.store(true, Ordering::Release);
+    }
+
     /// Ends it.
     pub(crate) fn stop(self) {
         drop(self.stop);
@@ -88,6 +99,7 @@ pub(crate) fn start(mut walker: Walker, nudged: UnixStream) -> io::Result<Walkin
     let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
     walker.walk(&watch)?;
     let (stop, stopped) = UnixStream::pair()?;
+    let doubt = Arc::clone(&walker.doubt);
     let thread = std::thread::Builder::new().name("cgroups".to_owned()).spawn(move || {
         while !wait(&watch, &nudged, &stopped) {
             if let Err(error) = walker.walk(&watch) {
@@ -95,7 +107,7 @@ pub(crate) fn start(mut walker: Walker, nudged: UnixStream) -> io::Result<Walkin
             }
         }
     })?;
-    Ok(Walking { stop, thread })
+    Ok(Walking { doubt, stop, thread })
 }
 
 /// Waits for a reason to walk; `true` is one to end.
@@ -135,7 +147,9 @@ impl Walker {
         gone: impl Fn(&str) + Send + 'static,
     ) -> Self {
         let (gone, paths, told) = (Box::new(gone), HashSet::new(), HashMap::new());
-        Self { mount, root: Cgroup::at(root), table, steering, gone, paths, told }
+        // A predecessor may have told it something.
+        let doubt = Arc::new(AtomicBool::new(true));
+        Self { mount, root: Cgroup::at(root), table, steering, gone, paths, told, doubt }
     }
 
     fn walk(&mut self, watch: &rustix::fd::OwnedFd) -> io::Result<()> {
@@ -186,6 +200,12 @@ impl Walker {
 
     /// What changed. A verdict that the kernel did not take is tried again at the next walk.
     fn tell(&mut self, verdicts: HashMap<u64, CgroupVerdict>) {
+        if self.doubt.swap(false, Ordering::AcqRel) {
+            match self.steering.cgroups() {
+                Ok(told) => self.told = told,
+                Err(error) => tracing::error!(%error, "verdicts cannot be read; old ones stay"),
+            }
+        }
         for (&id, &verdict) in &verdicts {
             if self.told.get(&id) == Some(&verdict) {
                 continue;
@@ -195,6 +215,7 @@ impl Walker {
                     tracing::debug!(cgroup_id = id, ?verdict, "verdict");
                     self.told.insert(id, verdict);
                 }
+                Err(error @ SteerError::HandedOver { .. }) => tracing::debug!(%error, cgroup_id = id),
                 Err(error) => tracing::error!(%error, cgroup_id = id, "verdict was not taken"),
             }
         }
@@ -204,6 +225,7 @@ impl Walker {
                 Ok(_) => {
                     self.told.remove(&id);
                 }
+                Err(error @ SteerError::HandedOver { .. }) => tracing::debug!(%error, cgroup_id = id),
                 Err(error) => tracing::error!(%error, cgroup_id = id, "verdict was not taken back"),
             }
         }

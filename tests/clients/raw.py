@@ -298,6 +298,16 @@ def server_half_closes(_):
     sock.shutdown(socket.SHUT_WR)
 
 
+def hold(_):
+    """Says nothing, and how it is ended by the other side."""
+    sock = connect()
+    print("held", flush=True)
+    try:
+        print("closed" if sock.recv(1) == b"" else "spoken to", flush=True)
+    except ConnectionResetError:
+        print("reset", flush=True)
+
+
 def refused(_):
     """A dial that nobody answers must fail, one way or the other."""
     try:

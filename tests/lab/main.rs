@@ -23,6 +23,7 @@ mod safety;
 mod scenario;
 mod serve;
 mod soak;
+mod takeover;
 mod tls;
 mod upstream;
 
@@ -44,6 +45,7 @@ fn scenarios() -> Vec<Scenario> {
         soak::scenarios(),
         limits::scenarios(),
         places::scenarios(),
+        takeover::scenarios(),
         input::scenarios(),
         tls::scenarios(),
         upstream::scenarios(),

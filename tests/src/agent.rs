@@ -13,6 +13,9 @@ use crate::{
     network::{DENIED, Pod},
     policy::CONTROL,
     process::{Ended, Place, Process},
+    reaper::Guard,
+    undo::Leftover,
+    wait,
 };
 
 /// Project number of the lab's principals.
@@ -130,28 +133,39 @@ pub struct Agent {
     options: Options,
     metrics: Option<SocketAddr>,
     process: Option<Process>,
+    /// Whatever it has pinned goes after it.
+    _pins: Guard,
 }
 
 impl Agent {
     /// Starts one on `folder`, and waits until it steers.
     pub fn start(place: Place, folder: &Path, surroundings: Surroundings, options: Options) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let _pins = Guard::new(Leftover::Pins(pins(&surroundings).display().to_string()))?;
         // A port that is free now.
         let free = || TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
         let metrics = options.metrics.then(free).transpose()?;
         let mut agent =
-            Self { place, folder: folder.to_owned(), surroundings, options, metrics, process: None };
+            Self { place, folder: folder.to_owned(), surroundings, options, metrics, process: None, _pins };
         agent.restart()?;
         Ok(agent)
     }
 
     /// Starts it (again) on what it has.
     pub fn restart(&mut self) -> Result<()> {
-        let process = self.begin()?;
+        let process = self.another()?;
         self.process.insert(process).wait_for_output("ready")
     }
 
-    fn begin(&self) -> Result<Process> {
+    /// Starts another one on the same, which takes over; the one before, which drains.
+    pub fn succeed(&mut self) -> Result<Process> {
+        let mut process = self.another()?;
+        process.wait_for_output("ready")?;
+        self.process.replace(process).context("the agent does not run")
+    }
+
+    /// Starts another one, and says nothing about its coming to steer.
+    pub fn another(&self) -> Result<Process> {
         let configuration = self.configuration_file();
         fs::write(&configuration, self.configuration())?;
         let mut command = self.place.command(binaries::find("lab-agent")?);
@@ -162,6 +176,13 @@ impl Agent {
             .env(CONTROL, self.control())
             .env("RUST_LOG", "info");
         Process::start("agent", &self.place.folder, command)
+    }
+
+    /// Runs another command of the agent's with the same configuration, to its end.
+    pub fn command(&self, name: &str) -> Result<Ended> {
+        let mut command = self.place.command(binaries::find("lab-agent")?);
+        command.arg(name).arg("--config").arg(self.folder.join("agent.yaml")).env(CONTROL, self.control());
+        Process::start(name, &self.place.folder, command)?.wait()
     }
 
     /// Where its configuration lies.
@@ -196,7 +217,8 @@ impl Agent {
 apiVersion: verbatim.v1
 kind: NodeAgent
 node: lab-node
-attach: {{cgroup: {attach}}}
+attach: {{cgroup: {attach}, pins: {pins}}}
+runDirectory: {run}
 namespaces: {{directory: /run/netns, pattern: '{namespaces}', host: false}}
 destinations:
 - {{cidr: 10.61.9.0/24, action: steer}}
@@ -211,13 +233,13 @@ selectors:
 spool: {{directory: {spool}, sync: {sync}, segmentSize: {segment_size}, limit: {spool_limit}, whenFull: {when_full}}}
 collector: {collector}
 drainDeadline: 5s
-runDirectory: {run}
 {tls}
 {extra}
 identities:
 ",
-            spool = self.spool().display(),
+            pins = self.pins().display(),
             run = self.folder.join("run").display(),
+            spool = self.spool().display(),
         );
         if let Some(metrics) = self.metrics {
             text.insert_str(0, &format!("metrics: {{listen: '{metrics}'}}\n"));
@@ -248,6 +270,16 @@ identities:
         self.process.as_ref().map(Process::id).context("the agent does not run")
     }
 
+    /// The process id of its worker, once there is one.
+    pub fn worker(&self) -> Result<u32> {
+        let id = self.id()?;
+        let path = format!("/proc/{id}/task/{id}/children");
+        wait::until("the agent's worker", || {
+            let children = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+            Ok(children.split_whitespace().next().and_then(|child| child.parse().ok()))
+        })
+    }
+
     /// Whether its programs stay where they are when it dies.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
@@ -261,14 +293,28 @@ identities:
         Ok(std::iter::once(own).chain(others.into_iter().filter(|id| *id != own)).collect())
     }
 
-    /// Its resident anonymous memory in KiB.
-    pub fn anonymous_kib(&self) -> Result<u64> {
-        crate::process::anonymous_kib(self.id()?)
+    /// Kills the worker and waits until the next one steers.
+    pub fn kill_worker(&self) -> Result<()> {
+        let steering = |complaints: &str| complaints.matches(" steering ").count();
+        let (worker, before) = (self.worker()?, steering(&self.complaints()));
+        crate::shell::run("/bin/kill", &["-s", "KILL", &worker.to_string()])?;
+        wait::until("the next worker to steer", || Ok((steering(&self.complaints()) > before).then_some(())))
     }
 
-    /// The most memory that it ever had resident, in KiB.
+    /// Where its programs and maps are pinned.
+    #[must_use]
+    pub fn pins(&self) -> PathBuf {
+        pins(&self.surroundings)
+    }
+
+    /// Resident anonymous memory of its worker in KiB.
+    pub fn anonymous_kib(&self) -> Result<u64> {
+        crate::process::anonymous_kib(self.worker()?)
+    }
+
+    /// The most memory that its worker ever had resident, in KiB.
     pub fn peak_kib(&self) -> Result<u64> {
-        crate::process::peak_kib(self.id()?)
+        crate::process::peak_kib(self.worker()?)
     }
 
     /// Sends it a signal, by its name without SIG.
@@ -295,7 +341,7 @@ identities:
     /// Starts it (again), although it is not expected to come up: how it ended.
     pub fn fail_to_start(&mut self) -> Result<Ended> {
         self.process = None;
-        self.begin()?.wait()
+        self.another()?.wait()
     }
 
     /// Waits until somebody else has ended it.
@@ -305,14 +351,23 @@ identities:
 
     /// Ends it as an orderly shutdown does: connections drained, chains closed, everything shipped.
     pub fn stop(&mut self) -> Result<()> {
-        let Some(process) = self.process.take() else { return Ok(()) };
+        self.end().map(drop)
+    }
+
+    /// The same; what it said.
+    pub fn end(&mut self) -> Result<String> {
+        let Some(process) = self.process.take() else { return Ok(String::new()) };
         process.signal("TERM")?;
         let ended = process.wait()?;
         if !ended.status.success() {
             bail!("the agent ended with {}: {}", ended.status, ended.complaints());
         }
-        Ok(())
+        Ok(ended.complaints())
     }
+}
+
+fn pins(surroundings: &Surroundings) -> PathBuf {
+    Path::new("/sys/fs/bpf").join(&surroundings.attach)
 }
 
 /// Whether eBPF programs can be loaded and attached here; the error names the step.

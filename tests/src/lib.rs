@@ -38,6 +38,7 @@ pub mod sets;
 pub mod shell;
 pub mod soak;
 pub mod tail;
+pub mod traffic;
 pub mod trust;
 pub mod undo;
 pub mod wait;

@@ -18,6 +18,8 @@ pub enum Leftover {
     Folder(String),
     /// A mounted file system, perhaps one that stands still.
     Mount(String),
+    /// What an agent has pinned in a directory of a BPF file system.
+    Pins(String),
 }
 
 impl Leftover {
@@ -29,6 +31,7 @@ impl Leftover {
             Self::Cgroup(path) => format!("cgroup {path}"),
             Self::Folder(path) => format!("folder {path}"),
             Self::Mount(path) => format!("mount {path}"),
+            Self::Pins(path) => format!("pins {path}"),
         }
     }
 
@@ -41,6 +44,7 @@ impl Leftover {
             "cgroup" => Some(Self::Cgroup(value.to_owned())),
             "folder" => Some(Self::Folder(value.to_owned())),
             "mount" => Some(Self::Mount(value.to_owned())),
+            "pins" => Some(Self::Pins(value.to_owned())),
             _ => None,
         }
     }
@@ -52,6 +56,7 @@ impl Leftover {
             Self::Cgroup(path) => remove_cgroup(Path::new(path)),
             Self::Folder(path) => ignore_missing(fs::remove_dir_all(path)),
             Self::Mount(path) => unmount(path),
+            Self::Pins(path) => verbatim_steer::unpin(Path::new(path)).map(drop).map_err(io::Error::other),
         }
     }
 
@@ -60,7 +65,7 @@ impl Leftover {
     pub fn exists(&self) -> bool {
         match self {
             Self::Namespace(name) => Path::new("/run/netns").join(name).exists(),
-            Self::Cgroup(path) | Self::Folder(path) => Path::new(path).exists(),
+            Self::Cgroup(path) | Self::Folder(path) | Self::Pins(path) => Path::new(path).exists(),
             Self::Mount(path) => is_mounted(path),
         }
     }
@@ -145,6 +150,7 @@ mod tests {
             Leftover::Cgroup("/sys/x y".into()),
             Leftover::Folder("/tmp/z".into()),
             Leftover::Mount("/tmp/z/disk".into()),
+            Leftover::Pins("/sys/fs/bpf/z".into()),
         ] {
             assert_eq!(Leftover::parse(&leftover.line()), Some(leftover));
         }

@@ -48,6 +48,7 @@ const PULSE: Duration = Duration::from_millis(100);
 pub(crate) enum Message {
     Listen { listener: std::net::TcpListener, netns_cookie: u64, done: oneshot::Sender<io::Result<()>> },
     StopListening { netns_cookie: u64, done: oneshot::Sender<()> },
+    StopAccepting { done: oneshot::Sender<()> },
     Append { draft: Box<Draft>, done: oneshot::Sender<Result<Appended, AppendError>> },
     Cancel { connection: u64, answer: oneshot::Sender<bool> },
     Drain { deadline: Duration, done: oneshot::Sender<()> },
@@ -228,6 +229,10 @@ impl<R: Records> Shard<R> {
             }
             Message::StopListening { netns_cookie, done } => {
                 listeners.stop(netns_cookie).await;
+                ignore_gone(done.send(()));
+            }
+            Message::StopAccepting { done } => {
+                listeners.stop_all().await;
                 ignore_gone(done.send(()));
             }
             Message::Append { draft, done } => {

@@ -173,6 +173,20 @@ impl Shards {
         Ok(())
     }
 
+    /// Closes all listeners on all shards; what was accepted goes on. Who has duplicates of them accepts from
+    /// then on. Returns when they are closed.
+    ///
+    /// # Errors
+    /// When a shard is not running any more: its listeners are closed.
+    pub async fn stop_accepting(&self) -> Result<(), ShardsError> {
+        for shard in 0..self.shards.len() {
+            let (done, closed) = oneshot::channel();
+            self.send(shard, Message::StopAccepting { done }).await?;
+            closed.await.map_err(|_gone| ShardsError::Gone(shard))?;
+        }
+        Ok(())
+    }
+
     /// Appends a record of the agent's own (heartbeat, coverage) to a shard's chain. Waits for room.
     ///
     /// # Errors

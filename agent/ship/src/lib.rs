@@ -70,8 +70,13 @@ impl<S: Source> Shipper<S> {
 
     /// Ships one more source, to which nothing is added any more: it is dropped once it is drained.
     pub async fn add(&self, source: S) {
-        // The thread ends before us only where it panicked, which is said elsewhere.
-        self.more.send(source).await.ok();
+        self.adder().add(source).await;
+    }
+
+    /// Adds sources from elsewhere.
+    #[must_use]
+    pub fn adder(&self) -> Adder<S> {
+        Adder(self.more.clone())
     }
 
     /// Whether the collector takes records: it has acknowledged some, and no stream has broken since. For other
@@ -94,6 +99,18 @@ impl<S: Source> Shipper<S> {
             tracing::error!("the shipping thread panicked; what it had not shipped is in the spool");
         }
         all
+    }
+}
+
+/// See [`Shipper::add`].
+#[derive(Clone, Debug)]
+pub struct Adder<S>(mpsc::Sender<S>);
+
+impl<S: Source> Adder<S> {
+    /// As [`Shipper::add`].
+    pub async fn add(&self, source: S) {
+        // The thread ends before us only where it panicked, which is said elsewhere.
+        self.0.send(source).await.ok();
     }
 }
 

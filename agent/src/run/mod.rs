@@ -30,7 +30,7 @@ use crate::{
     identity::{Fixed, federated, local},
     live::{Sink, View},
     logging,
-    worker::{self, Ended, Plan, Seams, Worker},
+    worker::{self, Ended, Inheritance, Leave, Plan, Seams, Worker},
 };
 use cgroups::Cgroups;
 use collector::Collector;
@@ -277,10 +277,11 @@ async fn captured(
         // Its cgroup is new: whatever it has that was not steered is cut off, and should say so.
         resets: Arc::new(|_| true),
     };
-    let worker = Worker::start(plan(args, around, cgroups, target.clone())?, seams)?;
+    let worker = Worker::start(plan(args, around, cgroups, target.clone())?, seams, Inheritance::default())?;
     let outcome = attached(args, around, cgroups, &worker, &mut supervisor).await;
 
-    let Ended { shipped, stats } = worker.stop(DRAIN, supervisor.limit(SHIP_LIMIT, collector.as_ref())).await;
+    let limit = supervisor.limit(SHIP_LIMIT, collector.as_ref());
+    let Ended { shipped, stats, .. } = worker.stop(Leave::Detached, DRAIN, limit).await;
     view.finish();
     drop(collector);
     let code = outcome?;
@@ -298,7 +299,7 @@ async fn attached(
 ) -> Result<u8, RunError> {
     let made = worker.steering().namespaces().add_current("here").map_err(worker::StartError::from)?;
     worker::listen(worker.shards(), made).await.map_err(worker::StartError::from)?;
-    worker.attach().await?;
+    worker.attach("").await?;
     if let Some(signal) = supervisor.earlier() {
         return Ok(u8::try_from(128 + signal).unwrap_or(FAILED));
     }

@@ -6,6 +6,7 @@
 mod coverage;
 mod events;
 pub(crate) mod journal;
+mod leftovers;
 mod strays;
 mod vitals;
 
@@ -17,9 +18,10 @@ use verbatim_proxy::{
     Deps, ProxyConfig, Shards, ShardsError, Stats,
     seam::{Identities, Observer, Policy, Tls},
 };
-use verbatim_spool::{Gauge, OpenError, Outbox, SpoolConfig};
+use verbatim_spool::{Gauge, Ledger, OpenError, Outbox, SpoolConfig};
 use verbatim_steer::{
-    CgroupVerdict, DestinationRule, HeartbeatThread, NamespaceListeners, SteerConfig, SteerError, Steering,
+    CgroupVerdict, DestinationRule, Handed, HeartbeatThread, NamespaceListeners, SteerConfig, SteerError,
+    Steering, Vault,
 };
 
 use self::coverage::Accounts;
@@ -60,6 +62,26 @@ pub(crate) struct Seams {
     pub(crate) resets: strays::Resets,
 }
 
+/// Who keeps a worker's listeners, and whose it goes on with.
+#[derive(Default)]
+pub(crate) struct Inheritance {
+    pub(crate) vault: Option<Arc<dyn Vault>>,
+    pub(crate) listeners: Vec<Handed>,
+}
+
+/// What becomes of steering when a worker ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Leave {
+    /// Nothing is steered any more.
+    Detached,
+    /// Each workload's fail mode decides.
+    ToFailModes,
+    /// A successor steers with the pinned maps, and accepts from the same listeners.
+    ToSuccessor,
+    /// A successor steers with maps and listeners of its own.
+    ToStranger,
+}
+
 /// Why a worker cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
@@ -87,6 +109,10 @@ pub(crate) enum StartError {
 pub(crate) struct Ended {
     /// Whether the collector has acknowledged every record.
     pub(crate) shipped: bool,
+    /// Records that it has not acknowledged.
+    pub(crate) unacknowledged: u64,
+    /// Connections that were reset.
+    pub(crate) reset: u64,
     /// What went through.
     pub(crate) stats: Stats,
 }
@@ -98,6 +124,8 @@ pub(crate) struct Worker {
     shards: Arc<Shards>,
     shipper: Shipper<Outbox>,
     spool: Gauge,
+    ledger: Ledger,
+    adopting: JoinHandle<()>,
     ticker: JoinHandle<()>,
     strays: JoinHandle<()>,
     accounts: Arc<Accounts>,
@@ -107,9 +135,12 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts everything but steering itself: nothing is attached yet.
-    pub(crate) fn start(plan: Plan, seams: Seams) -> Result<Self, StartError> {
+    pub(crate) fn start(plan: Plan, seams: Seams, inherited: Inheritance) -> Result<Self, StartError> {
         let steering = Steering::load(&plan.steer)?;
         let pulse = Pulse::default();
+        if let Some(vault) = inherited.vault {
+            steering.namespaces().keep_in(vault, inherited.listeners);
+        }
         let heartbeat = steering
             .heartbeat()
             .keep(pulse.alive())
@@ -120,6 +151,7 @@ impl Worker {
         }
         let shipper = Shipper::start(&plan.target, opened.outboxes)
             .map_err(|source| StartError::Thread { name: "ship", source })?;
+        let adopting = tokio::spawn(leftovers::adopt(opened.leftovers, shipper.adder()));
         let deps = Deps {
             flows: Arc::new(SteeredFlows(steering.flows())),
             dialer: Arc::new(NamespaceDialer(steering.namespaces())),
@@ -143,7 +175,21 @@ impl Worker {
         let spool = opened.gauge;
         let accounts = Arc::new(Accounts::new(steering.connects(), Arc::clone(&shards), seams.identities));
         let counting = tokio::spawn(Arc::clone(&accounts).follow());
-        Ok(Self { steering, heartbeat, shards, shipper, spool, ticker, strays, accounts, counting, events })
+        let ledger = opened.ledger;
+        Ok(Self {
+            steering,
+            heartbeat,
+            shards,
+            shipper,
+            spool,
+            ledger,
+            adopting,
+            ticker,
+            strays,
+            accounts,
+            counting,
+            events,
+        })
     }
 
     /// What the kernel is told.
@@ -168,9 +214,9 @@ impl Worker {
     }
 
     /// Attaches the programs: from now on, connects are steered. Listeners must stand.
-    pub(crate) async fn attach(&self) -> Result<(), StartError> {
+    pub(crate) async fn attach(&self, note: &str) -> Result<(), StartError> {
         self.steering.attach()?;
-        journal::coverage(&self.shards, CoverageEvent::Attached, 1, String::new()).await;
+        journal::coverage(&self.shards, CoverageEvent::Attached, 1, note.to_owned()).await;
         Ok(())
     }
 
@@ -179,33 +225,54 @@ impl Worker {
         journal::coverage(&self.shards, event, count, note).await;
     }
 
-    /// Ends: lets connections end until `drain`, detaches, closes the chains, and ships until `limit`
-    /// returns.
-    pub(crate) async fn stop(self, drain: Duration, limit: impl Future<Output = ()>) -> Ended {
+    /// Ends: lets connections end until `drain`, leaves steering as it is told, closes the chains, and ships
+    /// until `limit` returns.
+    pub(crate) async fn stop(self, leave: Leave, drain: Duration, limit: impl Future<Output = ()>) -> Ended {
         self.ticker.abort();
         self.ticker.await.ok();
         self.strays.abort();
         self.strays.await.ok();
         self.counting.abort();
         self.counting.await.ok();
-        // From here on every workload's fail mode decides about its new connections.
+        self.adopting.abort();
+        self.adopting.await.ok();
+        // From here on it is a successor's that counts, or every workload's fail mode decides about its new
+        // connections.
         drop(self.heartbeat);
+        let succeeded = matches!(leave, Leave::ToSuccessor | Leave::ToStranger);
+        if succeeded {
+            hand_over(&self.steering, &self.shards, leave).await;
+        }
         journal::settle(&self.shards, drain).await;
         journal::heartbeat(&self.steering, &self.shards).await;
+        let detaches = matches!(leave, Leave::Detached | Leave::ToStranger);
+        if leave == Leave::ToFailModes
+            && let Err(error) = self.steering.heartbeat().cease()
+        {
+            tracing::error!(%error, "fail modes decide only when the last heartbeat is old");
+        }
         match Arc::into_inner(self.steering) {
-            Some(steering) => {
+            Some(steering) if detaches => {
                 if let Err(error) = steering.detach() {
                     tracing::error!(%error, "programs stay attached");
                 }
             }
-            None => tracing::error!("programs stay attached until this process has ended"),
+            Some(steering) => drop(steering),
+            None if detaches => tracing::error!("programs stay attached until this process has ended"),
+            None => {}
         }
         // Their thread ends with the programs, and what it has left is still recorded.
         if tokio::time::timeout(EVENTS_LIMIT, self.events).await.is_err() {
             tracing::warn!("the kernel's last events were not read in time");
         }
         self.accounts.close().await;
-        journal::coverage(&self.shards, CoverageEvent::Detached, 1, String::new()).await;
+        let note = match leave {
+            Leave::Detached => "",
+            Leave::ToFailModes => "the programs stay: each selector's fail mode decides",
+            Leave::ToSuccessor | Leave::ToStranger => "a successor steers",
+        };
+        journal::coverage(&self.shards, CoverageEvent::Detached, 1, note.to_owned()).await;
+        let reset = self.shards.stats().open;
         self.shards.drain(Duration::ZERO).await;
         let stats = self.shards.stats();
         if stats.unwritten > 0 {
@@ -213,13 +280,32 @@ impl Worker {
             tracing::warn!(records, "the spool had no room for the last records: the next start writes them");
         }
         let shipped = self.shipper.finish(limit).await;
-        Ended { shipped, stats }
+        Ended { shipped, unacknowledged: self.ledger.unacknowledged(), reset, stats }
+    }
+}
+
+/// What waits in a backlog between the order to take no more connects and the end of accepting.
+const BACKLOG_GRACE: Duration = Duration::from_millis(500);
+
+/// Leaves new connections to a successor.
+async fn hand_over(steering: &Steering, shards: &Shards, leave: Leave) {
+    if leave == Leave::ToStranger {
+        // Its listeners are others: ours serve what is under way to them.
+        if let Err(error) = steering.release_connects() {
+            tracing::error!(%error, "connects still come to us");
+        }
+        tokio::time::sleep(BACKLOG_GRACE).await;
+    }
+    if let Err(error) = shards.stop_accepting().await {
+        tracing::error!(%error, "a shard has died before");
     }
 }
 
 /// Hands a namespace's listeners to the shards.
 pub(crate) async fn listen(shards: &Shards, made: NamespaceListeners) -> Result<(), ShardsError> {
     for (index, shard) in made.shards.into_iter().enumerate() {
+        // A predecessor's shards may have been more: what waits at their listeners is served too.
+        let index = index % shards.count().max(1);
         shards.listen(index, shard.v4, made.cookie).await?;
         if let Some(v6) = shard.v6 {
             shards.listen(index, v6, made.cookie).await?;

@@ -121,7 +121,7 @@ fn read(line: &str, pod: Pod) -> Result<(String, Command)> {
 /// What the client of this kind sends under an id, see `clients/soak_load.py`.
 fn statement(kind: &str, id: &str, number: u64) -> Option<String> {
     let wide = || format!(" /* {}*/", "wide ".repeat(4000));
-    let tail = if number % 50 == 0 { wide() } else { String::new() };
+    let tail = if number.is_multiple_of(50) { wide() } else { String::new() };
     match kind.trim_end_matches(|c: char| c.is_ascii_digit()) {
         "psycopg" | "raw" => Some(format!("SELECT {number} /* id:{id} */{tail}")),
         "extended" => Some(format!("SELECT $1::int8 /* id:{id} */{tail}")),

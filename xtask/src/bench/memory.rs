@@ -67,7 +67,8 @@ fn at_rest(bench: &Bench<'_>) -> Result<Used> {
     write(
         &agent_configuration,
         &format!(
-            "apiVersion: verbatim.v1\nkind: NodeAgent\nnode: bench\nattach: {{cgroup: {}}}\n\
+            "apiVersion: verbatim.v1\nkind: NodeAgent\nnode: bench\nattach: {{cgroup: {0}, pins: /sys/fs/bpf/{0}}}\n\
+             runDirectory: {at}/run\n\
              destinations: [{{cidr: 127.0.0.0/8, ports: [5432], action: steer}}]\n\
              selectors: [{{set: {{capture: steer, failMode: open}}}}]\nspool: {{directory: {at}/spool}}\n\
              collector: {{address: 'unix:{at}/ingest.sock'}}\n",

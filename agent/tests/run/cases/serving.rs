@@ -64,6 +64,7 @@ impl Drop for Tree {
     fn drop(&mut self) {
         self.0.kill().ok();
         self.0.wait_empty(std::time::Duration::from_secs(10)).ok();
+        verbatim_steer::unpin(&PathBuf::from("/sys/fs/bpf").join(self.name())).ok();
         self.0.remove().ok();
     }
 }
@@ -77,7 +78,7 @@ pub(super) fn configuration(bench: &Bench, tree: &Tree, namespace: Option<&str>)
     };
     format!(
         "apiVersion: verbatim.v1\nkind: NodeAgent\nnode: node-1\n\
-         attach: {{cgroup: {name}}}\n\
+         attach: {{cgroup: {name}, pins: /sys/fs/bpf/{name}}}\nrunDirectory: {}\n\
          namespaces: {namespaces}\n\
          destinations:\n- {{cidr: 127.0.0.0/8, action: steer}}\n\
          selectors:\n- {{match: {{cgroup: '{name}/kubepods/**'}}, set: {{capture: steer, failMode: closed}}}}\n\
@@ -85,6 +86,7 @@ pub(super) fn configuration(bench: &Bench, tree: &Tree, namespace: Option<&str>)
          namespace: shop, serviceAccount: 'sa-{{c}}', pod: {{uid: '{{uid}}'}}, container: '{{c}}'}}\n\
          spool: {{directory: {}, limit: 64MiB, segmentSize: 1MiB}}\n\
          collector: {{address: 'unix:{}'}}\ndrainDeadline: 1s\n",
+        bench.path("run").display(),
         spool.display(),
         collector.display(),
     )

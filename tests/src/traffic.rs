@@ -1,0 +1,130 @@
+//! Many short connections, and a server for them: what a client sees of each is counted.
+//!
+//! The server closes first, so that no client runs out of ports.
+
+use std::{
+    io::{Read, Write, stdin},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+/// A line that no protocol begins with.
+const LINE: &[u8] = b"\x01 traffic\n";
+const THREADS: u32 = 8;
+/// An answer may have to wait for a worker that is being started.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What became of connections.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Counts {
+    /// Served to their end.
+    pub served: u64,
+    /// connect() failed.
+    pub failed: u64,
+    /// Connected, and lost before the answer.
+    pub lost: u64,
+    /// Why the first connect() failed.
+    pub failure: Option<String>,
+}
+
+#[derive(Default)]
+struct Shared {
+    served: AtomicU64,
+    failed: AtomicU64,
+    lost: AtomicU64,
+    begun: AtomicU64,
+    ended: AtomicBool,
+    failure: OnceLock<String>,
+}
+
+/// Makes `most` connections, `rate` in a second where the machine can, or as many until standard input ends.
+pub fn load(to: SocketAddr, rate: u32, most: u64) -> Result<Counts> {
+    let shared = Arc::new(Shared::default());
+    let threads: Vec<_> = (0..THREADS)
+        .map(|_| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                connect_all(to, Duration::from_secs(1) * THREADS / rate.max(1), most, &shared)
+            })
+        })
+        .collect();
+    let told = Arc::clone(&shared);
+    thread::spawn(move || {
+        stdin().read_to_end(&mut Vec::new()).ok();
+        told.ended.store(true, Ordering::Relaxed);
+    });
+    for thread in threads {
+        thread.join().ok().context("a client's thread panicked")?;
+    }
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    Ok(Counts {
+        served: read(&shared.served),
+        failed: read(&shared.failed),
+        lost: read(&shared.lost),
+        failure: shared.failure.get().cloned(),
+    })
+}
+
+fn connect_all(to: SocketAddr, pause: Duration, most: u64, shared: &Shared) {
+    let mut due = Instant::now();
+    while !shared.ended.load(Ordering::Relaxed) && shared.begun.fetch_add(1, Ordering::Relaxed) < most {
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        due += pause;
+        let counter = match TcpStream::connect(to) {
+            Err(error) => {
+                shared.failure.get_or_init(|| error.to_string());
+                &shared.failed
+            }
+            Ok(stream) => match exchange(stream) {
+                Ok(()) => &shared.served,
+                Err(_) => &shared.lost,
+            },
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn exchange(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(LINE)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    if answer == LINE { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Answers each connection with what it says first, and closes it; says how many at the end of standard input.
+pub fn serve(on: SocketAddr, listening: impl FnOnce()) -> Result<u64> {
+    let listener = TcpListener::bind(on).with_context(|| format!("cannot listen on {on}"))?;
+    let served = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&served);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let counted = Arc::clone(&counted);
+            thread::spawn(move || {
+                if answer(stream).is_ok() {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    listening();
+    stdin().read_to_end(&mut Vec::new())?;
+    Ok(served.load(Ordering::Relaxed))
+}
+
+fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut said = [0; LINE.len()];
+    stream.read_exact(&mut said)?;
+    stream.write_all(&said)?;
+    stream.shutdown(Shutdown::Write)?;
+    stream.read_to_end(&mut Vec::new()).map(drop)
+}
