@@ -186,7 +186,8 @@ async fn serving(
     let unknown = Arc::clone(&nudge);
     let table = Arc::new(Table::new(config, &node, move |_id| unknown.nudge()));
     let own = place.own.id().map_err(system("read our own cgroup's id"))?;
-    let plan = plan(config, &place, &table, node, target, [&[own], &*link.others].concat())?;
+    let mut plan = plan(config, &place, &table, node, target, [&[own], &*link.others].concat())?;
+    plan.steer.waited_for = !link.handed.is_empty();
     let (steer, destinations) = (plan.steer.clone(), plan.destinations.clone());
     let keeper = keeper(config)?;
     let tls = match (&material, &keeper) {

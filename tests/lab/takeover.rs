@@ -131,7 +131,9 @@ fn an_agent_takes_over_from_another_without_a_connection_lost_or_unrecorded(lab:
     let recorded = recorded(lab, all)?.len() as u64;
     ensure!(recorded == all, "{recorded} recorded of {all}");
     sound(lab)?;
-    ensure!(!lab.agent.pins().exists(), "the last one has left its pins");
+    let pins = lab.agent.pins();
+    let left = std::fs::read_dir(&pins).map_or(0, Iterator::count);
+    ensure!(left == 0, "the last one has left its pins in {}", pins.display());
     ensure!(!lab.agent.spool().join("slot-1").exists(), "a slot is left, though everything was shipped");
     Ok(())
 }

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 /// A line that no protocol begins with.
 const LINE: &[u8] = b"\x01 traffic\n";
 const THREADS: u32 = 8;
+const STACK_BYTES: usize = 64 * 1024;
 /// An answer may have to wait for a worker that is being started.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -73,22 +74,36 @@ pub fn load(to: SocketAddr, rate: u32, most: u64) -> Result<Counts> {
     })
 }
 
-fn connect_all(to: SocketAddr, pause: Duration, most: u64, shared: &Shared) {
+/// Whoever waits for an answer keeps nobody from connecting.
+fn connect_all(to: SocketAddr, pause: Duration, most: u64, shared: &Arc<Shared>) {
     let mut due = Instant::now();
+    let mut waiting = Vec::new();
     while !shared.ended.load(Ordering::Relaxed) && shared.begun.fetch_add(1, Ordering::Relaxed) < most {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         due += pause;
-        let counter = match TcpStream::connect(to) {
+        let stream = match TcpStream::connect(to) {
+            Ok(stream) => stream,
             Err(error) => {
                 shared.failure.get_or_init(|| error.to_string());
-                &shared.failed
+                shared.failed.fetch_add(1, Ordering::Relaxed);
+                continue;
             }
-            Ok(stream) => match exchange(stream) {
-                Ok(()) => &shared.served,
-                Err(_) => &shared.lost,
-            },
         };
-        counter.fetch_add(1, Ordering::Relaxed);
+        let counted = Arc::clone(shared);
+        let exchanging = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+            let counter = if exchange(stream).is_ok() { &counted.served } else { &counted.lost };
+            counter.fetch_add(1, Ordering::Relaxed);
+        });
+        match exchanging {
+            Ok(thread) => waiting.push(thread),
+            Err(_) => {
+                shared.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        waiting.retain(|thread| !thread.is_finished());
+    }
+    for thread in waiting {
+        drop(thread.join());
     }
 }
 

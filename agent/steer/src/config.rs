@@ -24,6 +24,9 @@ pub struct SteerConfig {
     pub pin_directory: Option<PathBuf>,
     /// Version of the maps' layout, which names a folder of its own among the pins.
     pub schema: u32,
+    /// Listeners of a predecessor were handed over, so that connections may wait: the heartbeat goes on from the
+    /// beginning, while the programs are loaded.
+    pub waited_for: bool,
     /// cgroup ids that are never steered: the proxy's own.
     pub own_cgroups: Vec<u64>,
     /// A heartbeat older than this means that the proxy is dead.
@@ -62,6 +65,7 @@ impl SteerConfig {
             attach_root: attach_root.into(),
             pin_directory: None,
             schema: common::SCHEMA_VERSION,
+            waited_for: false,
             own_cgroups: Vec::new(),
             heartbeat_timeout: Duration::from_secs(2),
             default_verdict: CgroupVerdict { action: Action::Pass, fail_mode: FailMode::Open },

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError},
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{Array, MapData};
+use aya::maps::{Array, Map, MapData};
 use verbatim_sys::clock;
 
 use crate::SteerError;
@@ -24,6 +25,12 @@ pub struct Heartbeat {
 impl Heartbeat {
     pub(crate) fn new(beat: Array<MapData, u64>) -> Self {
         Self { beat: Arc::new(Mutex::new(beat)) }
+    }
+
+    /// That of a predecessor, where its map is pinned.
+    pub(crate) fn pinned(path: &Path) -> Option<Self> {
+        let map = MapData::from_pin(path).ok()?;
+        Some(Self::new(Array::try_from(Map::Array(map)).ok()?))
     }
 
     /// The proxy is alive now.

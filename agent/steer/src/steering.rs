@@ -93,6 +93,9 @@ impl Steering {
         Self::probe()?;
         let pins = config.pin_directory.as_deref();
         let pins = pins.map(|parent| Pins::prepare(parent, config.schema)).transpose()?;
+        let before = pins.as_ref().filter(|_| config.waited_for).map(|pins| pins.map_path("HB"));
+        let before = before.and_then(|path| Heartbeat::pinned(&path));
+        let _beating = before.map(|heartbeat| heartbeat.keep(|| true)).transpose();
         let mut loader = EbpfLoader::new();
         for (name, path) in pins.iter().flat_map(Pins::maps) {
             loader.map_pin_path(name, path);
