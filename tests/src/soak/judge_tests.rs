@@ -21,7 +21,7 @@ fn logged(times: usize) -> Logged {
 
 fn seen(status: Status) -> Seen {
     let started = v1::Envelope { record_id: vec![7], ..Default::default() };
-    let statement = v1::Statement { text: TEXT.as_bytes().to_vec().into(), ..Default::default() };
+    let statement = v1::Statement { text: TEXT.as_bytes().to_vec(), ..Default::default() };
     let content = v1::Content { statement: Some(statement), ..Default::default() };
     let mut command = v1::Command {
         id: vec![7],
