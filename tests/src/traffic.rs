@@ -115,7 +115,8 @@ fn exchange(mut stream: TcpStream) -> std::io::Result<()> {
     if answer == LINE { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// Answers each connection with what it says first, and closes it; says how many at the end of standard input.
+/// Answers each connection with what it says first, and closes it; says how many said something at the end of
+/// standard input.
 pub fn serve(on: SocketAddr, listening: impl FnOnce()) -> Result<u64> {
     let listener = TcpListener::bind(on).with_context(|| format!("cannot listen on {on}"))?;
     let served = Arc::new(AtomicU64::new(0));
@@ -123,11 +124,7 @@ pub fn serve(on: SocketAddr, listening: impl FnOnce()) -> Result<u64> {
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let counted = Arc::clone(&counted);
-            thread::spawn(move || {
-                if answer(stream).is_ok() {
-                    counted.fetch_add(1, Ordering::Relaxed);
-                }
-            });
+            thread::spawn(move || answer(stream, &counted));
         }
     });
     listening();
@@ -135,10 +132,12 @@ pub fn serve(on: SocketAddr, listening: impl FnOnce()) -> Result<u64> {
     Ok(served.load(Ordering::Relaxed))
 }
 
-fn answer(mut stream: TcpStream) -> std::io::Result<()> {
+/// Whatever reaches the server counts, also where the answer gets lost.
+fn answer(mut stream: TcpStream, served: &AtomicU64) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut said = [0; LINE.len()];
     stream.read_exact(&mut said)?;
+    served.fetch_add(1, Ordering::Relaxed);
     stream.write_all(&said)?;
     stream.shutdown(Shutdown::Write)?;
     stream.read_to_end(&mut Vec::new()).map(drop)

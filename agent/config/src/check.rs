@@ -187,7 +187,8 @@ collector: {address: 'unix:/run/collector.sock'}
         assert_eq!(with("metrics: {listen: '[::1]:9464'}\nbypass: {enabled: false, maximum: 5m}"), "nothing");
         assert!(with("metrics: {listen: '127.0.0.1:0'}").contains("has port 0"));
         assert!(with("metrics: {listen: '127.0.0.1:61973'}").contains("connections are sent"));
-        assert!(with("metrics: {listen: 9464}").contains("listen"));
+        let unaddressed = with("metrics: {listen: 9464}");
+        assert!(unaddressed.contains("agent.yaml:17: invalid socket address"), "{unaddressed}");
         assert!(with("bypass: {maximum: 0s}").contains("enabled: false"));
     }
 
