@@ -173,9 +173,8 @@ impl Walker {
             let path = folder.strip_prefix(&self.mount).unwrap_or(&folder).to_string_lossy().into_owned();
             let parent = folder.parent().and_then(|parent| seen.get(parent));
             let here = self.look(&path, parent, default);
-            if here.verdict != parent.map_or(default, |parent| parent.verdict) {
-                verdicts.insert(id, here.verdict);
-            }
+            // Also where it is the parent's: the kernel finds one of its own at once, another only by walking up.
+            verdicts.insert(id, here.verdict);
             let identity = here.identity.clone();
             workloads.insert(id, Known { path: path.into(), identity, setting: here.setting });
             seen.insert(folder, here);

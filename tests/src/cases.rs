@@ -39,7 +39,8 @@ pub fn parse(document: &str) -> Vec<Case> {
 }
 
 /// Names of all test functions in the workspace's sources: `fn NAME` behind an attribute that says so, and
-/// every `fn NAME` in a `tests` folder, whose harness may have no attributes.
+/// every `fn NAME` in a `tests` folder, whose harness may have no attributes; and `const TEST_NAME`, of what is
+/// run as a whole and counts as one test.
 pub fn functions(root: &Path) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for folder in ["agent", "agent-ebpf", "collector", "tests", "xtask"] {
@@ -69,7 +70,9 @@ fn walk(folder: &Path, names: &mut BTreeSet<String>) -> Result<()> {
 fn collect(source: &str, harness: bool, names: &mut BTreeSet<String>) {
     let mut test = harness;
     for line in source.lines().map(str::trim) {
-        if line.starts_with("#[") && line.contains("test") && !line.contains("cfg(") {
+        if let Some(name) = line.strip_prefix("const TEST_NAME: &str = \"") {
+            names.insert(name.trim_end_matches("\";").to_owned());
+        } else if line.starts_with("#[") && line.contains("test") && !line.contains("cfg(") {
             test = true;
         } else if let Some(rest) = line
             .trim_start_matches("pub(crate) ")
@@ -108,10 +111,11 @@ mod tests {
         let mut names = BTreeSet::new();
         collect(
             "#[test]\nfn a_test() {}\nfn helper() {}\n#[tokio::test(flavor = \"current_thread\")]\n#[ignore]\n\
-             async fn another() {}\n#[cfg(test)]\nfn neither() {}\n",
+             async fn another() {}\n#[cfg(test)]\nfn neither() {}\n\
+             const TEST_NAME: &str = \"as_a_whole\";\nconst NAME: &str = \"no_test\";\n",
             false,
             &mut names,
         );
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a_test", "another"]);
+        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a_test", "another", "as_a_whole"]);
     }
 }

@@ -50,7 +50,7 @@ const STEERING: (&str, &str) = ("verbatim-steer", "steering");
 /// The one that `test` starts.
 const SHORT: &str = "6.1";
 /// Under which the row of docs/architecture.md finds it.
-const SHORT_NAME: &str = "linux_6_1_loads_attaches_steers_and_takes_over";
+const TEST_NAME: &str = "linux_6_1_loads_attaches_steers_and_takes_over";
 
 pub(crate) fn run(place: &Place, options: &Options) -> Result<ExitCode> {
     let begun = Instant::now();
@@ -95,7 +95,7 @@ pub(crate) fn short(place: &Place, built: &Built, ran: &mut Ran) -> Result<Tally
         Ok(unpacked) => unpacked,
         Err(why) => {
             say::note(&format!("SKIPPED Linux {SHORT} in qemu: {why:#}"));
-            ran.add(SHORT_NAME, Ending::Skipped);
+            ran.add(TEST_NAME, Ending::Skipped);
             return Ok(Tally { skipped: 1, ..Tally::default() });
         }
     };
@@ -103,7 +103,7 @@ pub(crate) fn short(place: &Place, built: &Built, ran: &mut Ran) -> Result<Tally
     // Its tests bear the names of those that ran on this machine: only the sum of them counts here.
     let tally = on(place, built, kernel, &unpacked, Scope::Short, &mut Ran::default())?;
     let well = tally.failed == 0 && tally.passed > 0;
-    ran.add(SHORT_NAME, if well { Ending::Passed } else { Ending::Failed });
+    ran.add(TEST_NAME, if well { Ending::Passed } else { Ending::Failed });
     let mark = if well { say::green("ok") } else { say::red("FAILED") };
     say::line(&format!(
         "{mark:6} steering on Linux {} in qemu: {tally} ({})",
