@@ -111,10 +111,10 @@ fn the_sums_of_coverage_are_what_clients_did(lab: &mut Lab) -> Result<()> {
     let elsewhere = lab.pod_in(Pod::B, &lab.ground.network.vpc);
     all(&elsewhere, DATABASE, "bare", 6, "ECONNREFUSED")?;
     // The proxy gives no sign of life.
-    lab.agent.signal("STOP")?;
+    lab.agent.signal_all("STOP")?;
     thread::sleep(Duration::from_secs(4));
     let (closed, open) = (all(&a, DATABASE, "bare", 8, "EPERM"), all(&b, DATABASE, "query", 9, "ok"));
-    lab.agent.signal("CONT")?;
+    lab.agent.signal_all("CONT")?;
     closed?;
     open?;
     // And lives again.

@@ -322,6 +322,14 @@ identities:
         self.process.as_ref().context("the agent does not run")?.signal(name)
     }
 
+    /// The same to all its processes.
+    pub fn signal_all(&self, name: &str) -> Result<()> {
+        let processes: Vec<String> = self.processes()?.iter().map(u32::to_string).collect();
+        let arguments: Vec<&str> =
+            ["-s", name].into_iter().chain(processes.iter().map(String::as_str)).collect();
+        crate::shell::run("/bin/kill", &arguments).map(drop)
+    }
+
     /// Whether it runs.
     pub fn running(&mut self) -> bool {
         self.process.as_mut().is_some_and(Process::running)
