@@ -10,7 +10,6 @@ use super::{
     capture::Capture,
     certificates::Certificates,
     h2load::{self, Done, File, Server},
-    memory::STOPPED_SECONDS,
     peers::{
         Peers,
         envoy::{self, Upstream},
@@ -24,6 +23,8 @@ use crate::{
     say,
 };
 
+/// How long the reader stands still. nghttpd itself resets a stream that takes nothing for a minute.
+const STOPPED_SECONDS: &str = "58";
 /// Connections that are kept open without a request under way.
 const IDLE: &str = "1000";
 
