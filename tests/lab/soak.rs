@@ -4,25 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use verbatim_tests::{
-    parts::Part,
-    soak::{self, Disturbance, Soak, options, seed::Seed},
-};
+use verbatim_tests::soak::{self, Disturbance, NEEDS, Soak, options, seed::Seed};
 
 use crate::scenario::{Scenario, alone};
-
-const NEEDS: &[Part] = &[
-    Part::Root,
-    Part::Sandbox,
-    Part::Binaries,
-    Part::Postgres,
-    Part::Python,
-    Part::Openssl,
-    Part::Bpf,
-    Part::Disks,
-    Part::Clocks,
-    Part::Memory,
-];
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![

@@ -283,7 +283,7 @@ identities:
     /// Whether its programs stay where they are when it dies.
     #[must_use]
     pub fn is_pinned(&self) -> bool {
-        Path::new("/sys/fs/bpf").join(&self.surroundings.attach).exists()
+        self.pins().exists()
     }
 
     /// All its processes, the one that was started first.

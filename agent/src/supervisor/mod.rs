@@ -19,7 +19,6 @@ use verbatim_agent_config::{NodeAgent, WhenStopped};
 use verbatim_steer::SCHEMA_VERSION;
 use verbatim_sys::{
     packets::{PacketListener, Packets},
-    process,
     signal::Signals,
     socket,
 };
@@ -62,10 +61,6 @@ pub(crate) fn serves(run_directory: &std::path::Path) -> Result<bool, PlaceError
 
 /// Serves until it is told to end, or has been taken over and has drained; the exit code.
 pub(crate) fn run(args: &ServeArgs, config: &NodeAgent, signals: Signals) -> Result<u8, SupervisorError> {
-    match process::raise_descriptor_limit() {
-        Ok(limit) => tracing::debug!(limit, "open descriptors"),
-        Err(error) => tracing::warn!(%error, "the limit of open descriptors stays"),
-    }
     let place = Place::enter(&config.run_directory)?;
     let mut vault = Vault::default();
     let found = place.supervisor()?;

@@ -14,10 +14,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use verbatim_tests::{
-    parts::{self, Part},
-    shell,
+    parts, shell,
     soak::{
-        Disturbance, Soak,
+        Disturbance, NEEDS, Soak,
         disturbance::{ALL, named},
         growth::Size,
         judge::Counts,
@@ -25,19 +24,6 @@ use verbatim_tests::{
         seed::Seed,
     },
 };
-
-const NEEDS: &[Part] = &[
-    Part::Root,
-    Part::Sandbox,
-    Part::Binaries,
-    Part::Postgres,
-    Part::Python,
-    Part::Openssl,
-    Part::Bpf,
-    Part::Disks,
-    Part::Clocks,
-    Part::Memory,
-];
 
 /// A lab lasts no longer: its logs are read whole at its end.
 const LAB: Duration = Duration::from_secs(900);

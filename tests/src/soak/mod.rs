@@ -29,7 +29,22 @@ use crate::{
     agent::{self, Options},
     google,
     lab::Lab,
+    parts::Part,
 };
+
+/// What a machine needs for all disturbances.
+pub const NEEDS: &[Part] = &[
+    Part::Root,
+    Part::Sandbox,
+    Part::Binaries,
+    Part::Postgres,
+    Part::Python,
+    Part::Openssl,
+    Part::Bpf,
+    Part::Disks,
+    Part::Clocks,
+    Part::Memory,
+];
 
 /// How long it may be that no further record comes, on a machine with other work.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -23,7 +23,7 @@ use super::{
 use crate::{command, daemon::Daemon, say};
 
 /// How long the reader stands still.
-pub(super) const STOPPED_SECONDS: &str = "60";
+const STOPPED_SECONDS: &str = "60";
 
 pub(super) fn run(bench: &Bench<'_>) -> Result<Section> {
     let mut table = MemoryTable::default();
