@@ -39,6 +39,7 @@ fn started() -> Draft {
                 container: "app".into(),
                 node: "node-1".into(),
                 cgroup_id: 4711,
+            ..v1::Workload::default()
             }),
             protocol: v1::Protocol::Postgresql.into(),
             operation: v1::Operation::Execute.into(),

@@ -39,6 +39,7 @@ pub fn local(person: &Person, node: &str, cgroup: &str) -> Identity {
     let workload = v1::Workload {
         principal_kind: v1::PrincipalKind::Local.into(),
         node: node.to_owned(),
+        resolution: v1::Resolution::Given.into(),
         ..v1::Workload::default()
     };
     Identity {
@@ -63,6 +64,7 @@ pub fn federated(
         namespace: account.namespace.clone(),
         service_account: account.name.clone(),
         node: node.to_owned(),
+        resolution: v1::Resolution::Given.into(),
         ..v1::Workload::default()
     };
     Identity { workload, local_user: None, cgroup: Some(cgroup.to_owned()) }

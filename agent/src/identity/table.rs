@@ -104,6 +104,8 @@ impl Table {
             container: fill(rule.container.as_ref()),
             node: self.node.clone(),
             cgroup_id: 0,
+            resolution: v1::Resolution::Rule.into(),
+            ..v1::Workload::default()
         };
         Some(Identity { workload, local_user: None, cgroup: Some(path.to_owned()) })
     }

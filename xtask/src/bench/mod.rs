@@ -12,6 +12,7 @@ mod http;
 mod memory;
 mod pairs;
 mod parts;
+mod passing;
 mod peers;
 mod pgbench;
 mod phases;
@@ -63,6 +64,8 @@ enum Part {
     Tls,
     /// What TLS connections cost: idle, stalled, new
     Connections,
+    /// Bytes a second that nobody decodes, beside a peer
+    Passing,
     /// The agent's memory, at rest and with a client that stops reading
     Memory,
     /// Steering, spool and collector alone
@@ -107,6 +110,9 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
     }
     if wanted(Part::Tls) {
         sections.push(tls::run(&bench, options, &certificates)?);
+    }
+    if wanted(Part::Passing) {
+        sections.push(passing::run(&bench, options)?);
     }
     if wanted(Part::Connections) && captures {
         sections.push(connections::run(&bench, &certificates)?);

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Bench, report::Section};
 use crate::{binaries, command, say};
@@ -22,14 +22,8 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Section> {
     };
     say::heading("The parts alone");
     let steering = binaries::test_program_of(bench.place, "verbatim-steer", "steering")?;
-    let mut measure = command::as_root(&steering)?;
-    measure.args(["measure_connect", "--exact", "--ignored", "--nocapture"]);
-    let output = command::output(&mut measure)?;
-    // The harness's own lines say nothing here.
-    let said = output
-        .lines()
-        .filter(|line| !line.is_empty() && !line.starts_with("running ") && !line.starts_with("test "));
-    add("Steering, at connect", said.collect::<Vec<_>>().join("\n"));
+    add("Steering, at connect", measured(&steering, "measure_connect")?);
+    add("Steering, of whom is let pass", measured(&steering, "measure_unsteered")?);
     add("Steering, hand-off", hand_offs(&steering)?);
     add("Steering, memory", namespaces(&steering)?);
     for (name, package, example) in
@@ -51,6 +45,20 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Section> {
         add(name, command::output(&mut cargo).with_context(|| format!("measuring: {name}"))?);
     }
     Ok(Section { name: "parts", text })
+}
+
+/// What a test prints that only measures.
+fn measured(steering: &Path, test: &str) -> Result<String> {
+    let mut measure = command::as_root(steering)?;
+    measure.args([test, "--exact", "--ignored", "--nocapture"]);
+    let output = command::output(&mut measure)?;
+    // The harness's own lines say nothing here.
+    let said: Vec<&str> = output
+        .lines()
+        .filter(|line| !line.is_empty() && !line.starts_with("running ") && !line.starts_with("test "))
+        .collect();
+    ensure!(!said.is_empty(), "{test} says nothing");
+    Ok(said.join("\n"))
 }
 
 /// The test of hand-offs with ten times as many: it fails when a single one is wrong.

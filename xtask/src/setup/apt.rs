@@ -34,6 +34,12 @@ pub(crate) const NGHTTP2: Need = Need {
     met: || ["h2load", "nghttpd", "openssl"].iter().all(|name| place::program(name).is_some()),
 };
 
+pub(crate) const IPERF: Need = Need {
+    packages: &["iperf3"],
+    purpose: "bytes in bulk to measure with",
+    met: || place::program("iperf3").is_some(),
+};
+
 pub(crate) const IPROUTE: Need =
     Need { packages: &["iproute2"], purpose: "network namespaces", met: || place::program("ip").is_some() };
 

@@ -82,7 +82,7 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
         packages.extend([apt::NODE, apt::TOOLS, apt::CLOCKS]);
     }
     if purpose == Bench {
-        packages.extend([apt::PGBOUNCER, apt::NGHTTP2]);
+        packages.extend([apt::PGBOUNCER, apt::NGHTTP2, apt::IPERF]);
     }
     if purpose == Fuzz {
         packages.push(apt::CXX);

@@ -101,6 +101,12 @@ pub struct Envelope {
     /// On CONNECTION: the connection's number in that count, from 1.
     #[prost(uint64, tag = "32")]
     pub connect_number: u64,
+    /// On STARTED: whether what the client presented belongs to the workload that presented it.
+    #[prost(enumeration = "CredentialMatch", tag = "33")]
+    pub credential_match: i32,
+    /// On STARTED: how well it is known on whose behalf the workload acts.
+    #[prost(enumeration = "BehalfKind", tag = "34")]
+    pub on_behalf_of_kind: i32,
     /// What only some kinds carry.
     #[prost(oneof = "envelope::Detail", tags = "40, 41, 42, 43, 44, 45, 46")]
     pub detail: ::core::option::Option<envelope::Detail>,
@@ -150,6 +156,21 @@ pub struct Workload {
     /// cgroup id as the kernel saw it at connect().
     #[prost(uint64, tag = "9")]
     pub cgroup_id: u64,
+    /// E-mail of the Google service account that the service account is annotated to act as
+    /// (iam.gke.io/gcp-service-account); empty where there is none.
+    #[prost(string, tag = "10")]
+    pub impersonated_service_account: ::prost::alloc::string::String,
+    /// projects/PROJECT/locations/LOCATION/clusters/CLUSTER.
+    #[prost(string, tag = "11")]
+    pub cluster: ::prost::alloc::string::String,
+    #[prost(enumeration = "ContainerKind", tag = "12")]
+    pub container_kind: i32,
+    /// How the workload was named, or why it was not.
+    #[prost(enumeration = "Resolution", tag = "13")]
+    pub resolution: i32,
+    /// Id that the container runtime gave, 64 hexadecimal digits; of the raw evidence where nothing else is known.
+    #[prost(string, tag = "14")]
+    pub container_id: ::prost::alloc::string::String,
 }
 /// First record of a chain.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -272,8 +293,9 @@ pub struct Content {
     pub target: ::core::option::Option<Target>,
     #[prost(message, optional, tag = "5")]
     pub client: ::core::option::Option<Client>,
-    #[prost(message, optional, tag = "6")]
-    pub on_behalf_of: ::core::option::Option<OnBehalfOf>,
+    /// Everyone who was named, the best proven first.
+    #[prost(message, repeated, tag = "6")]
+    pub on_behalf_of: ::prost::alloc::vec::Vec<OnBehalfOf>,
     /// Names and values as the protocol carried them, e.g. application_name; on FINISHED and PROGRESS as the answer did.
     #[prost(message, repeated, tag = "7")]
     pub attributes: ::prost::alloc::vec::Vec<Attribute>,
@@ -298,6 +320,136 @@ pub struct Content {
     /// On COVERAGE with BYPASS_BEGAN or BYPASS_ENDED.
     #[prost(message, optional, tag = "14")]
     pub bypass: ::core::option::Option<Bypass>,
+    /// On CONNECTION and STARTED: what the cluster knows about the workload beyond its names.
+    #[prost(message, optional, tag = "15")]
+    pub pod: ::core::option::Option<Pod>,
+    /// On STARTED, and on CONNECTION where the connection itself was authenticated: what the client presented.
+    #[prost(message, repeated, tag = "16")]
+    pub credentials: ::prost::alloc::vec::Vec<Credential>,
+    /// On STARTED: the trace that the command belongs to.
+    #[prost(message, optional, tag = "17")]
+    pub trace: ::core::option::Option<Trace>,
+}
+/// What the cluster knows about a workload's pod at the time of the record.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Pod {
+    /// From the pod's controller upwards, e.g. ReplicaSet, Deployment.
+    #[prost(message, repeated, tag = "1")]
+    pub owners: ::prost::alloc::vec::Vec<Owner>,
+    /// As the pod's specification writes it.
+    #[prost(string, tag = "2")]
+    pub image: ::prost::alloc::string::String,
+    /// Digest that the runtime has resolved it to, e.g. "sha256:...".
+    #[prost(string, tag = "3")]
+    pub image_digest: ::prost::alloc::string::String,
+    /// Of those labels that the configuration names.
+    #[prost(message, repeated, tag = "4")]
+    pub labels: ::prost::alloc::vec::Vec<Attribute>,
+    /// The pod shares the node's network namespace.
+    #[prost(bool, tag = "5")]
+    pub host_network: bool,
+    /// The pod is a mirror of a file on the node.
+    #[prost(bool, tag = "6")]
+    pub static_pod: bool,
+}
+/// One controller in an owner chain.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Owner {
+    /// e.g. "apps/v1".
+    #[prost(string, tag = "1")]
+    pub api_version: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub kind: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub uid: ::prost::alloc::string::String,
+}
+/// What a client presented to prove who it is. Never the credential itself.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Credential {
+    #[prost(enumeration = "CredentialKind", tag = "1")]
+    pub kind: i32,
+    /// Where it stood, e.g. "header authorization", "query key", "startup user".
+    #[prost(string, tag = "2")]
+    pub place: ::prost::alloc::string::String,
+    /// HMAC-SHA-256 of the credential under the cluster's fingerprint key, 32 bytes: equal credentials have equal
+    /// fingerprints, and nobody without the key can try guesses. Empty where there is no key, and for names.
+    #[prost(bytes = "vec", tag = "3")]
+    pub fingerprint: ::prost::alloc::vec::Vec<u8>,
+    /// Id of that key.
+    #[prost(string, tag = "4")]
+    pub fingerprint_key_id: ::prost::alloc::string::String,
+    /// Whom it names: e-mail, principal, database user, certificate's subject. Empty where nothing can be read.
+    #[prost(string, tag = "5")]
+    pub subject: ::prost::alloc::string::String,
+    /// Who issued it, e.g. a JWT's `iss`.
+    #[prost(string, tag = "6")]
+    pub issuer: ::prost::alloc::string::String,
+    /// A JWT's `aud`.
+    #[prost(string, repeated, tag = "7")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// When it ends, nanoseconds since 1970; 0 where nothing says so.
+    #[prost(fixed64, tag = "8")]
+    pub expires_wall_nanos: u64,
+    /// A JWT's or key's own id, `kid` or `private_key_id`.
+    #[prost(string, tag = "9")]
+    pub key_id: ::prost::alloc::string::String,
+    /// Where the node agent saw it being issued, and to whom.
+    #[prost(message, optional, tag = "10")]
+    pub issuance: ::core::option::Option<Issuance>,
+    #[prost(enumeration = "CredentialMatch", tag = "11")]
+    pub matches_principal: i32,
+    /// In one line why it matches, does not, or cannot be told.
+    #[prost(string, tag = "12")]
+    pub reason: ::prost::alloc::string::String,
+    /// How it was learned whom it names.
+    #[prost(enumeration = "CredentialSource", tag = "13")]
+    pub source: i32,
+}
+/// A reply that issued a token on this node.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Issuance {
+    #[prost(enumeration = "TokenIssuer", tag = "1")]
+    pub issuer: i32,
+    #[prost(fixed64, tag = "2")]
+    pub issued_wall_nanos: u64,
+    /// The pod that asked, by the cluster's names.
+    #[prost(string, tag = "3")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub service_account: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub pod_uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub pod_name: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub container: ::prost::alloc::string::String,
+    /// The account that the token is for, as the request named it, e.g. in a path of IAM Credentials.
+    #[prost(string, tag = "8")]
+    pub account: ::prost::alloc::string::String,
+    /// record_id of the STARTED record of the request, 16 bytes.
+    #[prost(bytes = "vec", tag = "9")]
+    pub command_id: ::prost::alloc::vec::Vec<u8>,
+}
+/// The trace that a command belongs to, and what the agent's framework calls its parts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Trace {
+    /// W3C traceparent, as it was sent.
+    #[prost(string, tag = "1")]
+    pub traceparent: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub tracestate: ::prost::alloc::string::String,
+    /// Ids that a framework gave its session, task and tool, from baggage, comments or labels.
+    #[prost(string, tag = "3")]
+    pub session_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub task_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub tool_id: ::prost::alloc::string::String,
+    /// Where each was found.
+    #[prost(string, repeated, tag = "6")]
+    pub places: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Who had steering stopped for a time, and why.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -464,16 +616,31 @@ pub struct Client {
     #[prost(uint32, tag = "11")]
     pub source_port: u32,
 }
-/// The person behind an agent.
+/// Who asked the workload to act.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OnBehalfOf {
-    #[prost(bool, tag = "1")]
-    pub verified: bool,
     #[prost(string, tag = "2")]
     pub subject: ::prost::alloc::string::String,
-    /// Where it was found.
+    /// Where it was found, e.g. "baggage", "sqlcommenter", "header x-goog-request-reason", "label on_behalf_of".
     #[prost(string, tag = "3")]
     pub evidence: ::prost::alloc::string::String,
+    #[prost(enumeration = "BehalfKind", tag = "4")]
+    pub kind: i32,
+    /// Of a token: who signed it, for whom, until when (nanoseconds since 1970), with which key. The signature is in no
+    /// record.
+    #[prost(string, tag = "5")]
+    pub issuer: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "6")]
+    pub audiences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(fixed64, tag = "7")]
+    pub expires_wall_nanos: u64,
+    #[prost(string, tag = "8")]
+    pub key_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "9")]
+    pub token_id: ::prost::alloc::string::String,
+    /// Why a token that was there is not VERIFIED.
+    #[prost(string, tag = "10")]
+    pub rejection: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Attribute {
@@ -572,6 +739,173 @@ impl RecordKind {
         }
     }
 }
+/// Which list of a pod's specification a container stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ContainerKind {
+    Unspecified = 0,
+    Regular = 1,
+    Init = 2,
+    /// An init container with restartPolicy Always: it runs beside the others.
+    Sidecar = 3,
+    Ephemeral = 4,
+}
+impl ContainerKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CONTAINER_KIND_UNSPECIFIED",
+            Self::Regular => "CONTAINER_KIND_REGULAR",
+            Self::Init => "CONTAINER_KIND_INIT",
+            Self::Sidecar => "CONTAINER_KIND_SIDECAR",
+            Self::Ephemeral => "CONTAINER_KIND_EPHEMERAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CONTAINER_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "CONTAINER_KIND_REGULAR" => Some(Self::Regular),
+            "CONTAINER_KIND_INIT" => Some(Self::Init),
+            "CONTAINER_KIND_SIDECAR" => Some(Self::Sidecar),
+            "CONTAINER_KIND_EPHEMERAL" => Some(Self::Ephemeral),
+            _ => None,
+        }
+    }
+}
+/// How a workload was named, or why it was not. A workload without a name keeps the raw evidence: cgroup id, path,
+/// container id, and the pod's UID where the path says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Resolution {
+    Unspecified = 0,
+    /// The person who started `run` says who it is.
+    Given = 1,
+    /// A rule of the configuration names the cgroup.
+    Rule = 2,
+    /// The API server's pod whose UID and container id the cgroup carries.
+    Pod = 3,
+    /// The cgroup is no container's.
+    NotAContainer = 4,
+    /// No pod of this node has this UID, or none did within the bound.
+    PodUnknown = 5,
+    /// The pod is known, but not a container of this id.
+    ContainerUnknown = 6,
+    /// The cgroup was gone before its path could be read.
+    CgroupGone = 7,
+    /// Pods could not be read from the API server.
+    NoApiServer = 8,
+}
+impl Resolution {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "RESOLUTION_UNSPECIFIED",
+            Self::Given => "RESOLUTION_GIVEN",
+            Self::Rule => "RESOLUTION_RULE",
+            Self::Pod => "RESOLUTION_POD",
+            Self::NotAContainer => "RESOLUTION_NOT_A_CONTAINER",
+            Self::PodUnknown => "RESOLUTION_POD_UNKNOWN",
+            Self::ContainerUnknown => "RESOLUTION_CONTAINER_UNKNOWN",
+            Self::CgroupGone => "RESOLUTION_CGROUP_GONE",
+            Self::NoApiServer => "RESOLUTION_NO_API_SERVER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "RESOLUTION_UNSPECIFIED" => Some(Self::Unspecified),
+            "RESOLUTION_GIVEN" => Some(Self::Given),
+            "RESOLUTION_RULE" => Some(Self::Rule),
+            "RESOLUTION_POD" => Some(Self::Pod),
+            "RESOLUTION_NOT_A_CONTAINER" => Some(Self::NotAContainer),
+            "RESOLUTION_POD_UNKNOWN" => Some(Self::PodUnknown),
+            "RESOLUTION_CONTAINER_UNKNOWN" => Some(Self::ContainerUnknown),
+            "RESOLUTION_CGROUP_GONE" => Some(Self::CgroupGone),
+            "RESOLUTION_NO_API_SERVER" => Some(Self::NoApiServer),
+            _ => None,
+        }
+    }
+}
+/// Whether a credential belongs to the workload that presented it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CredentialMatch {
+    /// No credential was presented.
+    Unspecified = 0,
+    Yes = 1,
+    /// It is another's: another pod's, a shared key's, a person's.
+    No = 2,
+    /// Nothing says whose it is.
+    Unknown = 3,
+}
+impl CredentialMatch {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CREDENTIAL_MATCH_UNSPECIFIED",
+            Self::Yes => "CREDENTIAL_MATCH_YES",
+            Self::No => "CREDENTIAL_MATCH_NO",
+            Self::Unknown => "CREDENTIAL_MATCH_UNKNOWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CREDENTIAL_MATCH_UNSPECIFIED" => Some(Self::Unspecified),
+            "CREDENTIAL_MATCH_YES" => Some(Self::Yes),
+            "CREDENTIAL_MATCH_NO" => Some(Self::No),
+            "CREDENTIAL_MATCH_UNKNOWN" => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+/// How well it is known on whose behalf a workload acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BehalfKind {
+    /// Nobody was named.
+    Unspecified = 0,
+    /// Somebody was named by the workload itself, without proof.
+    Asserted = 1,
+    /// A signed token that travelled with the command names them, and holds for this workload.
+    Verified = 2,
+    /// They opened a delegation at the collector. Kept for when people sign in there.
+    Delegated = 3,
+}
+impl BehalfKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BEHALF_KIND_UNSPECIFIED",
+            Self::Asserted => "BEHALF_KIND_ASSERTED",
+            Self::Verified => "BEHALF_KIND_VERIFIED",
+            Self::Delegated => "BEHALF_KIND_DELEGATED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BEHALF_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "BEHALF_KIND_ASSERTED" => Some(Self::Asserted),
+            "BEHALF_KIND_VERIFIED" => Some(Self::Verified),
+            "BEHALF_KIND_DELEGATED" => Some(Self::Delegated),
+            _ => None,
+        }
+    }
+}
 /// Something about a command that a security team wants to find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -579,6 +913,15 @@ pub enum CommandFinding {
     Unspecified = 0,
     /// The request's host is not the name that TLS was made for.
     HostMismatch = 1,
+    /// The credential was issued to another pod of this node, or names another principal.
+    CredentialOfAnother = 2,
+    /// A key of a service account: whoever holds the file can present it.
+    SharedKey = 3,
+    /// A person's credential, presented by a workload.
+    CredentialOfAPerson = 4,
+    /// A token that should say on whose behalf was there and did not hold: forged, expired, for another audience or
+    /// workload, or not checkable.
+    OnBehalfOfRejected = 5,
 }
 impl CommandFinding {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -589,6 +932,10 @@ impl CommandFinding {
         match self {
             Self::Unspecified => "COMMAND_FINDING_UNSPECIFIED",
             Self::HostMismatch => "COMMAND_FINDING_HOST_MISMATCH",
+            Self::CredentialOfAnother => "COMMAND_FINDING_CREDENTIAL_OF_ANOTHER",
+            Self::SharedKey => "COMMAND_FINDING_SHARED_KEY",
+            Self::CredentialOfAPerson => "COMMAND_FINDING_CREDENTIAL_OF_A_PERSON",
+            Self::OnBehalfOfRejected => "COMMAND_FINDING_ON_BEHALF_OF_REJECTED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -596,6 +943,10 @@ impl CommandFinding {
         match value {
             "COMMAND_FINDING_UNSPECIFIED" => Some(Self::Unspecified),
             "COMMAND_FINDING_HOST_MISMATCH" => Some(Self::HostMismatch),
+            "COMMAND_FINDING_CREDENTIAL_OF_ANOTHER" => Some(Self::CredentialOfAnother),
+            "COMMAND_FINDING_SHARED_KEY" => Some(Self::SharedKey),
+            "COMMAND_FINDING_CREDENTIAL_OF_A_PERSON" => Some(Self::CredentialOfAPerson),
+            "COMMAND_FINDING_ON_BEHALF_OF_REJECTED" => Some(Self::OnBehalfOfRejected),
             _ => None,
         }
     }
@@ -1337,6 +1688,145 @@ impl Toward {
         }
     }
 }
+/// What kind of thing it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CredentialKind {
+    Unspecified = 0,
+    /// Bearer token of which nothing can be read.
+    OpaqueToken = 1,
+    /// JWT that a service account's key has signed itself.
+    SelfSignedJwt = 2,
+    /// JWT that an identity provider has signed.
+    IdToken = 3,
+    ApiKey = 4,
+    DatabaseUser = 5,
+    /// Database user that stands for an IAM principal (Cloud SQL, AlloyDB).
+    DatabaseIamUser = 6,
+    ClientCertificate = 7,
+    /// Basic, Digest and other schemes with a name and a password.
+    Password = 8,
+    /// Access token that is bound to a certificate: it proves nothing without the workload's own TLS.
+    BoundToken = 9,
+    /// Signature of a signed URL.
+    SignedUrl = 10,
+    Other = 11,
+}
+impl CredentialKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CREDENTIAL_KIND_UNSPECIFIED",
+            Self::OpaqueToken => "CREDENTIAL_KIND_OPAQUE_TOKEN",
+            Self::SelfSignedJwt => "CREDENTIAL_KIND_SELF_SIGNED_JWT",
+            Self::IdToken => "CREDENTIAL_KIND_ID_TOKEN",
+            Self::ApiKey => "CREDENTIAL_KIND_API_KEY",
+            Self::DatabaseUser => "CREDENTIAL_KIND_DATABASE_USER",
+            Self::DatabaseIamUser => "CREDENTIAL_KIND_DATABASE_IAM_USER",
+            Self::ClientCertificate => "CREDENTIAL_KIND_CLIENT_CERTIFICATE",
+            Self::Password => "CREDENTIAL_KIND_PASSWORD",
+            Self::BoundToken => "CREDENTIAL_KIND_BOUND_TOKEN",
+            Self::SignedUrl => "CREDENTIAL_KIND_SIGNED_URL",
+            Self::Other => "CREDENTIAL_KIND_OTHER",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CREDENTIAL_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "CREDENTIAL_KIND_OPAQUE_TOKEN" => Some(Self::OpaqueToken),
+            "CREDENTIAL_KIND_SELF_SIGNED_JWT" => Some(Self::SelfSignedJwt),
+            "CREDENTIAL_KIND_ID_TOKEN" => Some(Self::IdToken),
+            "CREDENTIAL_KIND_API_KEY" => Some(Self::ApiKey),
+            "CREDENTIAL_KIND_DATABASE_USER" => Some(Self::DatabaseUser),
+            "CREDENTIAL_KIND_DATABASE_IAM_USER" => Some(Self::DatabaseIamUser),
+            "CREDENTIAL_KIND_CLIENT_CERTIFICATE" => Some(Self::ClientCertificate),
+            "CREDENTIAL_KIND_PASSWORD" => Some(Self::Password),
+            "CREDENTIAL_KIND_BOUND_TOKEN" => Some(Self::BoundToken),
+            "CREDENTIAL_KIND_SIGNED_URL" => Some(Self::SignedUrl),
+            "CREDENTIAL_KIND_OTHER" => Some(Self::Other),
+            _ => None,
+        }
+    }
+}
+/// How it was learned whom a credential names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CredentialSource {
+    Unspecified = 0,
+    /// It says so itself, and that was not verified: whoever holds a key can write it.
+    Read = 1,
+    /// The node agent saw the reply that issued it.
+    Issuance = 2,
+    /// Google's tokeninfo endpoint said so.
+    Tokeninfo = 3,
+    /// The server accepted it in the protocol's own authentication.
+    ServerAccepted = 4,
+}
+impl CredentialSource {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CREDENTIAL_SOURCE_UNSPECIFIED",
+            Self::Read => "CREDENTIAL_SOURCE_READ",
+            Self::Issuance => "CREDENTIAL_SOURCE_ISSUANCE",
+            Self::Tokeninfo => "CREDENTIAL_SOURCE_TOKENINFO",
+            Self::ServerAccepted => "CREDENTIAL_SOURCE_SERVER_ACCEPTED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CREDENTIAL_SOURCE_UNSPECIFIED" => Some(Self::Unspecified),
+            "CREDENTIAL_SOURCE_READ" => Some(Self::Read),
+            "CREDENTIAL_SOURCE_ISSUANCE" => Some(Self::Issuance),
+            "CREDENTIAL_SOURCE_TOKENINFO" => Some(Self::Tokeninfo),
+            "CREDENTIAL_SOURCE_SERVER_ACCEPTED" => Some(Self::ServerAccepted),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum TokenIssuer {
+    Unspecified = 0,
+    MetadataServer = 1,
+    Sts = 2,
+    IamCredentials = 3,
+    Oauth2 = 4,
+}
+impl TokenIssuer {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "TOKEN_ISSUER_UNSPECIFIED",
+            Self::MetadataServer => "TOKEN_ISSUER_METADATA_SERVER",
+            Self::Sts => "TOKEN_ISSUER_STS",
+            Self::IamCredentials => "TOKEN_ISSUER_IAM_CREDENTIALS",
+            Self::Oauth2 => "TOKEN_ISSUER_OAUTH2",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "TOKEN_ISSUER_UNSPECIFIED" => Some(Self::Unspecified),
+            "TOKEN_ISSUER_METADATA_SERVER" => Some(Self::MetadataServer),
+            "TOKEN_ISSUER_STS" => Some(Self::Sts),
+            "TOKEN_ISSUER_IAM_CREDENTIALS" => Some(Self::IamCredentials),
+            "TOKEN_ISSUER_OAUTH2" => Some(Self::Oauth2),
+            _ => None,
+        }
+    }
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum RedactionReason {
@@ -1347,7 +1837,7 @@ pub enum RedactionReason {
     ConnectionString = 2,
     /// A token or key that whoever holds it may use, e.g. access_token=, upload_id=.
     Token = 3,
-    /// The signature of a signed URL.
+    /// The signature of a signed URL, or of a token that says on whose behalf.
     Signature = 4,
 }
 impl RedactionReason {

@@ -35,7 +35,7 @@ pub(crate) fn measure_unsteered(name: &str) -> Outcome {
     for (what, mut nanos) in ["without programs", "by default", "by its own verdict"].into_iter().zip(rounds)
     {
         nanos.sort_unstable();
-        eprintln!("{what}: median of {ROUNDS} medians {} ns, least {} ns", nanos[ROUNDS / 2], nanos[0]);
+        println!("{what}: median of {ROUNDS} medians {} ns, least {} ns", nanos[ROUNDS / 2], nanos[0]);
     }
     let before = fs::read_to_string(STATISTICS)?;
     fs::write(STATISTICS, "1")?;
@@ -43,7 +43,7 @@ pub(crate) fn measure_unsteered(name: &str) -> Outcome {
     let asked = with.ask(order);
     let later = runs();
     fs::write(STATISTICS, before)?;
-    eprintln!("with statistics: {asked}");
+    println!("with statistics: {asked}");
     let names: BTreeMap<u32, String> = aya::programs::loaded_programs()
         .flatten()
         .filter_map(|info| Some((info.id(), info.name_as_str()?.to_owned())))
@@ -53,7 +53,7 @@ pub(crate) fn measure_unsteered(name: &str) -> Outcome {
         let (nanos, count) = (nanos - nanos_before, count - count_before);
         if let Some(each) = nanos.checked_div(count) {
             let name = names.get(&program).map_or("", String::as_str);
-            eprintln!("{name} ({program}): {each} ns each, {count} times");
+            println!("{name} ({program}): {each} ns each, {count} times");
         }
     }
     Ok(())

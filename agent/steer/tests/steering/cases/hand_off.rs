@@ -196,7 +196,7 @@ fn measure_connect(name: &str) -> Outcome {
         let a = steered.ask("latency count=3000 destination=10.1.2.3:5432");
         let b = unsteered.ask(&format!("latency count=3000 destination=127.0.0.1:{port}"));
         let c = unsteered.ask(&format!("latency count=3000 destination={}:{}", Pair::SERVER_V4, remote.port));
-        eprintln!("round {round}, ns: steered {a} | to the listener by itself {b} | veth {c}");
+        println!("round {round}, ns: steered {a} | to the listener by itself {b} | veth {c}");
     }
     Ok(())
 }
