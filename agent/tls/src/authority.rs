@@ -4,7 +4,16 @@
 
 mod constraints;
 mod material;
+mod plain;
+mod request;
+mod root;
 mod shape;
+
+pub use self::{
+    plain::{Identity, PlainAuthority},
+    request::{IssueError, Issued, Request},
+    root::{IssuingRoot, NameClass},
+};
 
 use std::{
     fmt,
@@ -12,6 +21,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use arc_swap::ArcSwap;
 use hashlink::LruCache;
 use rcgen::{Issuer, KeyPair};
 use rustls::{
@@ -27,6 +37,7 @@ use self::constraints::Constraints;
 use crate::{
     name::{LeafName, NameError},
     provider::provider,
+    root_id::RootId,
 };
 
 /// Leaves kept at once: about 1.5 KiB each.
@@ -124,6 +135,8 @@ pub enum LeafError {
 
 /// An intermediate that signs leaves.
 struct Issuing {
+    /// The root that it leads to.
+    root: RootId,
     /// Its own constraints and its root's: a name must be within both.
     constraints: [Constraints; 2],
     certificate: CertificateDer<'static>,
@@ -144,19 +157,32 @@ struct Cached {
     renew_at: i64,
 }
 
-/// Vouches for the names of upstream services toward workloads that trust its roots.
-pub struct Authority {
+/// What is signed with at one moment, and the leaves that were.
+struct Current {
     roots: Vec<CertificateDer<'static>>,
     issuing: Vec<Issuing>,
+    leaves: Mutex<LruCache<LeafName, Cached>>,
+}
+
+impl Current {
+    fn new(roots: Vec<CertificateDer<'static>>, issuing: Vec<Issuing>) -> Self {
+        Self { roots, issuing, leaves: Mutex::new(LruCache::new(CACHED_LEAVES)) }
+    }
+}
+
+/// Vouches for the names of upstream services toward workloads that trust its roots. What it signs with can be
+/// replaced while it is used: connections under way keep the leaf that they have.
+pub struct Authority {
+    current: ArcSwap<Current>,
     /// One key for all leaves of this process: making one would cost as much as a signature.
     leaf_key: KeyPair,
     signing_key: Arc<dyn SigningKey>,
-    leaves: Mutex<LruCache<LeafName, Cached>>,
 }
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let constraints: Vec<_> = self.issuing.iter().map(|issuing| &issuing.constraints).collect();
+        let current = self.current.load();
+        let constraints: Vec<_> = current.issuing.iter().map(|issuing| &issuing.constraints).collect();
         f.debug_struct("Authority").field("constraints", &constraints).finish_non_exhaustive()
     }
 }
@@ -178,22 +204,25 @@ impl Authority {
         let tag = u32::from_be_bytes(tag);
         let mut roots = Vec::new();
         let mut issuing = Vec::new();
-        for (class, constraints) in shape::classes(configured)? {
+        let not_after = now.saturating_add(shape::RUN_SECONDS);
+        for class in NameClass::ALL {
+            let constraints = shape::constraints(class, configured)?;
             let mut root_key = KeyPair::generate()?;
             let named = |role: &str| format!("Verbatim {role} for {class} of run {tag:08x}");
-            let root_params = shape::authority(named("root"), &constraints, 1, now)?;
-            let root = root_params.self_signed(&root_key)?;
+            let root_params = shape::authority(named("root"), Some(&constraints), 1, now, not_after)?;
+            let root = CertificateDer::from(root_params.self_signed(&root_key)?);
             let key = KeyPair::generate()?;
-            let params = shape::authority(named("intermediate"), &constraints, 0, now)?;
+            let params = shape::authority(named("intermediate"), Some(&constraints), 0, now, not_after)?;
             let certificate = params.signed_by(&key, &Issuer::from_params(&root_params, &root_key))?;
             root_key.zeroize();
-            roots.push(root.into());
             issuing.push(Issuing {
+                root: RootId::of(&root),
                 not_after: params.not_after.unix_timestamp(),
                 issuer: Issuer::new(params, key),
                 certificate: certificate.into(),
                 constraints: [constraints.clone(), constraints],
             });
+            roots.push(root);
         }
         Self::new(roots, issuing)
     }
@@ -205,30 +234,52 @@ impl Authority {
     ///
     /// When something is missing, not constrained, expired, or does not verify up to one of the roots.
     pub fn from_pem(material: &AuthorityMaterial) -> Result<Self, AuthorityError> {
-        let (roots, issuing) = material::read(material)?;
-        let authority = Self::new(roots, issuing)?;
-        authority.verify()?;
+        let authority = Self::waiting()?;
+        authority.replace(material)?;
         Ok(authority)
+    }
+
+    /// For `serve` before it was given anything: it vouches for no name.
+    ///
+    /// # Errors
+    ///
+    /// When a key cannot be made.
+    pub fn waiting() -> Result<Self, AuthorityError> {
+        Self::new(Vec::new(), Vec::new())
+    }
+
+    /// Signs with these from now on, after they were tried; leaves are made anew. What was there stays where it
+    /// fails.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authority::from_pem`].
+    pub fn replace(&self, material: &AuthorityMaterial) -> Result<(), AuthorityError> {
+        let (roots, issuing) = material::read(material)?;
+        let next = Current::new(roots, issuing);
+        self.verify(&next)?;
+        self.current.store(Arc::new(next));
+        Ok(())
     }
 
     fn new(roots: Vec<CertificateDer<'static>>, issuing: Vec<Issuing>) -> Result<Self, AuthorityError> {
         let leaf_key = KeyPair::generate()?;
         let der = PrivateKeyDer::Pkcs8(leaf_key.serialized_der().to_vec().into());
         let signing_key = any_ecdsa_type(&der).map_err(AuthorityError::Key)?;
-        let leaves = Mutex::new(LruCache::new(CACHED_LEAVES));
-        Ok(Self { roots, issuing, leaf_key, signing_key, leaves })
+        let current = ArcSwap::from_pointee(Current::new(roots, issuing));
+        Ok(Self { current, leaf_key, signing_key })
     }
 
     /// Has a leaf of each intermediate verified as a client would do it.
-    fn verify(&self) -> Result<(), AuthorityError> {
+    fn verify(&self, next: &Current) -> Result<(), AuthorityError> {
         let mut store = RootCertStore::empty();
-        for root in &self.roots {
+        for root in &next.roots {
             store.add(root.clone()).map_err(AuthorityError::Key)?;
         }
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider())
             .build()
             .map_err(|error| AuthorityError::Key(rustls::Error::General(error.to_string())))?;
-        for issuing in &self.issuing {
+        for issuing in &next.issuing {
             let unusable = |reason: String| AuthorityError::Unusable {
                 subject: material::subject(&issuing.certificate),
                 reason,
@@ -249,20 +300,44 @@ impl Authority {
 
     /// The roots, for bundles and trust stores.
     #[must_use]
-    pub fn roots(&self) -> &[CertificateDer<'static>] {
-        &self.roots
+    pub fn roots(&self) -> Vec<CertificateDer<'static>> {
+        self.current.load().roots.clone()
     }
 
     /// The roots as PEM.
     #[must_use]
     pub fn roots_pem(&self) -> String {
-        crate::trust::pem_text(&self.roots)
+        crate::trust::pem_text(&self.current.load().roots)
     }
 
     /// Whether it may vouch for the name.
     #[must_use]
     pub fn permits(&self, name: &LeafName) -> bool {
-        self.issuing.iter().any(|issuing| issuing.permits(name))
+        self.current.load().issuing.iter().any(|issuing| issuing.permits(name))
+    }
+
+    /// Whether there is anything to vouch with now: it was given something, and not all of it has expired.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        let now = now();
+        self.current.load().issuing.iter().any(|issuing| now < issuing.not_after)
+    }
+
+    /// The root that a leaf for the name would lead to; `None` where it may not vouch for it.
+    #[must_use]
+    pub fn root_for(&self, name: &LeafName) -> Option<RootId> {
+        self.current
+            .load()
+            .issuing
+            .iter()
+            .find(|issuing| issuing.permits(name))
+            .map(|found| found.root.clone())
+    }
+
+    /// The roots that leaves lead to now, by what they may be for.
+    #[must_use]
+    pub fn leads_to(&self) -> Vec<RootId> {
+        self.current.load().issuing.iter().map(|issuing| issuing.root.clone()).collect()
     }
 
     /// The leaf for the name, from the cache or signed now, with the intermediate to send along.
@@ -275,14 +350,15 @@ impl Authority {
     }
 
     fn leaf_at(&self, name: &LeafName, now: i64) -> Result<Arc<CertifiedKey>, LeafError> {
-        let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load();
+        let mut leaves = current.leaves.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(cached) = leaves.get(name)
             && now < cached.renew_at
         {
             return Ok(Arc::clone(&cached.key));
         }
         drop(leaves);
-        let issuing = self.issuing.iter().find(|issuing| issuing.permits(name)).ok_or_else(|| {
+        let issuing = current.issuing.iter().find(|issuing| issuing.permits(name)).ok_or_else(|| {
             let hint = format!("name it with `--name {name}`, if the workload may have it captured");
             LeafError::OutsideConstraints { name: name.clone(), hint }
         })?;
@@ -290,7 +366,7 @@ impl Authority {
         let key = Arc::new(self.sign(issuing, name, now)?);
         let lifetime = issuing.not_after.min(now.saturating_add(shape::LEAF_SECONDS)).saturating_sub(now);
         let renew_at = now.saturating_add(lifetime / 2);
-        leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+        leaves = current.leaves.lock().unwrap_or_else(PoisonError::into_inner);
         leaves.insert(name.clone(), Cached { key: Arc::clone(&key), renew_at });
         Ok(key)
     }
@@ -309,7 +385,7 @@ impl Authority {
 }
 
 /// Seconds since 1970.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -8,6 +8,7 @@ mod downstream;
 mod name;
 mod provider;
 mod refusals;
+mod root_id;
 mod roots;
 mod trust;
 mod upstream;
@@ -15,14 +16,18 @@ mod upstream;
 #[cfg(test)]
 mod testing;
 
-pub use authority::{Authority, AuthorityError, AuthorityMaterial, LeafError};
+pub use authority::{
+    Authority, AuthorityError, AuthorityMaterial, Identity, IssueError, Issued, IssuingRoot, LeafError,
+    NameClass, PlainAuthority, Request,
+};
 pub use downstream::Downstream;
 pub use name::{LeafName, NameError};
 pub use refusals::{Insistence, Moment, RefusalFile, RefusalFileError, Refusals, Refused, refusal};
+pub use root_id::RootId;
 pub use roots::{Roots, RootsError, system_bundle};
 pub use trust::{
     Bundle, Change, EnvironmentPlan, JavaStore, Prepared, Problem, Source, StoreError, TrustFile, TrustPaths,
-    TrustStore, pem_bundle, pkcs12_trust_store, plan, prepare,
+    TrustStore, pem_bundle, pkcs12_trust_store, plan, prepare, variables,
 };
 pub use upstream::{Offer, Upstream, UpstreamError, UpstreamFailure, UpstreamRoots, noticing, noticing_sync};
 

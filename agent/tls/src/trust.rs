@@ -6,6 +6,7 @@ mod environment;
 mod java_options;
 mod jks;
 mod pkcs12;
+pub mod variables;
 
 use std::path::{Path, PathBuf};
 
@@ -131,7 +132,7 @@ fn gather(source: &Source, authority: &Authority) -> (Roots, Vec<Problem>) {
         }
     };
     problems.extend(added.err());
-    roots.add(authority.roots().iter().cloned());
+    roots.add(authority.roots());
     (roots, problems)
 }
 

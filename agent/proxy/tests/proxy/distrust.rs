@@ -50,7 +50,7 @@ fn a_server_that_is_not_verified_is_an_alert_for_the_client_and_never_our_leaf()
             let world = lab.world();
             let serving = serve(&world, server.clone());
             let mut roots = rustls::RootCertStore::empty();
-            roots.add_parsable_certificates(lab.authority.roots().iter().cloned());
+            roots.add_parsable_certificates(lab.authority.roots());
             let client = ClientConfig::builder_with_protocol_versions(versions)
                 .with_root_certificates(roots)
                 .with_no_client_auth();

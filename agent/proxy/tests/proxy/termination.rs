@@ -129,7 +129,7 @@ fn post_quantum(lab: &Lab) -> ClientConfig {
     let kx_groups = vec![X25519MLKEM768, X25519];
     let provider = CryptoProvider { kx_groups, ..aws_lc_rs::default_provider() };
     let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(lab.authority.roots().iter().cloned());
+    roots.add_parsable_certificates(lab.authority.roots());
     ClientConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -10,6 +10,7 @@ use rustls::pki_types::{
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::{AuthorityError, AuthorityMaterial, Issuing, constraints::Constraints};
+use crate::root_id::RootId;
 
 type Read = (Vec<CertificateDer<'static>>, Vec<Issuing>);
 
@@ -74,11 +75,10 @@ fn intermediate(
     }
     let parents: Vec<_> = roots
         .iter()
-        .filter_map(|root| X509Certificate::from_der(root).ok())
-        .map(|(_, root)| root)
-        .filter(|root| root.subject().as_raw() == parsed.issuer().as_raw())
+        .filter_map(|root| Some((RootId::of(root), X509Certificate::from_der(root).ok()?.1)))
+        .filter(|(_, root)| root.subject().as_raw() == parsed.issuer().as_raw())
         .collect();
-    let [root] = parents.as_slice() else {
+    let [(root_id, root)] = parents.as_slice() else {
         let reason = format!("expected one root named `{}`, found {}", parsed.issuer(), parents.len());
         return Err(Refused::Error(unusable(reason)));
     };
@@ -87,7 +87,7 @@ fn intermediate(
     let not_after = parsed.validity().not_after.timestamp().min(root.validity().not_after.timestamp());
     let issuer = Issuer::from_ca_cert_der(&certificate, key)
         .map_err(|error| unreadable("a certificate", error.to_string()))?;
-    Ok(Issuing { constraints, issuer, not_after, certificate: certificate.clone() })
+    Ok(Issuing { root: root_id.clone(), constraints, issuer, not_after, certificate: certificate.clone() })
 }
 
 fn constraints(certificate: &X509Certificate<'_>) -> Result<Constraints, AuthorityError> {

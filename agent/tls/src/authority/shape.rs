@@ -11,13 +11,16 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-use super::constraints::{Configured, Constraints, Range};
+use super::{
+    constraints::{Configured, Constraints, Range},
+    root::NameClass,
+};
 use crate::name::{LeafName, NameError};
 
 /// Clocks of client and node may differ by this much.
 const BACKDATED_SECONDS: i64 = 3600;
 /// How long `run` may take: its roots cannot sign again.
-const RUN_SECONDS: i64 = 366 * 24 * 3600;
+pub(super) const RUN_SECONDS: i64 = 366 * 24 * 3600;
 /// A leaf is made anew long before it expires.
 pub(super) const LEAF_SECONDS: i64 = 24 * 3600;
 
@@ -30,22 +33,26 @@ const DATABASE_RANGES: [&str; 7] =
 /// listed would be unrestricted.
 const DATABASE_NAME: &str = "localhost";
 
-/// The classes of names, each with a root of its own.
-pub(super) fn classes(configured: &[String]) -> Result<[(&'static str, Constraints); 2], NameError> {
-    let api = Constraints {
-        permitted_dns: API_NAMES.map(str::to_owned).to_vec(),
-        excluded_ip: vec![Range::ALL_V4, Range::ALL_V6],
-        ..Constraints::default()
-    };
-    let mut databases = Constraints::default();
-    let ours = DATABASE_RANGES.into_iter().chain([DATABASE_NAME]);
-    for text in ours.chain(configured.iter().map(String::as_str)) {
-        match Configured::parse(text)? {
-            Configured::Dns(name) => databases.permitted_dns.push(name),
-            Configured::Range(range) => databases.permitted_ip.push(range),
+/// What a root of this class may vouch for. `configured` counts for databases.
+pub(super) fn constraints(class: NameClass, configured: &[String]) -> Result<Constraints, NameError> {
+    match class {
+        NameClass::Api => Ok(Constraints {
+            permitted_dns: API_NAMES.map(str::to_owned).to_vec(),
+            excluded_ip: vec![Range::ALL_V4, Range::ALL_V6],
+            ..Constraints::default()
+        }),
+        NameClass::Databases => {
+            let mut databases = Constraints::default();
+            let ours = DATABASE_RANGES.into_iter().chain([DATABASE_NAME]);
+            for text in ours.chain(configured.iter().map(String::as_str)) {
+                match Configured::parse(text)? {
+                    Configured::Dns(name) => databases.permitted_dns.push(name),
+                    Configured::Range(range) => databases.permitted_ip.push(range),
+                }
+            }
+            Ok(databases)
         }
     }
-    Ok([("API names", api), ("databases", databases)])
 }
 
 /// Seconds since 1970 in the type of certificates.
@@ -61,23 +68,25 @@ fn serial() -> Result<SerialNumber, rcgen::Error> {
     Ok(SerialNumber::from_slice(&bytes))
 }
 
-/// A certificate authority; `depth` is how many others may follow below.
+/// A certificate authority; `depth` is how many others may follow below. Only one that is in no workload's bundle may
+/// be without constraints.
 pub(super) fn authority(
     common_name: String,
-    constraints: &Constraints,
+    constraints: Option<&Constraints>,
     depth: u8,
     now: i64,
+    not_after: i64,
 ) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.not_before = moment(now.saturating_sub(BACKDATED_SECONDS));
-    params.not_after = moment(now.saturating_add(RUN_SECONDS));
+    params.not_after = moment(not_after);
     params.serial_number = Some(serial()?);
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "Verbatim");
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(depth));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.name_constraints = Some(constraints.extension());
+    params.name_constraints = constraints.map(Constraints::extension);
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }
@@ -97,6 +106,27 @@ pub(super) fn leaf(name: &LeafName, now: i64, not_after: i64) -> Result<Certific
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+/// Who is at one end of a connection between Verbatim's own parts: empty subject, so the alternative names are
+/// critical.
+pub(super) fn party(
+    names: Vec<SanType>,
+    usage: ExtendedKeyUsagePurpose,
+    now: i64,
+    not_after: i64,
+) -> Result<CertificateParams, rcgen::Error> {
+    let mut params = CertificateParams::default();
+    params.not_before = moment(now.saturating_sub(BACKDATED_SECONDS));
+    params.not_after = moment(not_after);
+    params.serial_number = Some(serial()?);
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = names;
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![usage];
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }

@@ -22,7 +22,7 @@ fn authority() -> Authority {
 
 /// A chain for the name from an intermediate that may not vouch for it: API names' is 0, databases' is 1.
 fn forged(authority: &Authority, class: usize, text: &str) -> Arc<CertifiedKey> {
-    Arc::new(authority.sign(&authority.issuing[class], &name(text), now()).unwrap())
+    Arc::new(authority.sign(&authority.current.load().issuing[class], &name(text), now()).unwrap())
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_leaf_has_an_empty_subject_and_exactly_one_critical_name() {
 #[test]
 fn roots_and_intermediates_carry_the_same_constraints_for_every_kind_of_name() {
     let authority = authority();
-    for (root, issuing) in authority.roots.iter().zip(&authority.issuing) {
+    for (root, issuing) in authority.roots().iter().zip(&authority.current.load().issuing) {
         let (_, root) = X509Certificate::from_der(root).unwrap();
         let (_, intermediate) = X509Certificate::from_der(&issuing.certificate).unwrap();
         for (certificate, depth) in [(&root, 1), (&intermediate, 0)] {
@@ -137,7 +137,7 @@ fn a_leaf_is_kept_until_half_of_its_time_is_over() {
 fn a_leaf_never_outlives_its_intermediate() {
     let authority = authority();
     let name = name("bigquery.googleapis.com");
-    let end = authority.issuing[0].not_after;
+    let end = authority.current.load().issuing[0].not_after;
     let key = authority.leaf_at(&name, end - 600).unwrap();
     let (_, leaf) = X509Certificate::from_der(&key.cert[0]).unwrap();
     assert_eq!(leaf.validity().not_after.timestamp(), end);
@@ -149,7 +149,8 @@ fn a_leaf_never_outlives_its_intermediate() {
 fn no_more_leaves_are_kept_than_the_bound() {
     let authority = authority();
     let key = authority.leaf(&name("x.googleapis.com")).unwrap();
-    let mut leaves = authority.leaves.lock().unwrap();
+    let current = authority.current.load();
+    let mut leaves = current.leaves.lock().unwrap();
     for n in 0..CACHED_LEAVES + 100 {
         leaves.insert(
             name(&format!("h{n}.googleapis.com")),
@@ -182,7 +183,7 @@ fn a_client_that_trusts_the_roots_alone_accepts_leaves_in_both_versions() {
         for text in ["bigquery.googleapis.com", "10.1.2.3", "fd00::1", "db.example", "localhost"] {
             let name = name(text);
             let server = downstream.config(authority.leaf(&name).unwrap(), None);
-            let client = Arc::new(client(authority.roots(), versions));
+            let client = Arc::new(client(&authority.roots(), versions));
             let pair = shake(client, name.server_name(), server);
             assert!(pair.succeeded(), "{text}: {:?} {:?}", pair.client_error, pair.server_error);
         }
@@ -195,7 +196,7 @@ fn a_stolen_intermediate_is_worthless_beyond_its_names() {
     let downstream = Downstream::new().unwrap();
     for (class, text) in FORGERIES {
         let server = downstream.config(forged(&authority, class, text), None);
-        let client = Arc::new(client(authority.roots(), BOTH));
+        let client = Arc::new(client(&authority.roots(), BOTH));
         let pair = shake(client, name(text).server_name(), server);
         let error = pair.client_error.unwrap_or_else(|| panic!("{text} was accepted"));
         assert!(matches!(error, rustls::Error::InvalidCertificate(_)), "{text}: {error}");

@@ -32,7 +32,7 @@ impl Proxy {
 #[test]
 fn the_client_gets_the_protocol_that_the_upstream_chose() {
     let proxy = Proxy::new();
-    let mut config = client(proxy.authority.roots(), BOTH);
+    let mut config = client(&proxy.authority.roots(), BOTH);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let config = Arc::new(config);
     for chosen in [Some(&b"h2"[..]), Some(b"http/1.1"), None] {
@@ -47,7 +47,7 @@ fn sessions_are_resumed_in_both_versions() {
     for versions in [&[&TLS13][..], &[&TLS12]] {
         for tls12 in [Tls12Resumption::SessionIdOrTickets, Tls12Resumption::SessionIdOnly] {
             let proxy = Proxy::new();
-            let mut config = client(proxy.authority.roots(), versions);
+            let mut config = client(&proxy.authority.roots(), versions);
             config.resumption =
                 Resumption::store(Arc::new(ClientSessionMemoryCache::new(32))).tls12_resumption(tls12);
             let config = Arc::new(config);
@@ -66,7 +66,7 @@ fn sessions_are_resumed_in_both_versions() {
 #[test]
 fn early_data_is_never_taken() {
     let proxy = Proxy::new();
-    let mut config = client(proxy.authority.roots(), &[&TLS13]);
+    let mut config = client(&proxy.authority.roots(), &[&TLS13]);
     config.enable_early_data = true;
     let config = Arc::new(config);
     drop(proxy.serve(&config, "a.googleapis.com", None));
@@ -78,7 +78,7 @@ fn early_data_is_never_taken() {
 #[test]
 fn without_a_leaf_nobody_is_answered() {
     let proxy = Proxy::new();
-    let config = Arc::new(client(proxy.authority.roots(), BOTH));
+    let config = Arc::new(client(&proxy.authority.roots(), BOTH));
     let name = LeafName::parse("a.googleapis.com").unwrap();
     let pair = shake(config, name.server_name(), Arc::new(proxy.downstream.base.clone()));
     assert!(!pair.succeeded());

@@ -19,7 +19,7 @@ fn a_client_that_does_not_trust_us_is_known_by_its_alert() {
     let (ours, other) = (Authority::for_run(&[]).unwrap(), Authority::for_run(&[]).unwrap());
     let name = LeafName::parse("bigquery.googleapis.com").unwrap();
     let server = Downstream::new().unwrap().config(ours.leaf(&name).unwrap(), None);
-    let pair = shake(Arc::new(client(other.roots(), BOTH)), name.server_name(), server);
+    let pair = shake(Arc::new(client(&other.roots(), BOTH)), name.server_name(), server);
     let error = tls(pair.server_error.unwrap());
     assert_eq!(refusal(&error, Moment::Handshake), Some("unknown_ca"));
 }

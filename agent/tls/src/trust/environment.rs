@@ -1,6 +1,6 @@
 //! Which variables a command gets, and which bundles they point to.
 //!
-//! Owns the list of variables and how each is merged with what the command has already: trust is neither taken
+//! Owns how each variable is merged with what the command has already: trust is neither taken
 //! away nor, but for ours, added. Pure: reads no file and no environment.
 
 use std::{
@@ -11,31 +11,8 @@ use std::{
 use super::{
     Source,
     java_options::{store_options, with_store},
+    variables::{ADDING, CHANNEL_BINDING, DIRECT_PATH, JAVA, JAVA_TOOL_OPTIONS, REPLACING},
 };
-
-/// Each names a file that replaces the client's own roots.
-const REPLACING: [&str; 6] = [
-    // OpenSSL, Go, Python, curl; httpx and aiohttp through Python.
-    "SSL_CERT_FILE",
-    // requests, and with it google-cloud's REST clients.
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "HTTPLIB2_CA_CERTS",
-    // gRPC's core, and grpc-js.
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    // bq, gsutil, gcloud.
-    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
-];
-/// Node: adds to its own roots.
-const ADDING: &str = "NODE_EXTRA_CA_CERTS";
-/// Java's variables, the one that has the last word first. Only the last is set where none names a trust store.
-const JAVA: [&str; 3] = ["_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", JAVA_TOOL_OPTIONS];
-const JAVA_TOOL_OPTIONS: &str = "JAVA_TOOL_OPTIONS";
-/// libpq: channel binding sees the certificate, and so would see ours. PGSSLROOTCERT is never set: with it
-/// `require` becomes `verify-ca`, and `prefer` falls back to plaintext where it does not fit.
-const CHANNEL_BINDING: &str = "PGCHANNELBINDING";
-/// gRPC to Google past the network's usual way, with ALTS in place of TLS.
-const DIRECT_PATH: &str = "GOOGLE_CLOUD_DISABLE_DIRECT_PATH";
 
 /// A trust store that Java was told to use.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -122,11 +99,13 @@ pub fn plan(existing: impl Fn(&str) -> Option<OsString>, paths: &TrustPaths) -> 
         plan.changes.push(Change { name, value });
     }
     plan.java(&existing, &paths.folder);
-    if existing(CHANNEL_BINDING).is_none_or(|value| value == "prefer") {
-        plan.changes.push(Change { name: CHANNEL_BINDING, value: "disable".into() });
+    let (name, value) = CHANNEL_BINDING;
+    if existing(name).is_none_or(|value| value == "prefer") {
+        plan.changes.push(Change { name, value: value.into() });
     }
-    if existing(DIRECT_PATH).is_none() {
-        plan.changes.push(Change { name: DIRECT_PATH, value: "true".into() });
+    let (name, value) = DIRECT_PATH;
+    if existing(name).is_none() {
+        plan.changes.push(Change { name, value: value.into() });
     }
     plan
 }

@@ -41,7 +41,7 @@ fn a_bundle_holds_what_the_file_held_and_our_roots_and_no_key() {
     .unwrap();
     let (bundle, problems) = pem_bundle(&Source::Pem(file), &authority);
     assert!(problems.is_empty(), "{problems:?}");
-    let expected: HashSet<_> = authority.roots().iter().cloned().chain([theirs]).collect();
+    let expected: HashSet<_> = authority.roots().into_iter().chain([theirs]).collect();
     assert_eq!(certificates(&bundle), expected);
     assert_eq!(bundle.matches("BEGIN CERTIFICATE").count(), 3, "none twice");
     assert!(!bundle.contains("PRIVATE KEY") && !bundle.contains("comment"));
@@ -149,7 +149,7 @@ fn a_trust_store_is_read_back_as_it_was_written() {
 #[test]
 fn whatever_is_cut_or_changed_in_a_store_is_an_error_or_a_certificate_less() {
     let authority = authority();
-    let written = pkcs12::write(authority.roots());
+    let written = pkcs12::write(&authority.roots());
     for length in 0..written.len() {
         assert!(pkcs12::read(&written[..length], None).is_err(), "cut at {length}");
     }

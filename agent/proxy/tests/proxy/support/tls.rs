@@ -185,7 +185,7 @@ impl Lab {
 
     /// A client that trusts our authority alone.
     pub(crate) fn client(&self) -> ClientConfig {
-        client_config(self.authority.roots())
+        client_config(&self.authority.roots())
     }
 
     /// A client that trusts the server's root alone.

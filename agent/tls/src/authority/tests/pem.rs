@@ -6,7 +6,8 @@ use super::*;
 
 /// What an issuer would hand out: the roots, and an intermediate of each class with its key.
 fn material(authority: &Authority) -> AuthorityMaterial {
-    let intermediates = authority.issuing.iter().map(|issuing| {
+    let current = authority.current.load();
+    let intermediates = current.issuing.iter().map(|issuing| {
         let certificate = crate::trust::pem_text(std::slice::from_ref(&issuing.certificate));
         format!("{}{certificate}", issuing.issuer.key().serialize_pem())
     });
@@ -28,7 +29,7 @@ fn an_authority_from_pem_vouches_for_what_its_certificates_say() {
         assert_eq!(read.permits(&name(text)), permitted, "{text}");
     }
     let server = Downstream::new().unwrap().config(read.leaf(&name("db.example")).unwrap(), None);
-    let pair = shake(Arc::new(client(made.roots(), BOTH)), name("db.example").server_name(), server);
+    let pair = shake(Arc::new(client(&made.roots(), BOTH)), name("db.example").server_name(), server);
     assert!(pair.succeeded(), "{:?}", pair.client_error);
 }
 
@@ -46,8 +47,9 @@ fn what_is_missing_from_the_material_is_named() {
     let error = Authority::from_pem(&without_key).unwrap_err();
     assert!(error.to_string().contains("intermediate 1"), "{error}");
     // The other one's key.
-    let key = authority.issuing[1].issuer.key().serialize_pem();
-    let certificate = crate::trust::pem_text(std::slice::from_ref(&authority.issuing[0].certificate));
+    let key = authority.current.load().issuing[1].issuer.key().serialize_pem();
+    let certificate =
+        crate::trust::pem_text(std::slice::from_ref(&authority.current.load().issuing[0].certificate));
     let error =
         Authority::from_pem(&AuthorityMaterial { intermediates: vec![key + &certificate], ..whole.clone() })
             .unwrap_err();
@@ -76,11 +78,12 @@ fn an_authority_without_constraints_is_refused() {
 #[test]
 fn an_intermediate_whose_time_is_over_is_refused() {
     let root_key = KeyPair::generate().unwrap();
-    let [(_, constraints), _] = shape::classes(&[]).unwrap();
+    let constraints = shape::constraints(NameClass::Api, &[]).unwrap();
     let year = 366 * 24 * 3600;
-    let root = shape::authority("root".into(), &constraints, 1, now()).unwrap();
+    let root = shape::authority("root".into(), Some(&constraints), 1, now(), now() + year).unwrap();
     let key = KeyPair::generate().unwrap();
-    let old = shape::authority("intermediate".into(), &constraints, 0, now() - 2 * year).unwrap();
+    let old = shape::authority("intermediate".into(), Some(&constraints), 0, now() - 2 * year, now() - year)
+        .unwrap();
     let intermediate = old.signed_by(&key, &Issuer::from_params(&root, &root_key)).unwrap();
     let material = AuthorityMaterial {
         roots: root.self_signed(&root_key).unwrap().pem(),
@@ -92,11 +95,11 @@ fn an_intermediate_whose_time_is_over_is_refused() {
 
 #[test]
 fn an_intermediate_is_bound_by_its_root_as_well() {
-    let [(_, api), (_, databases)] = shape::classes(&[]).unwrap();
+    let [api, databases] = NameClass::ALL.map(|class| shape::constraints(class, &[]).unwrap());
     let root_key = KeyPair::generate().unwrap();
-    let root = shape::authority("root".into(), &api, 1, now()).unwrap();
+    let root = shape::authority("root".into(), Some(&api), 1, now(), now() + 3600).unwrap();
     let key = KeyPair::generate().unwrap();
-    let intermediate = shape::authority("intermediate".into(), &databases, 0, now())
+    let intermediate = shape::authority("intermediate".into(), Some(&databases), 0, now(), now() + 3600)
         .unwrap()
         .signed_by(&key, &Issuer::from_params(&root, &root_key))
         .unwrap();
