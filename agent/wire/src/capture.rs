@@ -44,7 +44,7 @@ impl Capture {
 
     /// What was taken so far; without a digest, since the end is still to come.
     pub(crate) fn so_far(&self) -> Captured {
-        Captured { bytes: self.bytes.clone(), full_length: self.total, full_sha256: None }
+        Captured { bytes: self.bytes.clone(), full_length: self.total, full_sha256: None, tokens: Vec::new() }
     }
 
     pub(crate) fn finish(self) -> Captured {
@@ -52,6 +52,7 @@ impl Capture {
             bytes: self.bytes,
             full_length: self.total,
             full_sha256: self.hasher.map(|hasher| hasher.finalize().into()),
+            tokens: Vec::new(),
         }
     }
 }
@@ -59,7 +60,12 @@ impl Capture {
 /// Captures something that is in memory as a whole.
 pub(crate) fn capture(bytes: &[u8], limit: usize) -> Captured {
     if bytes.len() <= limit {
-        return Captured { bytes: bytes.to_vec(), full_length: bytes.len() as u64, full_sha256: None };
+        return Captured {
+            bytes: bytes.to_vec(),
+            full_length: bytes.len() as u64,
+            full_sha256: None,
+            tokens: Vec::new(),
+        };
     }
     let mut capture = Capture::new(limit);
     capture.push(bytes);

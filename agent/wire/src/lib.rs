@@ -23,3 +23,8 @@ pub mod model;
 pub mod postgres;
 mod reader;
 pub mod seam;
+mod secret;
+mod tokens;
+
+pub use secret::Secret;
+pub use tokens::{text_without_tokens, without_tokens};

@@ -8,6 +8,8 @@
 //! Positions never leave the decoder: "insert after the n-th reply" is resolved inside it, which sees the
 //! replies pass, so that the relay only has to execute a linear script.
 
+use crate::secret::Secret;
+
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -89,6 +91,23 @@ pub struct Captured {
     pub full_length: u64,
     /// SHA-256 of the whole after redaction; only where `bytes` is cut and the end was seen.
     pub full_sha256: Option<[u8; 32]>,
+    /// Signed tokens whose signatures were taken out of a statement's text, for those who can check them; the first
+    /// few. Never recorded.
+    pub tokens: Vec<Token>,
+}
+
+/// A signed token in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Offset of the mark that stands for its signature in the captured bytes.
+    pub mark: u64,
+    /// All of it.
+    pub secret: Secret,
+}
+
+impl Captured {
+    /// Signed tokens that are kept of one text.
+    pub(crate) const TOKENS: usize = 4;
 }
 
 /// Why a span was redacted.

@@ -151,7 +151,7 @@ impl GrpcMessages for Each {
         self.open.push(message.next_command);
         let bytes = message.bytes.to_vec();
         let full_length = bytes.len() as u64;
-        let statement = Captured { bytes, full_length, full_sha256: None };
+        let statement = Captured { bytes, full_length, full_sha256: None, tokens: Vec::new() };
         Found { commands: vec![Command { statement, ..Command::default() }], ..Found::default() }
     }
 }

@@ -8,7 +8,9 @@
 use super::target::MARK;
 use crate::{
     capture::Capture,
-    seam::{Captured, Redaction, RedactionReason},
+    seam::{Captured, Redaction, RedactionReason, Token},
+    secret::Secret,
+    tokens::{self, Tokens},
 };
 
 /// The words that are told from others, as [`Word`] keeps them.
@@ -104,9 +106,32 @@ pub(super) struct RedactedCapture {
 }
 
 struct Output {
+    kept: Kept,
+    tokens: Tokens,
+    batch: Vec<u8>,
+}
+
+struct Kept {
     capture: Capture,
     redactions: Vec<Redaction>,
-    batch: Vec<u8>,
+    tokens: Vec<Token>,
+}
+
+impl tokens::Output for Kept {
+    fn text(&mut self, bytes: &[u8]) {
+        self.capture.push(bytes);
+    }
+
+    fn mark(&mut self, reason: RedactionReason, token: Option<Secret>) {
+        let offset = self.capture.total();
+        self.capture.push(MARK);
+        let length = (self.capture.kept() as u64).saturating_sub(offset);
+        if length > 0 {
+            self.redactions.push(Redaction { offset, length, reason });
+            let room = self.tokens.len() < Captured::TOKENS;
+            self.tokens.extend(token.filter(|_| room).map(|secret| Token { mark: offset, secret }));
+        }
+    }
 }
 
 impl Output {
@@ -118,18 +143,14 @@ impl Output {
     }
 
     fn flush(&mut self) {
-        self.capture.push(&self.batch);
+        self.tokens.push(&self.batch, &mut self.kept);
         self.batch.clear();
     }
 
     fn mark(&mut self, reason: RedactionReason) {
         self.flush();
-        let offset = self.capture.total();
-        self.capture.push(MARK);
-        let length = (self.capture.kept() as u64).saturating_sub(offset);
-        if length > 0 {
-            self.redactions.push(Redaction { offset, length, reason });
-        }
+        self.tokens.finish(&mut self.kept);
+        tokens::Output::mark(&mut self.kept, reason, None);
     }
 }
 
@@ -137,7 +158,8 @@ impl RedactedCapture {
     pub(super) fn new(limit: usize) -> Self {
         let redactor =
             Redactor { state: State::Plain, word: Word::default(), before: 0, scheme: 0, kept: Vec::new() };
-        let output = Output { capture: Capture::new(limit), redactions: Vec::new(), batch: Vec::new() };
+        let kept = Kept { capture: Capture::new(limit), redactions: Vec::new(), tokens: Vec::new() };
+        let output = Output { kept, tokens: Tokens::new(), batch: Vec::new() };
         Self { redactor, output }
     }
 
@@ -149,13 +171,16 @@ impl RedactedCapture {
     }
 
     pub(super) fn so_far(&self) -> (Captured, Vec<Redaction>) {
-        (self.output.capture.so_far(), self.output.redactions.clone())
+        let Kept { capture, redactions, tokens } = &self.output.kept;
+        (Captured { tokens: tokens.clone(), ..capture.so_far() }, redactions.clone())
     }
 
     pub(super) fn finish(mut self) -> (Captured, Vec<Redaction>) {
         self.redactor.finish(&mut self.output);
         self.output.flush();
-        (self.output.capture.finish(), self.output.redactions)
+        self.output.tokens.finish(&mut self.output.kept);
+        let Kept { capture, redactions, tokens } = self.output.kept;
+        (Captured { tokens, ..capture.finish() }, redactions)
     }
 }
 

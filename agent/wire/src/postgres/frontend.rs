@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     capture::capture,
-    seam::{Captured, Direction, Event, OpaqueReason, Operation, Redaction, SessionFact, Sink, Upgrade},
+    seam::{
+        Captured, Direction, Event, OpaqueReason, Operation, Redaction, SessionFact, Sink, Token, Upgrade,
+    },
 };
 
 /// Statements of one message that get a command each; the last one takes what is left.
@@ -145,16 +147,19 @@ impl Core {
             return (capture(text, limit), Vec::new());
         };
         clip(&mut redactions, limit as u64);
-        (capture(&text, limit), redactions)
+        let tokens = tokens_within(&text.tokens, 0, limit as u64);
+        (Captured { tokens, ..capture(&text.bytes, limit) }, redactions)
     }
 
     fn query(&mut self, text: &[u8], length: u64, sink: &mut dyn Sink) -> Result<(), OpaqueReason> {
         let limit = self.room()?.min(MAX_STATEMENTS);
         let serial = self.next_serial();
         let redacted = redact::redact(text, self.standard_strings);
-        let (text, redactions) = match &redacted {
-            Some((text, redactions)) => (text.as_slice(), redactions.as_slice()),
-            None => (text, &[][..]),
+        let (text, redactions, tokens) = match &redacted {
+            Some((text, redactions)) => {
+                (text.bytes.as_slice(), redactions.as_slice(), text.tokens.as_slice())
+            }
+            None => (text, &[][..], &[][..]),
         };
         let parts = split::split(text, self.standard_strings, limit);
         let cut_off = parts.len() == limit && limit > 1;
@@ -171,7 +176,9 @@ impl Core {
             command.forgets = forgets(statement);
             let mut shown = bare_command(command.id, Operation::Query);
             shown.statement = capture(statement, self.limits.capture_bytes);
-            shown.redactions = within(redactions, part.start as u64, shown.statement.bytes.len() as u64);
+            let kept = shown.statement.bytes.len() as u64;
+            shown.redactions = within(redactions, part.start as u64, kept);
+            shown.statement.tokens = tokens_within(tokens, part.start as u64, kept);
             shown.statement_index = u32::try_from(index).unwrap_or(u32::MAX);
             announced.push(shown);
             commands.push(command);
@@ -358,4 +365,13 @@ fn clip(redactions: &mut Vec<Redaction>, kept: u64) {
         redaction.length = redaction.length.min(kept.saturating_sub(redaction.offset));
         redaction.length > 0
     });
+}
+
+/// Tokens of a part of a text, counted from the part's beginning.
+fn tokens_within(tokens: &[Token], start: u64, kept: u64) -> Vec<Token> {
+    let inside = tokens.iter().filter_map(|token| {
+        let mark = token.mark.checked_sub(start).filter(|mark| *mark < kept)?;
+        Some(Token { mark, ..token.clone() })
+    });
+    inside.collect()
 }

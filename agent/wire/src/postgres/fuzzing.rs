@@ -92,7 +92,8 @@ pub fn redact(data: &[u8]) {
     let split = usize::from(*split).min(text.len());
     assert_eq!(run(text, split), whole, "split at {split}");
     assert_eq!(run(text, text.len().min(1)), whole, "split after one byte");
-    if let Some((bytes, redactions)) = redact::redact(text, true) {
+    if let Some((captured, redactions)) = redact::redact(text, true) {
+        let bytes = captured.bytes;
         assert_eq!((bytes, redactions), whole);
         return;
     }

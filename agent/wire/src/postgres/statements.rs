@@ -78,7 +78,9 @@ impl Statement {
             });
             partly = Some(OpaqueReason::Limit);
         }
-        let charge = budget.charge(text.bytes.len().saturating_add(declared.len().saturating_mul(4)));
+        let tokens = text.tokens.iter().map(|token| token.secret.bytes().len()).sum::<usize>();
+        let bytes = text.bytes.len().saturating_add(tokens);
+        let charge = budget.charge(bytes.saturating_add(declared.len().saturating_mul(4)));
         Self { name, text, redactions, declared, described: OnceLock::new(), partly, _charge: charge }
     }
 
@@ -102,7 +104,7 @@ fn cut(text: Captured) -> Captured {
         return crate::capture::capture(&text.bytes, REMAINDER);
     }
     let bytes = text.bytes.get(..REMAINDER).unwrap_or(&text.bytes).to_vec();
-    Captured { bytes, ..text }
+    Captured { bytes, tokens: Vec::new(), ..text }
 }
 
 /// A value as it was bound.

@@ -92,7 +92,7 @@ impl LineDecoder {
             statement: Captured {
                 full_length: if whole { part.len() as u64 } else { self.length },
                 bytes: part,
-                full_sha256: None,
+                ..Captured::default()
             },
             statement_index: index as u32,
             ..Command::default()

@@ -57,7 +57,12 @@ impl Word {
         Command {
             id,
             operation: Operation::HttpRequest,
-            statement: Captured { full_length: bytes.len() as u64, bytes, full_sha256: None },
+            statement: Captured {
+                full_length: bytes.len() as u64,
+                bytes,
+                full_sha256: None,
+                tokens: Vec::new(),
+            },
             method: self.method.clone(),
             resource: self.resource.clone(),
             continues: self.goes_on.clone(),

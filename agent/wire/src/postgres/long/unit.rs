@@ -17,7 +17,7 @@ use crate::{
 const FUNCTION_OID: usize = 4;
 
 enum Kind {
-    Query { redactor: Box<Redactor>, text: RedactedCapture },
+    Query { redactor: Box<Redactor>, text: Box<RedactedCapture> },
     Call { oid: Vec<u8> },
 }
 
@@ -38,7 +38,7 @@ impl LongUnit {
         let limit = core.limits.capture_bytes;
         let kind = Kind::Query {
             redactor: Box::new(Redactor::new(core.standard_strings)),
-            text: RedactedCapture::new(limit),
+            text: Box::new(RedactedCapture::new(limit)),
         };
         Self::new(core, kind, body, limit)
     }
@@ -89,7 +89,7 @@ impl LongUnit {
                 if end.contains(&0) {
                     return Err(Malformed);
                 }
-                redactor.push(end, text);
+                redactor.push(end, &mut **text);
             }
         }
         Ok(())
@@ -123,8 +123,8 @@ impl LongUnit {
     pub(super) fn finish(mut self, core: &mut Core, sink: &mut dyn Sink) -> Result<(), OpaqueReason> {
         let statement = match &mut self.kind {
             Kind::Query { redactor, text } => {
-                redactor.finish(text);
-                ::core::mem::replace(text, RedactedCapture::new(0)).finish()
+                redactor.finish(&mut **text);
+                ::core::mem::replace(&mut **text, RedactedCapture::new(0)).finish()
             }
             Kind::Call { .. } => Default::default(),
         };

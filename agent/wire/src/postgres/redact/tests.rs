@@ -4,7 +4,8 @@ use super::*;
 
 fn redacted(text: &str) -> String {
     match redact(text.as_bytes(), true) {
-        Some((bytes, redactions)) => {
+        Some((captured, redactions)) => {
+            let bytes = captured.bytes;
             for redaction in redactions {
                 let range = redaction.offset as usize..(redaction.offset + redaction.length) as usize;
                 assert_eq!(&bytes[range], MARK);
@@ -90,8 +91,8 @@ fn what_is_no_credential_stays_verbatim() {
 #[test]
 fn backslashes_escape_where_strings_do_not_conform() {
     let text = br"alter role a password 'a\'SECRET' login";
-    let (bytes, _) = redact(text, false).expect("a password");
-    assert_eq!(bytes, b"alter role a password '[redacted]' login");
+    let (captured, _) = redact(text, false).expect("a password");
+    assert_eq!(captured.bytes, b"alter role a password '[redacted]' login");
 }
 
 #[test]
@@ -145,8 +146,8 @@ proptest! {
     ) {
         let whole = streamed(text.as_bytes(), 0);
         prop_assert_eq!(streamed(text.as_bytes(), split.min(text.len())), whole.clone());
-        if let Some((bytes, redactions)) = redact(text.as_bytes(), true) {
-            prop_assert_eq!((bytes, redactions), whole);
+        if let Some((captured, redactions)) = redact(text.as_bytes(), true) {
+            prop_assert_eq!((captured.bytes, redactions), whole);
         } else {
             prop_assert_eq!(whole.0, text.as_bytes());
         }

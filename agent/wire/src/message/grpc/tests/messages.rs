@@ -45,7 +45,7 @@ impl GrpcMessages for Lines {
         let statement = Captured {
             bytes,
             full_length: message.length.max(message.bytes.len() as u64),
-            full_sha256: None,
+            ..Captured::default()
         };
         let whole = if message.whole { "whole" } else { "part" };
         let attributes = vec![("came", whole.as_bytes().to_vec())];
