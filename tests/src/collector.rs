@@ -1,19 +1,16 @@
-//! A collector of the scenario's own, and questions to it.
+//! A collector of the scenario's own.
 
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
+    ops::Deref,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result};
-use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, runtime::Runtime};
-use tonic::transport::{Channel, Endpoint};
-use verbatim_api::v1::{self, Filter, audit_client::AuditClient};
 
 use crate::{
-    audit::Seen,
+    asking::Audit,
     binaries,
     certificates::{Authority, Issued},
     process::{Ended, Place, Process},
@@ -26,7 +23,7 @@ pub struct Collector {
     place: Place,
     folder: PathBuf,
     process: Option<Process>,
-    runtime: Runtime,
+    audit: Audit,
     network: Option<Network>,
 }
 
@@ -49,9 +46,9 @@ impl Collector {
     /// The same for nodes that reach it over the network at this address.
     pub fn start_at(place: Place, folder: &Path, address: Option<IpAddr>) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let audit = Audit::new(audit_socket(folder))?;
         let network = address.map(|address| network(folder, address)).transpose()?;
-        let mut collector = Self { place, folder: folder.to_owned(), process: None, runtime, network };
+        let mut collector = Self { place, folder: folder.to_owned(), process: None, audit, network };
         collector.restart()?;
         Ok(collector)
     }
@@ -63,7 +60,7 @@ impl Collector {
             if !self.process.as_mut().is_some_and(Process::running) {
                 anyhow::bail!("it ended: {}", self.complaints());
             }
-            self.search(Filter::default(), 1000).map(|_| Some(()))
+            self.commands().map(|_| Some(()))
         })
     }
 
@@ -147,7 +144,7 @@ audit: {{listen: 'unix:{audit}'}}
     /// Where people ask.
     #[must_use]
     pub fn audit_socket(&self) -> PathBuf {
-        self.folder.join("audit.sock")
+        audit_socket(&self.folder)
     }
 
     /// Its folder.
@@ -181,90 +178,19 @@ audit: {{listen: 'unix:{audit}'}}
     pub fn kill(&mut self) {
         self.process = None;
     }
+}
 
-    async fn client(&self) -> Result<AuditClient<Channel>> {
-        let path = self.audit_socket();
-        // The address is a formality: the connector decides where to connect.
-        let channel = Endpoint::from_static("http://collector.invalid")
-            .connect_with_connector(tower::service_fn(move |_| {
-                let path = path.clone();
-                async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            }))
-            .await?;
-        Ok(AuditClient::new(channel).max_decoding_message_size(1 << 30))
-    }
+impl Deref for Collector {
+    type Target = Audit;
 
-    fn search(&self, filter: Filter, page_size: u32) -> Result<Vec<v1::Command>> {
-        self.runtime.block_on(async {
-            let mut client = self.client().await?;
-            let mut commands = Vec::new();
-            let mut cursor = String::new();
-            loop {
-                let request = v1::SearchRequest {
-                    filter: Some(filter.clone()),
-                    page_size,
-                    cursor,
-                    oldest_first: true,
-                    // Everything that the log holds now.
-                    at_least_position: u64::MAX,
-                };
-                let answer = client.search(request).await?.into_inner();
-                commands.extend(answer.commands);
-                cursor = answer.next_cursor;
-                if cursor.is_empty() {
-                    return Ok(commands);
-                }
-            }
-        })
+    /// What it answers.
+    fn deref(&self) -> &Audit {
+        &self.audit
     }
+}
 
-    /// Every command that it has, the oldest first, in the service's form.
-    pub fn commands(&self) -> Result<Vec<v1::Command>> {
-        self.search(Filter::default(), 1000)
-    }
-
-    /// Every command that it has, in a scenario's terms.
-    pub fn seen(&self) -> Result<Vec<Seen>> {
-        self.seen_by(Filter::default())
-    }
-
-    /// The commands that fit a filter.
-    pub fn seen_by(&self, filter: Filter) -> Result<Vec<Seen>> {
-        self.search(filter, 1000)?.iter().map(Seen::from_command).collect()
-    }
-
-    /// Every connection that it has.
-    pub fn sessions(&self) -> Result<Vec<v1::Session>> {
-        self.runtime.block_on(async {
-            let mut client = self.client().await?;
-            let mut sessions = Vec::new();
-            let mut cursor = String::new();
-            loop {
-                let request = v1::SessionsRequest { page_size: 1000, cursor, ..Default::default() };
-                let answer = client.sessions(request).await?.into_inner();
-                sessions.extend(answer.sessions);
-                cursor = answer.next_cursor;
-                if cursor.is_empty() {
-                    return Ok(sessions);
-                }
-            }
-        })
-    }
-
-    /// What is wrong with the chains.
-    pub fn findings(&self) -> Result<Vec<v1::Finding>> {
-        self.runtime.block_on(async {
-            let request = v1::FindingsRequest { page_size: 1000, cursor: String::new() };
-            Ok(self.client().await?.findings(request).await?.into_inner().findings)
-        })
-    }
-
-    /// One command with all its entries.
-    pub fn get(&self, id: &[u8]) -> Result<v1::GetResponse> {
-        self.runtime.block_on(async {
-            Ok(self.client().await?.get(v1::GetRequest { id: id.to_vec() }).await?.into_inner())
-        })
-    }
+fn audit_socket(folder: &Path) -> PathBuf {
+    folder.join("audit.sock")
 }
 
 /// Certificates and a port that is free now.

@@ -4,6 +4,7 @@
 //! what was recorded. Knows the product only from outside: its binaries, its configuration, its gRPC.
 
 pub mod agent;
+pub mod asking;
 pub mod audit;
 pub mod authority;
 pub mod binaries;
