@@ -4,6 +4,7 @@
 //! part of the product; few dependencies, because everybody waits for this to build before anything else.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program talks to a person")]
 
+mod archive;
 mod bench;
 mod binaries;
 mod cases;

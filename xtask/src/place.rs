@@ -52,6 +52,11 @@ impl Place {
         self.cache.join("lab/venv/bin/python")
     }
 
+    /// Kubernetes's programs, where set-up could build them.
+    pub(crate) fn kubernetes(&self) -> PathBuf {
+        self.cache.join("kubernetes")
+    }
+
     /// The eBPF programs, built.
     pub(crate) fn ebpf(&self) -> PathBuf {
         self.target.join("bpf/verbatim-ebpf")

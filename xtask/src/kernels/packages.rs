@@ -9,7 +9,12 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::{command, place::Place, say};
+use crate::{
+    archive::{Archive, Kind},
+    command,
+    place::Place,
+    say,
+};
 
 /// A series of kernels in suites of Debian's archive.
 pub(crate) struct Kernel {
@@ -28,7 +33,6 @@ pub(crate) struct Unpacked {
     pub(crate) modules: PathBuf,
 }
 
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Modules that the tests need and that the kernel would load by itself if it could.
 const MODULES: [&str; 1] = ["veth"];
 
@@ -52,15 +56,12 @@ fn fetch(place: &Place, kernel: &Kernel, folder: &Path) -> Result<String> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("only kernels for x86-64 are known here");
     }
-    if !Path::new(KEYRING).is_file() {
-        bail!("{KEYRING} is missing (package debian-archive-keyring)");
-    }
     say::line(&format!(
         "fetching Debian's Linux {} (about 60 MB with the lists of its suites; unpacked, not installed)",
         kernel.series
     ));
-    let apt = Apt::new(place, kernel)?;
-    command::quiet(apt.get().args(["update", "-qq"]))?;
+    let lists = place.cache.join("kernels").join(format!("{}.apt", kernel.series));
+    let apt = Archive::open(lists, Kind::Packages, kernel.suites)?;
     let names =
         command::output(apt.cache().args(["search", "--names-only", "^linux-image-[0-9].*-cloud-amd64$"]))?;
     let names: Vec<&str> = names.lines().filter_map(|line| line.split(' ').next()).collect();
@@ -71,17 +72,17 @@ fn fetch(place: &Place, kernel: &Kernel, folder: &Path) -> Result<String> {
     let parts = [format!("linux-binary-{release}"), format!("linux-modules-{release}")];
     let parts =
         parts.iter().filter(|part| depends.lines().any(|line| line.trim_end().ends_with(part.as_str())));
-    let fetched = apt.folder.join("packages");
+    let fetched = apt.folder().join("packages");
     drop(fs::remove_dir_all(&fetched));
     fs::create_dir_all(&fetched)?;
     command::quiet(apt.get().current_dir(&fetched).args(["download", "-qq", &image]).args(parts))?;
-    let all = apt.folder.join("unpacked");
+    let all = apt.folder().join("unpacked");
     drop(fs::remove_dir_all(&all));
     for package in fs::read_dir(&fetched)?.flatten() {
         command::quiet(Command::new("dpkg-deb").arg("-x").arg(package.path()).arg(&all))?;
     }
     take(&all, &release, folder)?;
-    fs::remove_dir_all(&apt.folder)?;
+    fs::remove_dir_all(apt.folder())?;
     Ok(release)
 }
 
@@ -125,61 +126,6 @@ fn newest(series: &str, names: &[&str]) -> Option<String> {
 /// The numbers of a release in their order: `6.12.90+deb12.1-cloud-amd64` is 6, 12, 90, 12, 1, 64.
 fn numbers(release: &str) -> Vec<u64> {
     release.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
-}
-
-/// apt with lists and sources of its own: what the machine is configured for stays as it is.
-struct Apt {
-    folder: PathBuf,
-    options: Vec<String>,
-}
-
-impl Apt {
-    fn new(place: &Place, kernel: &Kernel) -> Result<Self> {
-        let folder = place.cache.join("kernels").join(format!("{}.apt", kernel.series));
-        for name in ["lists/partial", "cache/archives/partial"] {
-            fs::create_dir_all(folder.join(name)).with_context(|| folder.display().to_string())?;
-        }
-        let mut sources = String::new();
-        for suite in kernel.suites {
-            let archive = if suite.ends_with("-security") { "debian-security" } else { "debian" };
-            sources.push_str(&format!(
-                "deb [arch=amd64 signed-by={KEYRING}] http://deb.debian.org/{archive} {suite} main\n"
-            ));
-        }
-        let list = folder.join("sources.list");
-        fs::write(&list, sources)?;
-        let options = [
-            ("Dir::Etc::sourcelist", list.display().to_string()),
-            ("Dir::Etc::sourceparts", "-".to_owned()),
-            ("Dir::State::lists", folder.join("lists").display().to_string()),
-            ("Dir::Cache", folder.join("cache").display().to_string()),
-            // In a folder of one's own apt need not become somebody else to fetch.
-            ("APT::Sandbox::User", String::new()),
-            ("Acquire::Languages", "none".to_owned()),
-            ("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false".to_owned()),
-            ("APT::Update::Error-Mode", "any".to_owned()),
-        ]
-        .into_iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-        Ok(Self { folder, options })
-    }
-
-    fn get(&self) -> Command {
-        self.with_options("apt-get")
-    }
-
-    fn cache(&self) -> Command {
-        self.with_options("apt-cache")
-    }
-
-    fn with_options(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        for option in &self.options {
-            command.args(["-o", option]);
-        }
-        command
-    }
 }
 
 #[cfg(test)]

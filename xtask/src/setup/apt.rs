@@ -88,6 +88,44 @@ pub(crate) const CLOCKS: Need = Need {
     },
 };
 
+pub(crate) const NODE_PARTS: Need = Need {
+    packages: &[
+        "etcd-server",
+        "etcd-client",
+        "containerd",
+        "runc",
+        "containernetworking-plugins",
+        "iptables",
+        "conntrack",
+        "busybox-static",
+    ],
+    purpose: "what a Kubernetes node consists of beside Kubernetes (none of it is started but by the lab)",
+    met: || {
+        ["etcd", "etcdctl", "containerd", "ctr", "runc", "iptables", "conntrack", "busybox"]
+            .iter()
+            .all(|name| place::program(name).is_some())
+            && Path::new("/usr/lib/cni/ptp").is_file()
+    },
+};
+
+pub(crate) const GO: Need = Need {
+    packages: &[
+        "golang-go",
+        "golang-github-modern-go-reflect2-dev",
+        "make",
+        "rsync",
+        "jq",
+        "gcc",
+        "libc6-dev",
+        "dpkg-dev",
+    ],
+    purpose: "building Kubernetes",
+    met: || {
+        ["go", "make", "rsync", "jq", "gcc", "dpkg-source"].iter().all(|name| place::program(name).is_some())
+            && Path::new("/usr/share/gocode/src/github.com/modern-go/reflect2").is_dir()
+    },
+};
+
 pub(crate) const CXX: Need =
     Need { packages: &["g++"], purpose: "building libFuzzer", met: || place::program("c++").is_some() };
 
@@ -96,6 +134,14 @@ impl Need {
     pub(super) fn is_offered(&self) -> bool {
         self.packages.iter().all(|package| offers(package))
     }
+}
+
+/// Whether there are any package lists; a fresh machine has none.
+pub(super) fn has_lists() -> bool {
+    let lists = fs::read_dir("/var/lib/apt/lists");
+    lists.is_ok_and(|mut all| {
+        all.any(|one| one.is_ok_and(|one| one.file_name().to_string_lossy().contains("_Packages")))
+    })
 }
 
 /// Those of the needs that this machine does not meet.
@@ -156,9 +202,13 @@ pub(super) fn install(packages: &[&str]) -> Result<()> {
         "644",
     )?;
     command::run(apt_get()?.args(["install", "-y", "-q", "--no-install-recommends"]).args(packages))?;
-    // Without recommendations there is no service to enable at boot but pgbouncer's, a peer of the bench.
-    if packages.contains(&"pgbouncer") && Path::new("/run/systemd/system").is_dir() {
-        command::run(command::as_root("systemctl")?.args(["disable", "pgbouncer.service"]))?;
+    // Without recommendations these are the only services that would start at the next boot.
+    for (package, service) in
+        [("pgbouncer", "pgbouncer"), ("etcd-server", "etcd"), ("containerd", "containerd")]
+    {
+        if packages.contains(&package) && Path::new("/run/systemd/system").is_dir() {
+            command::run(command::as_root("systemctl")?.args(["disable", service]))?;
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ mod disk;
 mod ebpf_toolchain;
 mod emulator;
 mod kernel;
+mod kubernetes;
 mod tools;
 
 use std::{fs, time::Instant};
@@ -28,6 +29,8 @@ pub(crate) enum Purpose {
     Build,
     /// Capturing a real client on a real PostgreSQL
     Demo,
+    /// The same on a real Kubernetes node
+    Cluster,
     /// Everything that the tests need
     Test,
     /// The demo's needs and the peers to measure against
@@ -58,7 +61,7 @@ impl Missing {
 
 /// Makes this machine ready; quick when it is.
 pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
-    use Purpose::{Bench, Build, Demo, Fuzz, Kernels, Lint, Test};
+    use Purpose::{Bench, Build, Cluster, Demo, Fuzz, Kernels, Lint, Test};
     let begun = Instant::now();
     say::heading("Set-up");
     for folder in [&place.cache, &place.target] {
@@ -70,12 +73,12 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
     let lock = fs::File::create(&lock_path).with_context(|| lock_path.display().to_string())?;
     lock.lock().with_context(|| lock_path.display().to_string())?;
 
-    let toolchain = matches!(purpose, Build | Demo | Test | Bench | Kernels);
+    let toolchain = matches!(purpose, Build | Demo | Cluster | Test | Bench | Kernels);
     let mut packages = Vec::new();
-    if matches!(purpose, Demo | Test | Bench) {
+    if matches!(purpose, Demo | Cluster | Test | Bench) {
         packages.extend([apt::POSTGRES, apt::IPROUTE, apt::VENV]);
     }
-    if purpose == Demo {
+    if matches!(purpose, Demo | Cluster) {
         packages.push(apt::OPENSSL);
     }
     if purpose == Test {
@@ -90,16 +93,27 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
     if purpose == Kernels {
         packages.extend([apt::IPROUTE, apt::QEMU]);
     }
-    // Where qemu cannot be had, `test` says that it skips what needs it.
-    if purpose == Test && apt::QEMU.is_offered() {
-        packages.push(apt::QEMU);
+    // What cannot be had everywhere: where it cannot, `test` says that it skips what needs it, and why.
+    let mut optional = Vec::new();
+    if purpose == Test {
+        optional.push(apt::QEMU);
     }
-    // The package lists first: which compiler this distribution offers can only be told from them.
-    let lacking = apt::lacking(&packages);
+    let node = matches!(purpose, Cluster | Test);
+    let no_node = node.then(kubernetes::impossible).flatten();
+    if node && no_node.is_none() {
+        optional.push(apt::NODE_PARTS);
+        optional.extend((!kubernetes::is_built(place)).then_some(apt::GO));
+    }
+    // The package lists first: what this distribution offers can only be told from them.
+    let mut lacking = apt::lacking(&packages);
+    let optional = apt::lacking(&optional);
     let wants_toolchain = toolchain && EbpfToolchain::find().is_none();
-    if !lacking.is_empty() || wants_toolchain {
+    let wants_optional =
+        !optional.is_empty() && (!apt::has_lists() || optional.iter().any(apt::Need::is_offered));
+    if !lacking.is_empty() || wants_toolchain || wants_optional {
         apt::refresh_lists()?;
     }
+    lacking.extend(optional.into_iter().filter(apt::Need::is_offered));
     let mut missing = Vec::new();
     missing.extend(apt::missing(lacking)?);
     if wants_toolchain {
@@ -112,10 +126,10 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
     if toolchain {
         missing.extend(tools::missing(place, Tool::BpfLinker)?);
     }
-    if matches!(purpose, Demo | Test | Bench) {
+    if matches!(purpose, Demo | Cluster | Test | Bench) {
         missing.extend(clients::python_missing(place)?);
     }
-    if matches!(purpose, Demo | Test) {
+    if matches!(purpose, Demo | Cluster | Test) {
         missing.extend(emulator::missing(place)?);
     }
     if purpose == Test {
@@ -131,11 +145,26 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
         missing.extend(tools::missing(place, Tool::CargoFuzz)?);
     }
     install(place, missing)?;
-    if matches!(purpose, Demo | Test | Bench) {
+    if node {
+        match no_node {
+            Some(reason) => say::note(&format!("no Kubernetes node can be had: {reason}")),
+            None => kubernetes(place),
+        }
+    }
+    if matches!(purpose, Demo | Cluster | Test | Bench) {
         kernel::prepare()?;
     }
     say::line(&format!("ready ({})", say::took(begun)));
     Ok(())
+}
+
+/// Builds Kubernetes where it is not there. Where it cannot be built, what needs it says so and is skipped; the rest
+/// goes on.
+fn kubernetes(place: &Place) {
+    let missing = kubernetes::missing(place).into_iter().collect();
+    if let Err(error) = install(place, missing) {
+        say::note(&format!("there will be no Kubernetes node: {error:#}"));
+    }
 }
 
 fn install(place: &Place, missing: Vec<Missing>) -> Result<()> {
