@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use verbatim_kube::names::{is_label, is_subdomain};
+
 /// A Kubernetes service account with its namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceAccount {
@@ -34,21 +36,6 @@ impl FromStr for ServiceAccount {
         let (namespace, name) = names.ok_or_else(|| NameError::ServiceAccount(text.to_owned()))?;
         Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
     }
-}
-
-/// RFC 1123 label: 1 to 63 lower-case letters, digits and `-`, not at an end.
-pub(crate) fn is_label(text: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    text.len() <= 63
-        && !text.is_empty()
-        && text.bytes().all(inner)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
-}
-
-/// RFC 1123 subdomain: labels joined by dots, 253 characters at most.
-pub(crate) fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 /// Id of a workload identity pool.

@@ -12,7 +12,9 @@ use verbatim_agent_config::{
 use verbatim_api::v1;
 use verbatim_proxy::seam::{Flow, Identities, Identity};
 
-use super::names::{Pool, is_label, is_subdomain, principal};
+use verbatim_kube::names::{is_label, is_subdomain};
+
+use super::names::{Pool, principal};
 use crate::trust::{Evidence, Standing, Standings};
 
 /// What is known of one cgroup.
