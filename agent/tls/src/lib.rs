@@ -27,7 +27,7 @@ pub use root_id::RootId;
 pub use roots::{Roots, RootsError, system_bundle};
 pub use trust::{
     Bundle, Change, EnvironmentPlan, JavaStore, Prepared, Problem, Source, StoreError, TrustFile, TrustPaths,
-    TrustStore, pem_bundle, pkcs12_trust_store, plan, prepare, variables,
+    TrustStore, pem_bundle, pkcs12_trust_store, plan, prepare, trust_files, variables,
 };
 pub use upstream::{Offer, Upstream, UpstreamError, UpstreamFailure, UpstreamRoots, noticing, noticing_sync};
 

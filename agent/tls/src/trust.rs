@@ -117,6 +117,12 @@ pub fn pkcs12_trust_store(source: &Source, authority: &Authority) -> (Vec<u8>, V
     (pkcs12::write(roots.certificates()), problems)
 }
 
+/// A PEM bundle and a trust store for Java with exactly these roots; see [`pem_bundle`] and [`pkcs12_trust_store`].
+#[must_use]
+pub fn trust_files(roots: &Roots) -> (String, Vec<u8>) {
+    (pem_text(roots.certificates()), pkcs12::write(roots.certificates()))
+}
+
 fn gather(source: &Source, authority: &Authority) -> (Roots, Vec<Problem>) {
     let mut roots = Roots::default();
     let mut problems = Vec::new();
