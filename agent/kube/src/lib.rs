@@ -16,4 +16,5 @@ pub use kube::Client;
 pub use lookups::{Account, Owners};
 pub use pod::{Container, Controller, Keep, Kind, Pod, Refused, Run};
 pub use store::{Book, Known, REMEMBERED, REMEMBERED_PODS, Reach, Snapshot, Store};
+pub use verbatim_inject::{ContainerTrust, NotInjected, RootId};
 pub use watch::{Pace, follow};

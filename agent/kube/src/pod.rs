@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{api::core::v1 as api, apimachinery::pkg::apis::meta::v1::OwnerReference};
+use verbatim_inject::ContainerTrust;
 
 use crate::names::{is_config_hash, is_label, is_subdomain, is_uuid};
 
@@ -52,6 +53,8 @@ pub struct Pod {
     pub controller: Option<Controller>,
     /// In the order of the specification: regular, init and sidecar, ephemeral ones.
     pub containers: Vec<Container>,
+    /// What each container was given so that it trusts us, by its name.
+    pub trust: BTreeMap<String, ContainerTrust>,
 }
 
 /// Which list of the specification a container stands in.
@@ -142,6 +145,7 @@ impl Pod {
             labels: BTreeMap::new(),
             controller: controller(metadata.owner_references.as_deref().unwrap_or_default()),
             containers: containers(object, spec)?,
+            trust: verbatim_inject::trust(object),
         };
         if !is_uuid(&pod.uid) {
             return Err(Refused::Uid);

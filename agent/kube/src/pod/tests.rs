@@ -148,3 +148,19 @@ fn a_container_remembers_the_lives_that_its_status_forgot() {
     assert_eq!(now.container(&id("1")).map(|(container, _)| container.name.as_str()), Some("app"));
     assert!(now.container(&id("5")).is_some());
 }
+
+#[test]
+fn what_each_container_was_given_is_read_with_the_pod() {
+    let mut object = deployed();
+    let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(object.clone()).expect("a pod");
+    let bare = Pod::read(&pod, &keep()).expect("read");
+    let unseen = ContainerTrust::NotInjected { why: verbatim_inject::NotInjected::NeverSeen };
+    assert_eq!(bare.trust.get("app"), Some(&unseen));
+    let outcome = verbatim_inject::inject(&pod, &verbatim_inject::Options::new([]));
+    json_patch::patch(&mut object, &outcome.patch).expect("it fits");
+    let injected = read(object).expect("read").trust;
+    for name in ["app", "migrate", "proxy"] {
+        assert!(matches!(injected.get(name), Some(ContainerTrust::Injected { .. })), "{name}: {injected:?}");
+    }
+    assert!(matches!(injected.get("debug"), Some(ContainerTrust::NotInjected { .. })), "{injected:?}");
+}
