@@ -4,6 +4,7 @@
 
 mod link;
 mod namespaces;
+mod pods;
 
 use std::{
     io,
@@ -76,6 +77,8 @@ enum ServeError {
     Alone(io::Error),
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error(transparent)]
+    Pods(#[from] pods::PodsError),
     #[error("cannot {what}: {source}")]
     System { what: &'static str, source: io::Error },
     #[error("attach.cgroup {0}: no such cgroup; give it relative to {1}")]
@@ -124,6 +127,7 @@ fn supervised(args: &ServeArgs) -> Result<u8, ServeError> {
     // What the worker would refuse is refused before anything is touched.
     target(&config)?;
     config.tls.as_ref().map(Material::configured).transpose()?;
+    pods::check(&config)?;
     if args.check {
         crate::say(&format!("{} can be used", args.config.display()));
         return Ok(0);
@@ -180,11 +184,13 @@ async fn serving(
     let mut signals = waiting::signals(signals).map_err(system("wait for signals"))?;
     let mut orders = link.orders().map_err(system("start a thread"))?;
     let place = Place::find(config)?;
-    let node = config.node.clone().unwrap_or_else(process::host_name);
+    let in_cluster = config.kubernetes.as_ref().map(pods::node_name).transpose()?;
+    let node = config.node.clone().or(in_cluster).unwrap_or_else(process::host_name);
     let (nudge, nudged) = Nudge::new().map_err(system("make a socket pair"))?;
     let nudge = Arc::new(nudge);
     let unknown = Arc::clone(&nudge);
-    let table = Arc::new(Table::new(config, &node, move |_id| unknown.nudge()));
+    let pods = pods::start(config, &nudge).await?;
+    let table = Arc::new(Table::new(config, &node, pods, move |_id| unknown.nudge()));
     let own = place.own.id().map_err(system("read our own cgroup's id"))?;
     let mut plan = plan(config, &place, &table, node, target, [&[own], &*link.others].concat())?;
     plan.steer.waited_for = !link.handed.is_empty();
@@ -345,7 +351,7 @@ impl Place {
         if !attach.is_dir() {
             return Err(ServeError::NoCgroup(below.to_owned(), mount));
         }
-        let own = mount.join(cgroup::own_path().map_err(system("find our own cgroup"))?);
+        let own = cgroup::own().map_err(system("find our own cgroup"))?;
         if !own.starts_with(&attach) {
             return Err(ServeError::Outside { own, attach });
         }

@@ -1,10 +1,11 @@
 //! Which cgroups there are: read from cgroupfs, named by the table, told to the kernel.
 //!
 //! A thread of its own walks the tree at start, upon inotify's word, upon a nudge (a connection came from
-//! a cgroup that the last walk had not seen), and from time to time. cgroup id = inode number.
+//! a cgroup that the last walk had not seen), and from time to time. Upon another it looks at the pods again,
+//! without reading the tree. cgroup id = inode number.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
@@ -20,13 +21,14 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::inotify,
 };
-use verbatim_agent_config::Setting;
-use verbatim_proxy::seam::Identity;
 use verbatim_steer::{CgroupVerdict, SteerError, Steering};
-use verbatim_sys::cgroup::{self, Cgroup};
+use verbatim_sys::{
+    cgroup::{self, Cgroup},
+    clock,
+};
 
 use crate::{
-    identity::{Known, Table, Workloads},
+    identity::{Change, Folder, Registry, Table},
     serve::verdict,
 };
 
@@ -35,6 +37,10 @@ const WALK_AGAIN_SECONDS: i64 = 30;
 /// Walks upon nudges are at least this far apart: a connection from an unknown cgroup costs one walk, a
 /// flood of them no more.
 const NUDGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a nudge asks for.
+const WALK: u8 = 0;
+const RENEW: u8 = 1;
 
 /// Asks for a walk, without waiting.
 #[derive(Debug)]
@@ -51,7 +57,12 @@ impl Nudge {
 
     pub(crate) fn nudge(&self) {
         // A full buffer means that a walk is due anyway.
-        (&self.0).write_all(&[0]).ok();
+        (&self.0).write_all(&[WALK]).ok();
+    }
+
+    /// Asks for another look at the pods alone.
+    pub(crate) fn renew(&self) {
+        (&self.0).write_all(&[RENEW]).ok();
     }
 }
 
@@ -59,12 +70,13 @@ impl Nudge {
 pub(crate) struct Walker {
     mount: PathBuf,
     root: Cgroup,
-    table: Arc<Table>,
+    registry: Registry,
+    default: CgroupVerdict,
+    /// Of the cgroup where cgroup v2 is mounted, where that is walked.
+    root_id: Option<u64>,
     steering: Arc<Steering>,
     /// Called with the path of each cgroup that is gone.
     gone: Box<dyn Fn(&str) + Send>,
-    /// Paths that the last walk saw.
-    paths: HashSet<Arc<str>>,
     /// What the kernel was told.
     told: HashMap<u64, CgroupVerdict>,
     /// What the kernel was told may be another's doing.
@@ -101,17 +113,31 @@ pub(crate) fn start(mut walker: Walker, nudged: UnixStream) -> io::Result<Walkin
     let (stop, stopped) = UnixStream::pair()?;
     let doubt = Arc::clone(&walker.doubt);
     let thread = std::thread::Builder::new().name("cgroups".to_owned()).spawn(move || {
-        while !wait(&watch, &nudged, &stopped) {
-            if let Err(error) = walker.walk(&watch) {
-                tracing::error!(%error, "cgroups cannot be read; the last ones stay");
+        loop {
+            match wait(&watch, &nudged, &stopped) {
+                Reason::Walk => {
+                    if let Err(error) = walker.walk(&watch) {
+                        tracing::error!(%error, "cgroups cannot be read; the last ones stay");
+                    }
+                }
+                Reason::Renew => walker.renew(),
+                Reason::End => return,
             }
         }
     })?;
     Ok(Walking { doubt, stop, thread })
 }
 
-/// Waits for a reason to walk; `true` is one to end.
-fn wait(watch: &rustix::fd::OwnedFd, nudged: &UnixStream, stopped: &UnixStream) -> bool {
+/// Why it is woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Walk,
+    Renew,
+    End,
+}
+
+/// Waits for a reason.
+fn wait(watch: &rustix::fd::OwnedFd, nudged: &UnixStream, stopped: &UnixStream) -> Reason {
     let mut fds = [
         PollFd::new(stopped, PollFlags::IN),
         PollFd::new(watch, PollFlags::IN),
@@ -125,17 +151,22 @@ fn wait(watch: &rustix::fd::OwnedFd, nudged: &UnixStream, stopped: &UnixStream) 
         std::thread::sleep(NUDGE_PAUSE);
     }
     if !fds[0].revents().is_empty() {
-        return true;
+        return Reason::End;
     }
+    let changed = !fds[1].revents().is_empty();
     if !fds[2].revents().is_empty() {
         std::thread::sleep(NUDGE_PAUSE);
     }
-    // What they say does not matter: the walk sees it.
+    // What inotify says does not matter: the walk sees it.
     let mut buffer = [0; 4096];
     while rustix::io::read(watch, &mut buffer).is_ok_and(|read| read > 0) {}
-    let mut nudged = nudged;
-    while nudged.read(&mut buffer).is_ok_and(|read| read > 0) {}
-    false
+    let (mut nudged, mut asked, mut renew) = (nudged, false, false);
+    while let Ok(read @ 1..) = nudged.read(&mut buffer) {
+        let bytes = buffer.get(..read).unwrap_or_default();
+        asked |= bytes.contains(&WALK);
+        renew |= bytes.contains(&RENEW);
+    }
+    if renew && !asked && !changed { Reason::Renew } else { Reason::Walk }
 }
 
 impl Walker {
@@ -146,10 +177,21 @@ impl Walker {
         steering: Arc<Steering>,
         gone: impl Fn(&str) + Send + 'static,
     ) -> Self {
-        let (gone, paths, told) = (Box::new(gone), HashSet::new(), HashMap::new());
+        let (gone, told) = (Box::new(gone), HashMap::new());
+        let default = verdict(table.default_setting());
         // A predecessor may have told it something.
         let doubt = Arc::new(AtomicBool::new(true));
-        Self { mount, root: Cgroup::at(root), table, steering, gone, paths, told, doubt }
+        Self {
+            mount,
+            root: Cgroup::at(root),
+            registry: Registry::new(table),
+            default,
+            root_id: None,
+            steering,
+            gone,
+            told,
+            doubt,
+        }
     }
 
     fn walk(&mut self, watch: &rustix::fd::OwnedFd) -> io::Result<()> {
@@ -157,10 +199,9 @@ impl Walker {
             | inotify::WatchFlags::DELETE
             | inotify::WatchFlags::ONLYDIR
             | inotify::WatchFlags::DONT_FOLLOW;
-        let mut seen: HashMap<PathBuf, Seen> = HashMap::new();
-        let mut workloads = Workloads::new();
-        let mut verdicts: HashMap<u64, CgroupVerdict> = HashMap::new();
-        let default = verdict(self.table.default_setting());
+        let began = clock::monotonic_nanos();
+        let mut folders = Vec::new();
+        let mut root = None;
         // Parents come first. Each is watched before it is listed again by the next walk, so that nothing
         // made in between is missed for longer than until then.
         for folder in self.root.folders()? {
@@ -171,30 +212,33 @@ impl Walker {
             }
             let Ok(id) = cgroup::id(&folder) else { continue };
             let path = folder.strip_prefix(&self.mount).unwrap_or(&folder).to_string_lossy().into_owned();
-            let parent = folder.parent().and_then(|parent| seen.get(parent));
-            let here = self.look(&path, parent, default);
-            // Also where it is the parent's: the kernel finds one of its own at once, another only by walking up.
-            verdicts.insert(id, here.verdict);
-            let identity = here.identity.clone();
-            workloads.insert(id, Known { path: path.into(), identity, setting: here.setting });
-            seen.insert(folder, here);
+            if path.is_empty() {
+                root = Some(id);
+            }
+            folders.push(Folder { id, path });
         }
-        let paths: HashSet<Arc<str>> = workloads.values().map(|known| Arc::clone(&known.path)).collect();
-        self.table.replace(workloads);
-        for path in self.paths.difference(&paths) {
-            (self.gone)(path);
-        }
-        self.paths = paths;
-        self.tell(verdicts);
+        let change = self.registry.walked(folders, began, clock::monotonic_nanos());
+        self.apply(&change, root);
         Ok(())
     }
 
-    fn look(&self, path: &str, parent: Option<&Seen>, default: CgroupVerdict) -> Seen {
-        let named = self.table.name(path).map(Arc::new);
-        let identity = named.or_else(|| parent.and_then(|parent| parent.identity.clone()));
-        let setting = self.table.setting(path, identity.as_deref());
-        let verdict = if path.is_empty() { default } else { verdict(setting) };
-        Seen { identity, setting, verdict }
+    fn renew(&mut self) {
+        let change = self.registry.renew();
+        self.apply(&change, None);
+    }
+
+    fn apply(&mut self, change: &Change, root: Option<u64>) {
+        for path in &change.gone {
+            (self.gone)(path);
+        }
+        // Also where it is the parent's: the kernel finds one of its own at once, another only by walking up.
+        let verdicts = change.settings.iter().map(|(&id, &setting)| (id, verdict(setting)));
+        let mut verdicts: HashMap<u64, CgroupVerdict> = verdicts.collect();
+        self.root_id = root.or(self.root_id);
+        if let Some(id) = self.root_id {
+            verdicts.insert(id, self.default);
+        }
+        self.tell(verdicts);
     }
 
     /// What changed. A verdict that the kernel did not take is tried again at the next walk.
@@ -229,11 +273,4 @@ impl Walker {
             }
         }
     }
-}
-
-/// What a walk found out about one cgroup.
-struct Seen {
-    identity: Option<Arc<Identity>>,
-    setting: Setting,
-    verdict: CgroupVerdict,
 }

@@ -27,6 +27,7 @@ pub(super) fn check(config: &NodeAgent) -> Result<(), String> {
         return Err("`node` is empty: name the node, or leave the key out".into());
     }
     check_tls(config)?;
+    check_kubernetes(config)?;
     if config.bypass.maximum.0.is_zero() {
         return Err("`bypass.maximum` is 0: to allow none say `bypass: {enabled: false}`".into());
     }
@@ -69,6 +70,17 @@ pub(super) fn check(config: &NodeAgent) -> Result<(), String> {
         return Err(format!(
             "`spool.limit` ({limit} bytes) must hold two segments of `spool.segmentSize` ({segment} bytes)"
         ));
+    }
+    Ok(())
+}
+
+fn check_kubernetes(config: &NodeAgent) -> Result<(), String> {
+    if let Some(kubernetes) = &config.kubernetes {
+        return kubernetes.check();
+    }
+    let mut matches = config.selectors.iter().map(|selector| &selector.matching);
+    if matches.any(|matching| matching.unknown_pod || !matching.pod_labels.is_empty()) {
+        return Err("a selector matches by pods, but there is no `kubernetes`: add it".into());
     }
     Ok(())
 }
@@ -190,6 +202,22 @@ collector: {address: 'unix:/run/collector.sock'}
         let unaddressed = with("metrics: {listen: 9464}");
         assert!(unaddressed.contains("agent.yaml:17: invalid socket address"), "{unaddressed}");
         assert!(with("bypass: {maximum: 0s}").contains("enabled: false"));
+    }
+
+    #[test]
+    fn pods_are_matched_only_where_somebody_names_them() {
+        let labels = "match: {cgroup: 'kubepods/**', podLabels: {app: web}}";
+        let from = "match: {cgroup: 'kubepods/**'}";
+        assert!(said(from, labels).contains("there is no `kubernetes`"));
+        assert!(said(from, "match: {unknownPod: true}").contains("there is no `kubernetes`"));
+        let spool = "spool: {";
+        let with = |keys: &str| said(spool, &format!("kubernetes: {{{keys}}}\nspool: {{"));
+        assert_eq!(with(""), "nothing");
+        assert_eq!(with("nodeName: n, projectNumber: 7, pool: p.svc.id.goog, labels: [app]"), "nothing");
+        assert!(with("nodeName: ''").contains("`kubernetes.nodeName` is empty"));
+        assert!(with("projectNumber: 0").contains("`kubernetes.projectNumber` is 0"));
+        assert!(with("resolveTimeout: 5m").contains("30s at most"));
+        assert!(with("projectnumber: 7").contains("did you mean `projectNumber`?"));
     }
 
     #[test]

@@ -4,11 +4,13 @@
 //! is done with it, and so depends on no part of the agent.
 
 mod check;
+mod kubernetes;
 mod pattern;
 mod tls;
 mod values;
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -16,6 +18,7 @@ use std::{
 
 use serde::Deserialize;
 
+pub use kubernetes::Kubernetes;
 pub use pattern::{Captures, Pattern, PatternError};
 pub use tls::{Authority, Ephemeral, Intermediate, Termination, Trust, Untrusted, UpstreamRoots};
 pub use values::{Cidr, Template, ValueError};
@@ -64,7 +67,9 @@ pub struct NodeAgent {
     pub destinations: Vec<Destination>,
     /// What to do with which workload; the first that matches decides.
     pub selectors: Vec<Selector>,
-    /// Who a workload is; the first that matches decides.
+    /// Where pods are named by the API server; where it is absent, only `identities` name anybody.
+    pub kubernetes: Option<Kubernetes>,
+    /// Who a workload is, whatever the API server says; the first that matches decides.
     #[serde(default)]
     pub identities: Vec<IdentityRule>,
     /// Where records wait for the collector.
@@ -264,13 +269,30 @@ pub struct Match {
     pub namespace: Option<String>,
     /// Exact; of the identity.
     pub service_account: Option<String>,
+    /// Exact, and all of them; of the pod.
+    #[serde(default)]
+    pub pod_labels: BTreeMap<String, String>,
+    /// Exact; of the identity.
+    pub container: Option<String>,
+    /// Cgroups of pods that are not known, or not yet: only where it is `true`.
+    #[serde(default)]
+    pub unknown_pod: bool,
 }
 
 impl Match {
     /// Whether it matches everything.
     #[must_use]
     pub fn is_everything(&self) -> bool {
-        self.cgroup.is_none() && self.namespace.is_none() && self.service_account.is_none()
+        self.cgroup.is_none() && !self.unknown_pod && !self.asks_who()
+    }
+
+    /// Whether it must be known who a workload is to tell whether it matches.
+    #[must_use]
+    pub fn asks_who(&self) -> bool {
+        self.namespace.is_some()
+            || self.service_account.is_some()
+            || self.container.is_some()
+            || !self.pod_labels.is_empty()
     }
 }
 

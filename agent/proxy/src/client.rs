@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::VecDeque, fs, net::SocketAddr, rc::Rc};
 use verbatim_api::v1;
 use verbatim_sys::{clock, process};
 
-use crate::seam::{Flow, Identity};
+use crate::seam::Flow;
 
 mod arguments;
 
@@ -27,15 +27,14 @@ struct Process {
 pub(crate) struct Clients(RefCell<VecDeque<Rc<Process>>>);
 
 impl Clients {
-    /// The client of a flow. Reads /proc once for a process, its start time for each connection.
-    pub(crate) fn describe(&self, flow: &Flow, identity: &Identity, source: SocketAddr) -> v1::Client {
+    /// The client of a flow, without what an identity says. Reads /proc once for a process, its start time for each
+    /// connection.
+    pub(crate) fn describe(&self, flow: &Flow, source: SocketAddr) -> v1::Client {
         let mut client = v1::Client {
             pid: flow.pid,
             uid: flow.uid,
             gid: flow.gid,
             comm: flow.comm.clone(),
-            local_user: identity.local_user.clone().unwrap_or_default(),
-            cgroup: identity.cgroup.clone().unwrap_or_default(),
             socket_cookie: flow.socket_cookie,
             source_address: source.ip().to_string(),
             source_port: u32::from(source.port()),
@@ -117,13 +116,13 @@ mod tests {
     fn a_living_process_is_described_and_one_that_started_after_the_connect_is_not() {
         let clients = Clients::default();
         let source = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-        let own = clients.describe(&flow(), &Identity::default(), source);
+        let own = clients.describe(&flow(), source);
         let executable = std::env::current_exe().expect("own executable");
         assert_eq!(own.executable, executable.to_string_lossy());
         assert!(!own.arguments.is_empty());
 
         let earlier = Flow { ktime_nanos: 0, ..flow() };
-        let other = clients.describe(&earlier, &Identity::default(), source);
+        let other = clients.describe(&earlier, source);
         assert_eq!((other.pid, other.executable.as_str()), (std::process::id(), ""));
         assert!(other.arguments.is_empty());
     }
@@ -132,7 +131,7 @@ mod tests {
     fn a_process_that_has_gone_is_known_only_as_the_kernel_saw_it() {
         let gone = Flow { pid: u32::MAX, ..flow() };
         let source = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-        let client = Clients::default().describe(&gone, &Identity::default(), source);
+        let client = Clients::default().describe(&gone, source);
         assert_eq!((client.comm.as_str(), client.executable.as_str()), ("test", ""));
     }
 }

@@ -39,7 +39,7 @@ pub(crate) async fn serve<R: Records>(shard: &Rc<Shard<R>>, accepted: Accepted, 
         }
     };
     let connection = Address { shard: shard.index, connection: accepted.number };
-    let mut journal = opening(shard, flow, accepted.source);
+    let mut journal = opening(shard, flow, accepted.source, control).await;
     prepare(&accepted.client, shard.config.keepalive);
     let mut legs = Legs { client: Some(Leg::Plain(accepted.client)), server: None };
     if !journal.opened(control).await {
@@ -56,16 +56,43 @@ pub(crate) async fn serve<R: Records>(shard: &Rc<Shard<R>>, accepted: Accepted, 
     journal.closed(end, control).await;
 }
 
-fn opening<R: Records>(shard: &Shard<R>, flow: Flow, source: SocketAddr) -> Journal<R> {
+async fn opening<R: Records>(
+    shard: &Shard<R>,
+    flow: Flow,
+    source: SocketAddr,
+    control: &Control,
+) -> Journal<R> {
     let deps = &shard.deps;
-    let identity = catch(|| deps.identities.identify(&flow)).unwrap_or_else(|panicked| {
+    // Before anything is waited for: its process may be gone afterwards.
+    let mut client = shard.clients.describe(&flow, source);
+    let panicked = |message: &str| {
         add(&shard.counters.panics, 1);
-        tracing::error!(message = panicked.0, "identity source panicked: workload is unresolved");
+        tracing::error!(message, "identity source panicked: workload is unresolved");
+    };
+    match catch(|| deps.identities.settle(&flow)) {
+        Ok(None) => {}
+        Ok(Some(settled)) => {
+            let killed = poll_fn(|cx| control.poll_killed(cx));
+            tokio::select! {
+                settled = CatchPanic::new(settled) => {
+                    if let Err(message) = settled {
+                        panicked(&message.0);
+                    }
+                }
+                // It has its record all the same, by what is known now.
+                () = killed => {}
+            }
+        }
+        Err(message) => panicked(&message.0),
+    }
+    let identity = catch(|| deps.identities.identify(&flow)).unwrap_or_else(|message| {
+        panicked(&message.0);
         let principal_kind = v1::PrincipalKind::Unresolved.into();
         let workload = v1::Workload { principal_kind, ..v1::Workload::default() };
         Arc::new(Identity { workload, ..Identity::default() })
     });
-    let client = shard.clients.describe(&flow, &identity, source);
+    client.local_user = identity.local_user.clone().unwrap_or_default();
+    client.cgroup = identity.cgroup.clone().unwrap_or_default();
     let facts = Facts::new(flow, identity, client, deps.policy.mode());
     Journal::new(
         facts,

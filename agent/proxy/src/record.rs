@@ -136,9 +136,14 @@ impl Facts {
         let content = v1::Content {
             target: Some(self.target.clone()),
             client: Some(self.client.clone()),
+            pod: self.pod(),
             ..v1::Content::default()
         };
         Draft { envelope, content: Some(content) }
+    }
+
+    fn pod(&self) -> Option<v1::Pod> {
+        self.identity.pod.as_deref().cloned()
     }
 
     /// From here on the connection passes undecoded.
@@ -190,7 +195,8 @@ impl Facts {
             };
             let envelope = v1::Envelope { workload, ..v1::Envelope::default() };
             let (target, client) = (Some(target), Some(self.caller()));
-            Common::new(&envelope, &v1::Content { target, client, ..v1::Content::default() })
+            let pod = self.pod();
+            Common::new(&envelope, &v1::Content { target, client, pod, ..v1::Content::default() })
         })
     }
 

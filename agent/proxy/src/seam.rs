@@ -4,6 +4,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     os::fd::{BorrowedFd, OwnedFd},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -69,6 +70,8 @@ pub struct Identity {
     pub local_user: Option<String>,
     /// cgroup path, where it is known.
     pub cgroup: Option<String>,
+    /// What the cluster knows beyond its names.
+    pub pod: Option<Arc<v1::Pod>>,
 }
 
 impl Identity {
@@ -87,6 +90,12 @@ impl Identity {
 pub trait Identities: Send + Sync + 'static {
     /// Never waits; an unknown workload is `PRINCIPAL_KIND_UNRESOLVED`.
     fn identify(&self, flow: &Flow) -> Arc<Identity>;
+
+    /// Where more may be known soon: returns, within a bound of its own, when it is worth to ask. A connection
+    /// awaits it before its first record; nothing else waits for that. `None`: there is nothing to wait for.
+    fn settle<'a>(&'a self, _flow: &'a Flow) -> Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>> {
+        None
+    }
 }
 
 /// What a policy is asked about: all commands of one message.

@@ -64,7 +64,7 @@ fn strip_root<'a>(root: &str, path: &'a str) -> Option<(Driver, &'a str)> {
     let slice = first.strip_suffix(".slice")?;
     let above = root.rsplit('/').next().and_then(|last| last.strip_suffix(".slice"));
     let expected = above.map_or_else(|| PODS.to_owned(), |above| format!("{above}-{PODS}"));
-    (slice == expected).then(|| (Driver::Systemd(expected), rest))
+    (slice == expected).then_some((Driver::Systemd(expected), rest))
 }
 
 /// A pod's class of service, which is a level of the tree for all but the first.
@@ -116,7 +116,7 @@ pub struct Container {
 /// A pod's cgroup, or one below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodCgroup {
-    /// The pod's UID as the kubelet knows it, in lower case and with dashes: for a static pod that is not the
+    /// The pod's UID as the kubelet knows it, with dashes: for a static pod that is not the
     /// UID that the API server has.
     pub uid: String,
     /// Its class.
@@ -191,13 +191,7 @@ fn pod_uid(text: &str) -> Option<String> {
     let valid = !text.is_empty()
         && text.len() <= POD_UID
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    valid.then(|| uid_key(text))
-}
-
-/// A pod's UID in the form in which cgroups and the API server's pods are compared.
-#[must_use]
-pub fn uid_key(uid: &str) -> String {
-    uid.replace('_', "-").to_ascii_lowercase()
+    valid.then(|| text.replace('_', "-"))
 }
 
 /// From the first name below the pod's: what is below a container's is the container's too.

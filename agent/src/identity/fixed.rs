@@ -46,6 +46,7 @@ pub fn local(person: &Person, node: &str, cgroup: &str) -> Identity {
         workload,
         local_user: Some(format!("local:{}/{}", host_name(), person.name)),
         cgroup: Some(cgroup.to_owned()),
+        pod: None,
     }
 }
 
@@ -67,7 +68,7 @@ pub fn federated(
         resolution: v1::Resolution::Given.into(),
         ..v1::Workload::default()
     };
-    Identity { workload, local_user: None, cgroup: Some(cgroup.to_owned()) }
+    Identity { workload, cgroup: Some(cgroup.to_owned()), ..Identity::default() }
 }
 
 #[cfg(test)]

@@ -103,9 +103,13 @@ impl Accounts {
         });
         let grown = (account.connects, account.connected) != (one.connects, one.connected);
         account.still = if grown { 0 } else { account.still.saturating_add(1) };
-        let kind = account.identity.workload.principal_kind();
-        if grown && kind == v1::PrincipalKind::Unresolved {
-            account.identity = self.identities.identify(&nobody(one));
+        if grown {
+            let identity = self.identities.identify(&nobody(one));
+            let named = |one: &Identity| one.workload.principal_kind() != v1::PrincipalKind::Unresolved;
+            // A cgroup that is long gone is not known any more.
+            if named(&identity) || !named(&account.identity) {
+                account.identity = identity;
+            }
         }
         grown
     }
@@ -150,7 +154,8 @@ fn nobody(one: &Connects) -> Flow {
         client_netns: 0,
         listener_netns: 0,
         socket_cookie: 0,
-        ktime_nanos: 0,
+        // Its cgroup had its id when the series began.
+        ktime_nanos: one.series,
         comm: String::new(),
         connect_series: one.series,
         connect_number: 0,
@@ -237,7 +242,7 @@ mod tests {
             node: "n".to_owned(),
             ..v1::Workload::default()
         };
-        Identity { workload, local_user: None, cgroup: Some("kubepods/pod1".to_owned()) }
+        Identity { workload, cgroup: Some("kubepods/pod1".to_owned()), ..Identity::default() }
     }
 
     #[test]

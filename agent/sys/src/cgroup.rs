@@ -4,6 +4,7 @@
 //! cgroup is made for.
 
 use std::{
+    cmp::Reverse,
     ffi::OsString,
     fs::{self, DirBuilder, File},
     io::{self, Read, Write},
@@ -14,7 +15,7 @@ use std::{
             fs::{DirBuilderExt, MetadataExt},
         },
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -73,21 +74,71 @@ pub fn mounts() -> io::Result<Vec<Mount>> {
     Ok(parse_mountinfo(&fs::read_to_string("/proc/self/mountinfo")?))
 }
 
-/// Where cgroup v2 is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside cgroup v1.
+/// Where cgroup v2 is mounted: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside cgroup v1 (systemd's "hybrid"
+/// layout).
 ///
 /// # Errors
-/// `NotFound` where it is not mounted.
+/// `NotFound` where it is not mounted, with what to do.
 pub fn mount_point() -> io::Result<PathBuf> {
-    mounts()?.into_iter().find(|mount| mount.kind == "cgroup2").map(|mount| mount.point).ok_or_else(|| {
+    choose(mounts()?).map(|mount| mount.point)
+}
+
+/// Several may be mounted in a container: its own cgroup, and the node's whole tree, which is to be taken. From
+/// within a cgroup namespace of its own, what lies above shows as `/..` (cgroup_namespaces(7)).
+fn choose(mounts: Vec<Mount>) -> io::Result<Mount> {
+    let old = mounts.iter().any(|mount| mount.kind == "cgroup");
+    let height = |mount: &Mount| {
+        let above = mount.root.components().filter(|one| *one == Component::ParentDir).count();
+        let below = mount.root.components().filter(|one| matches!(one, Component::Normal(_))).count();
+        (Reverse(above), below)
+    };
+    // The first of those that are equal.
+    let highest = mounts.into_iter().filter(|mount| mount.kind == "cgroup2").min_by_key(height);
+    highest.ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::NotFound,
-            "no cgroup v2 is mounted: mount it with `mount -t cgroup2 none /sys/fs/cgroup`, or boot with \
-             systemd.unified_cgroup_hierarchy=1",
+            if old {
+                "only cgroup v1 is mounted, which cannot say whose a connection is: mount cgroup v2 beside it with \
+                 `mount -t cgroup2 none /sys/fs/cgroup/unified` (container runtimes use it from the next container \
+                 on), or boot with systemd.unified_cgroup_hierarchy=1"
+            } else {
+                "no cgroup v2 is mounted: mount it with `mount -t cgroup2 none /sys/fs/cgroup`, or boot with \
+                 systemd.unified_cgroup_hierarchy=1"
+            },
         )
     })
 }
 
-/// The cgroup v2 of this process, relative to the mount point; without a leading slash.
+/// The folder of this process's cgroup v2 below [`mount_point`], also where `/proc` does not say it: within a cgroup
+/// namespace of its own a process is always at `/`.
+///
+/// # Errors
+/// The process has none there.
+pub fn own() -> io::Result<PathBuf> {
+    let mount = choose(mounts()?)?;
+    let path = Path::new("/").join(own_path()?);
+    if !mount.root.components().any(|one| one == Component::ParentDir) {
+        // Of the file system, of which a part may be mounted.
+        return match path.strip_prefix(&mount.root) {
+            Ok(below) => Ok(mount.point.join(below)),
+            Err(_outside) => Err(nowhere(&mount.point)),
+        };
+    }
+    let own = std::process::id().to_string();
+    let lives = |folder: &PathBuf| {
+        let members = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        members.lines().any(|pid| pid == own)
+    };
+    Cgroup::at(&mount.point).folders()?.into_iter().find(lives).ok_or_else(|| nowhere(&mount.point))
+}
+
+fn nowhere(mount: &Path) -> io::Error {
+    let problem =
+        format!("this process is in no cgroup below {}: mount the node's whole tree", mount.display());
+    io::Error::new(io::ErrorKind::NotFound, problem)
+}
+
+/// The cgroup v2 of this process as `/proc` says it; without a leading slash. See [`own`].
 ///
 /// # Errors
 /// The process has none.
@@ -343,6 +394,58 @@ mod tests {
             mounts[1],
             Mount { point: "/sys/fs/my\\cg".into(), root: "/a b".into(), kind: "cgroup2".into() }
         );
+    }
+
+    #[test]
+    fn the_nodes_whole_tree_is_taken_where_a_container_sees_its_own_too() {
+        let mount = |point: &str, root: &str, kind: &str| Mount {
+            point: point.into(),
+            root: root.into(),
+            kind: kind.into(),
+        };
+        let chosen = |mounts: &[Mount]| choose(mounts.to_vec()).map(|mount| mount.point);
+        for (mounts, expected) in [
+            (vec![mount("/sys/fs/cgroup", "/", "cgroup2")], "/sys/fs/cgroup"),
+            // Hybrid.
+            (
+                vec![
+                    mount("/sys/fs/cgroup/cpu", "/", "cgroup"),
+                    mount("/sys/fs/cgroup/unified", "/", "cgroup2"),
+                ],
+                "/sys/fs/cgroup/unified",
+            ),
+            // A container with the node's tree as a hostPath: in the node's cgroup namespace, and in its own.
+            (
+                vec![
+                    mount("/sys/fs/cgroup", "/kubepods/pod1/c", "cgroup2"),
+                    mount("/host/cgroup", "/", "cgroup2"),
+                ],
+                "/host/cgroup",
+            ),
+            (
+                vec![mount("/sys/fs/cgroup", "/", "cgroup2"), mount("/host/cgroup", "/../../..", "cgroup2")],
+                "/host/cgroup",
+            ),
+        ] {
+            assert_eq!(chosen(&mounts).expect("chosen"), Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn cgroup_v1_alone_is_refused_with_what_to_do() {
+        let old = Mount { point: "/sys/fs/cgroup/cpu".into(), root: "/".into(), kind: "cgroup".into() };
+        let said = choose(vec![old]).expect_err("refused").to_string();
+        assert!(said.contains("only cgroup v1") && said.contains("/sys/fs/cgroup/unified"), "{said}");
+        let said = choose(Vec::new()).expect_err("refused").to_string();
+        assert!(said.contains("no cgroup v2 is mounted"), "{said}");
+    }
+
+    #[test]
+    fn this_process_is_found_where_proc_says_it_is() {
+        let own = own().expect("cgroup v2");
+        let members = fs::read_to_string(own.join("cgroup.procs")).expect("readable");
+        let pid = std::process::id().to_string();
+        assert!(members.lines().any(|member| member == pid), "{}", own.display());
     }
 
     #[test]

@@ -49,6 +49,8 @@ named! {
     OpaqueReason, "OPAQUE_REASON_", "reason";
     Protocol, "PROTOCOL_", "protocol";
     PrincipalKind, "PRINCIPAL_KIND_", "principal kind";
+    Resolution, "RESOLUTION_", "resolution";
+    ContainerKind, "CONTAINER_KIND_", "kind of container";
     PolicyMode, "POLICY_MODE_", "policy mode";
     RecordKind, "RECORD_KIND_", "record kind";
     FindingKind, "FINDING_KIND_", "finding";

@@ -6,9 +6,10 @@ use serde::Serialize;
 use verbatim_api::v1;
 
 pub(crate) mod coverage;
+mod place;
 mod tls;
 
-pub(crate) use self::tls::TlsView;
+pub(crate) use self::{place::PlaceView, tls::TlsView};
 use crate::names::{self, Named};
 
 /// A command as one JSON object. Bytes that are not UTF-8 come in a second field, `…Base64`, and nothing
@@ -26,6 +27,8 @@ pub(crate) struct CommandView {
     pub(crate) pod_uid: String,
     pub(crate) container: String,
     pub(crate) node: String,
+    #[serde(flatten)]
+    pub(crate) place: PlaceView,
     pub(crate) service: String,
     pub(crate) address: String,
     pub(crate) port: u32,
@@ -140,6 +143,7 @@ impl CommandView {
             time: time(started.wall_nanos),
             principal: command.principal.clone(),
             principal_kind: workload.principal_kind().short(),
+            place: PlaceView::new(&workload, content.pod.as_ref()),
             namespace: workload.namespace,
             service_account: workload.service_account,
             pod: workload.pod_name,

@@ -104,6 +104,8 @@ fn page(whole: &Whole, entries: &[v1::Entry]) -> Result<Vec<String>, Failure> {
         match value {
             serde_json::Value::String(text) => line(name, text),
             _ if name == "durationNanos" => line("duration", &duration(view.duration_nanos)),
+            _ if name == "labels" => view.place.labels.iter().for_each(|a| line(name, &a.line())),
+            _ if name == "owners" => line(name, &view.place.owners.join(" < ")),
             _ if name == "attributes" => view.attributes.iter().for_each(|a| line(name, &a.line())),
             _ if name == "outcome" => view.outcome.iter().for_each(|a| line(name, &a.line())),
             other => line(name, &other.to_string()),

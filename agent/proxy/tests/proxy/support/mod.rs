@@ -77,7 +77,7 @@ impl Identities for OneIdentity {
             node: "node-1".to_owned(),
             ..v1::Workload::default()
         };
-        Arc::new(Identity { workload, local_user: Some("local:box/ada".to_owned()), cgroup: None })
+        Arc::new(Identity { workload, local_user: Some("local:box/ada".to_owned()), cgroup: None, pod: None })
     }
 }
 
