@@ -92,6 +92,9 @@ pub struct NodeAgent {
     /// What becomes of steering when the agent is told to end and nobody takes over.
     #[serde(default)]
     pub when_stopped: WhenStopped,
+    /// What the agent does that was taken over and has drained.
+    #[serde(default)]
+    pub when_succeeded: WhenSucceeded,
     /// Folder of this node's agent, root's alone: where a successor, and who gives orders, finds it.
     #[serde(default = "default_run_directory")]
     pub run_directory: PathBuf,
@@ -148,6 +151,18 @@ pub enum WhenStopped {
     /// The programs stay, and each selector's `failMode` decides until an agent comes back or
     /// `verbatim-agent uninstall` removes them.
     FailMode,
+}
+
+/// See [`NodeAgent::when_succeeded`].
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub enum WhenSucceeded {
+    /// It ends, with 0.
+    #[default]
+    End,
+    /// It waits until it is told to end. For whoever is started again when it ends, as a container of a DaemonSet is:
+    /// it would take over from its own successor.
+    Wait,
 }
 
 fn default_drain() -> Span {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use verbatim_agent_config::{NodeAgent, WhenStopped};
+use verbatim_agent_config::{NodeAgent, WhenStopped, WhenSucceeded};
 use verbatim_steer::SCHEMA_VERSION;
 use verbatim_sys::{
     packets::{PacketListener, Packets},
@@ -69,6 +69,7 @@ pub(crate) fn run(args: &ServeArgs, config: &NodeAgent, signals: Signals) -> Res
         args,
         pins: config.attach.pins.clone(),
         when_stopped: config.when_stopped,
+        when_succeeded: config.when_succeeded,
         run_directory: config.run_directory.clone(),
         signals,
         listener: None,
@@ -82,6 +83,7 @@ pub(crate) fn run(args: &ServeArgs, config: &NodeAgent, signals: Signals) -> Res
         predecessor,
         was_ready: false,
         ending: None,
+        told_to_end: false,
     };
     if let Some(predecessor) = &supervisor.predecessor {
         tracing::info!(schema = predecessor.schema, "taking over from the agent that runs");
@@ -127,6 +129,7 @@ struct Supervisor<'a> {
     args: &'a ServeArgs,
     pins: PathBuf,
     when_stopped: WhenStopped,
+    when_succeeded: WhenSucceeded,
     run_directory: PathBuf,
     signals: Signals,
     /// `None` while the predecessor is the one that is found.
@@ -143,6 +146,8 @@ struct Supervisor<'a> {
     predecessor: Option<Predecessor>,
     was_ready: bool,
     ending: Option<Ending>,
+    /// By a signal, after it was taken over.
+    told_to_end: bool,
 }
 
 impl Supervisor<'_> {
@@ -207,8 +212,9 @@ impl Supervisor<'_> {
     fn signalled(&mut self, signal: i32) -> Option<u8> {
         tracing::info!(signal, "ending");
         if self.ending == Some(Ending::HandedOver) {
-            // It drains already, and its deadline holds.
-            return None;
+            self.told_to_end = true;
+            // While it drains, its deadline holds.
+            return self.worker.is_none().then_some(0);
         }
         self.ending = Some(Ending::Stopped);
         if self.predecessor.as_ref().is_some_and(|predecessor| !predecessor.told) {
@@ -296,7 +302,7 @@ impl Supervisor<'_> {
         self.last_words(&worker);
         let status = worker.reap()?;
         match self.ending {
-            Some(Ending::HandedOver) => return Ok(Some(exit_code(status))),
+            Some(Ending::HandedOver) => return Ok(self.drained(exit_code(status))),
             Some(Ending::Stopped) => {
                 if !status.success() {
                     self.tidy();
@@ -316,6 +322,15 @@ impl Supervisor<'_> {
             self.restart_at = Some(Instant::now() + wait);
         }
         Ok(None)
+    }
+
+    /// Nothing is left to do for one that was taken over: the exit code, or none where it is to wait for a signal.
+    fn drained(&self, code: u8) -> Option<u8> {
+        if self.told_to_end || self.when_succeeded == WhenSucceeded::End {
+            return Some(code);
+        }
+        tracing::info!("drained: waiting to be told to end");
+        None
     }
 
     /// Listeners that it handed over just before it died.
@@ -375,7 +390,7 @@ impl Supervisor<'_> {
                 let drain = Message::Drain { detach };
                 let told =
                     self.worker.as_ref().map(|worker| handover::send(&worker.socket, &drain, &[]).is_ok());
-                Ok(if told.is_some() { None } else { Some(0) })
+                Ok(if told.is_some() { None } else { self.drained(0) })
             }
             Ok(Some((other, _))) => {
                 tracing::debug!(?other, "the successor says something else");
