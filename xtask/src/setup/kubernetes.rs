@@ -100,8 +100,11 @@ fn make(work: &Path, source: &Path) -> Result<()> {
     let mut make = Command::new("make");
     make.current_dir(source).arg("--silent").arg(format!("WHAT={}", what.join(" ")));
     make.args(["GOLDFLAGS=-s -w", &format!("GOFLAGS=-p={jobs}")]);
-    // Static programs, and nothing of the build in anybody's home.
-    make.env("CGO_ENABLED", "0").env("HOME", work).env("GOCACHE", work.join("gocache"));
+    // Static programs, all in one pass, and nothing of the build in anybody's home.
+    make.env("CGO_ENABLED", "0")
+        .env("KUBE_STATIC_OVERRIDES", "kubelet")
+        .env("HOME", work)
+        .env("GOCACHE", work.join("gocache"));
     make.env("KUBE_GIT_VERSION_FILE", &version).env_remove("GOPATH").env_remove("GOFLAGS");
     command::run(&mut make)
 }
