@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod clients;
 pub mod clock;
+pub mod cluster;
 pub mod collector;
 pub mod did;
 pub mod disk;

@@ -6,7 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::{binaries, cgroup, clock, memory, postgres, shell};
+use crate::{binaries, cgroup, clock, cluster, memory, postgres, shell};
 
 /// Something that a scenario cannot do without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +43,12 @@ pub enum Part {
     Clocks,
     /// cgroups that limit memory.
     Memory,
+    /// A real Kubernetes node.
+    Cluster,
 }
 
 /// How many parts there are.
-const PARTS: usize = Part::Memory as usize + 1;
+const PARTS: usize = Part::Cluster as usize + 1;
 
 /// What nearly every scenario needs.
 pub const USUAL: &[Part] =
@@ -101,6 +103,7 @@ fn probe(part: Part) -> Option<String> {
         Part::Clocks => clock::library()
             .is_none()
             .then(|| "libfaketime is not installed: apt-get install libfaketime".to_owned()),
+        Part::Cluster => cluster::missing(),
         Part::Memory => memory::probe().err().map(|error| format!("{error:#}")),
         Part::Bq => program("bq", "it comes with the Google Cloud CLI, from Google's own packages"),
     })

@@ -20,6 +20,8 @@ pub enum Leftover {
     Mount(String),
     /// What an agent has pinned in a directory of a BPF file system.
     Pins(String),
+    /// A folder that something was mounted on; it goes if nothing is in it.
+    MountPoint(String),
 }
 
 impl Leftover {
@@ -32,6 +34,7 @@ impl Leftover {
             Self::Folder(path) => format!("folder {path}"),
             Self::Mount(path) => format!("mount {path}"),
             Self::Pins(path) => format!("pins {path}"),
+            Self::MountPoint(path) => format!("mount-point {path}"),
         }
     }
 
@@ -45,6 +48,7 @@ impl Leftover {
             "folder" => Some(Self::Folder(value.to_owned())),
             "mount" => Some(Self::Mount(value.to_owned())),
             "pins" => Some(Self::Pins(value.to_owned())),
+            "mount-point" => Some(Self::MountPoint(value.to_owned())),
             _ => None,
         }
     }
@@ -56,6 +60,7 @@ impl Leftover {
             Self::Cgroup(path) => remove_cgroup(Path::new(path)),
             Self::Folder(path) => ignore_missing(fs::remove_dir_all(path)),
             Self::Mount(path) => unmount(path),
+            Self::MountPoint(path) => remove_empty(path),
             Self::Pins(path) => verbatim_steer::unpin(Path::new(path)).map(drop).map_err(io::Error::other),
         }
     }
@@ -65,7 +70,9 @@ impl Leftover {
     pub fn exists(&self) -> bool {
         match self {
             Self::Namespace(name) => Path::new("/run/netns").join(name).exists(),
-            Self::Cgroup(path) | Self::Folder(path) | Self::Pins(path) => Path::new(path).exists(),
+            Self::Cgroup(path) | Self::Folder(path) | Self::Pins(path) | Self::MountPoint(path) => {
+                Path::new(path).exists()
+            }
             Self::Mount(path) => is_mounted(path),
         }
     }
@@ -75,6 +82,14 @@ fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
+    }
+}
+
+fn remove_empty(path: &str) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        // Somebody else's by now.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        other => ignore_missing(other),
     }
 }
 
@@ -151,6 +166,7 @@ mod tests {
             Leftover::Folder("/tmp/z".into()),
             Leftover::Mount("/tmp/z/disk".into()),
             Leftover::Pins("/sys/fs/bpf/z".into()),
+            Leftover::MountPoint("/var/lib/z".into()),
         ] {
             assert_eq!(Leftover::parse(&leftover.line()), Some(leftover));
         }

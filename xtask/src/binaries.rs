@@ -62,6 +62,16 @@ pub(crate) fn product(place: &Place, shipped: bool) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The product's binaries and the lab's.
+pub(crate) fn all(place: &Place) -> Result<PathBuf> {
+    let begun = Instant::now();
+    say::heading("Binaries, the lab's too");
+    command::run(place.cargo().args(["build", "--locked", "--workspace", "--bins"]))?;
+    let folder = place.target.join("debug");
+    say::line(&format!("in {} ({})", place.short(&folder), say::took(begun)));
+    Ok(folder)
+}
+
 /// Binaries and test programs of the whole workspace, one profile, one set of features.
 pub(crate) fn everything(place: &Place) -> Result<Built> {
     with_tests(place, &["--workspace", "--bins", "--tests"])

@@ -44,8 +44,8 @@ const AS_ROOT: [&str; 6] = [
     "verbatim-tests",
 ];
 
-/// The lab: its lines are shown as they come, because each is a scenario that takes seconds.
-const LAB: &str = "lab";
+/// The lab and its cluster: their lines are shown as they come, because each is a scenario that takes seconds.
+const LAB: [&str; 2] = ["lab", "cluster"];
 
 /// What the tests may be asked to insist on, passed on to those that run through sudo.
 const PASSED_ON: [&str; 4] = ["REQUIRE_BPF", "REQUIRE_LAB", "REQUIRE_ROOT", HOLD_SECONDS];
@@ -67,7 +67,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<ExitCode> {
         bail!("no test program belongs to {}", options.package.join(", "));
     }
     // The lab last: when a unit fails, that is what a person wants to see first.
-    programs.sort_by_key(|program| program.target == LAB);
+    programs.sort_by_key(|program| LAB.iter().position(|lab| program.target == *lab).map_or(0, |at| at + 1));
 
     say::heading("Tests");
     let logs = logs(place)?;
@@ -78,7 +78,7 @@ pub(crate) fn run(place: &Place, options: &Options) -> Result<ExitCode> {
         let name = format!("{} {} {}", program.package, program.kind, program.target);
         let mut command = as_cargo_would(place, program, &built.folder)?;
         command.args(&options.filter);
-        let tally = observe(&mut command, &name, &logs, program.target == LAB, &mut ran)?;
+        let tally = observe(&mut command, &name, &logs, LAB.contains(&program.target.as_str()), &mut ran)?;
         if tally.failed > 0 {
             failures.push(name);
         }

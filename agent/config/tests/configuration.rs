@@ -6,6 +6,8 @@ use verbatim_agent_config::{ConfigError, NodeAgent, parse};
 
 const DOCUMENTED: &str = include_str!("../../../docs/deploy/node-agent.yaml");
 
+const DEPLOYED: &str = include_str!("../../../docs/deploy/cluster-agent.yaml");
+
 fn read(text: &str) -> Result<NodeAgent, ConfigError> {
     parse(text, Path::new("agent.yaml"))
 }
@@ -15,6 +17,13 @@ fn the_documented_configuration_is_read() {
     let config = read(DOCUMENTED).expect("read");
     assert_eq!((config.selectors.len(), config.destinations.len()), (3, 2));
     assert_eq!(config.tls.map(|tls| tls.authority.intermediates.len()), Some(2));
+}
+
+#[test]
+fn the_configuration_for_clusters_is_read_and_lets_nobodys_connects_fail() {
+    let config = read(DEPLOYED).expect("read");
+    assert!(config.metrics.is_some() && config.selectors.len() == 3);
+    assert!(!DEPLOYED.contains("failMode: closed"), "an installation must not cut anybody off");
 }
 
 #[test]

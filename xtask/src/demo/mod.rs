@@ -2,6 +2,7 @@
 //! Everything is done with the commands that a person would type, and shown as such.
 
 mod bigquery;
+mod cluster;
 
 use std::{
     fs,
@@ -30,9 +31,15 @@ pub(crate) struct Options {
     /// Keep what was recorded in this folder; otherwise it is kept until the next demo
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// On a real Kubernetes node, which is started for it and taken away afterwards
+    #[arg(long, conflicts_with = "keep")]
+    cluster: bool,
 }
 
 pub(crate) fn run(place: &Place, options: &Options) -> Result<()> {
+    if options.cluster {
+        return cluster::run(place);
+    }
     setup::ensure(place, Purpose::Demo)?;
     ebpf::build(place)?;
     let binaries = binaries::product(place, false)?;

@@ -1,0 +1,121 @@
+//! Unmodified clients in real pods, to a database behind a Service.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use verbatim_tests::{
+    cluster::{
+        pods::{Pod, psql, python},
+        product::NAMESPACE,
+    },
+    did::{self, Did},
+};
+
+use crate::{
+    Scenario, scenario,
+    stage::{DATABASE, SHOP, Stage},
+    who,
+};
+
+pub(crate) fn scenarios() -> Vec<Scenario> {
+    vec![
+        scenario!(psql_in_a_pod_reaches_the_database_by_its_service_and_is_recorded),
+        scenario!(psycopg_in_a_pod_is_recorded_command_by_command),
+        scenario!(a_pod_on_the_nodes_own_network_is_recorded),
+        scenario!(an_init_container_and_the_one_after_it_are_recorded_apart),
+        scenario!(the_pods_of_jobs_and_deployments_are_recorded_with_whoever_made_them),
+        scenario!(people_ask_in_the_collectors_pod_and_nowhere_else),
+    ]
+}
+
+fn client(name: &str) -> Pod {
+    Pod::new(SHOP, "reader", name).for_database(DATABASE)
+}
+
+/// The statement of a psql, and what of it must be recorded.
+fn asking(id: &str) -> (String, Did) {
+    let statement = format!("SELECT count(*) FROM item /* id:{id} */");
+    let did = Did::query(&who::principal(SHOP, "reader"), id, statement.clone()).rows(1);
+    (statement, did)
+}
+
+fn psql_in_a_pod_reaches_the_database_by_its_service_and_is_recorded(stage: &mut Stage) -> Result<()> {
+    let (statement, did) = asking("psql-1");
+    let (_, pod) = stage.run(&client("psql").runs(&[&psql()?, "-X", "-c", &statement]))?;
+    let seen = stage.agree(&[did])?;
+    who::all_of(&seen, &pod)
+}
+
+fn psycopg_in_a_pod_is_recorded_command_by_command(stage: &mut Stage) -> Result<()> {
+    let [python, script] = python("psycopg_simple.py");
+    let (said, pod) = stage.run(&client("psycopg").runs(&[&python, &script]))?;
+    let did = did::read(&said, &who::principal(SHOP, "reader"))?;
+    let seen = stage.agree(&did)?;
+    who::all_of(&seen, &pod)
+}
+
+fn a_pod_on_the_nodes_own_network_is_recorded(stage: &mut Stage) -> Result<()> {
+    let (statement, did) = asking("host-network-1");
+    let pod = client("host-network").on_the_nodes_network().runs(&[&psql()?, "-X", "-c", &statement]);
+    let (_, pod) = stage.run(&pod)?;
+    let seen = stage.agree(&[did])?;
+    who::all_of(&seen, &pod)
+}
+
+fn an_init_container_and_the_one_after_it_are_recorded_apart(stage: &mut Stage) -> Result<()> {
+    let ((first, did_first), (then, did_then)) = (asking("init-1"), asking("init-2"));
+    let psql = psql()?;
+    let pod = client("init").runs_first(&[&psql, "-X", "-c", &first]).runs(&[&psql, "-X", "-c", &then]);
+    let (_, pod) = stage.run(&pod)?;
+    let seen = stage.agree(&[did_first, did_then])?;
+    who::all_of(&seen, &pod)
+}
+
+fn the_pods_of_jobs_and_deployments_are_recorded_with_whoever_made_them(stage: &mut Stage) -> Result<()> {
+    let psql = psql()?;
+    let (from_job, did_job) = asking("job-1");
+    let (from_deployment, did_deployment) = asking("deployment-1");
+    stage.kubectl().apply(&client("job").runs(&[&psql, "-X", "-c", &from_job]).job()?)?;
+    let asks_once = format!("{psql} -X -c '{from_deployment}' && exec sleep 2147483647");
+    let deployment = client("deployment").runs(&["sh", "-c", &asks_once]);
+    stage.kubectl().apply(&deployment.deployment(2)?)?;
+    let seen = stage.agree(&[did_job, did_deployment.clone(), did_deployment])?;
+    for (name, makers) in [("job", &["Job"][..]), ("deployment", &["ReplicaSet", "Deployment"])] {
+        for pod in stage.kubectl().list("pod", SHOP, &format!("app={name}"))? {
+            who::made_by(stage, &seen, &pod, makers)?;
+        }
+    }
+    stage.kubectl().delete("deployment", SHOP, "deployment")
+}
+
+fn people_ask_in_the_collectors_pod_and_nowhere_else(stage: &mut Stage) -> Result<()> {
+    let (statement, did) = asking("asked-1");
+    stage.run(&client("asked").runs(&[&psql()?, "-X", "-c", &statement]))?;
+    stage.agree(&[did])?;
+    let answer = stage.product()?.verbatim(&["records", "--text", "asked-1", "--output", "json"])?;
+    ensure!(answer.contains("id:asked-1"), "{answer}");
+    let services = stage.kubectl().run(&["get", "services", "-n", NAMESPACE, "-o", "json"])?;
+    let services: Value = serde_json::from_str(&services)?;
+    let ports: Vec<&Value> = services["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one["spec"]["ports"].as_array())
+        .flatten()
+        .collect();
+    ensure!(ports.iter().all(|port| port["name"] != "audit"), "Audit is behind a Service: {ports:?}");
+    // Neither account may do anything that the page of permissions does not say.
+    for account in ["verbatim-agent", "verbatim-collector"] {
+        let account = format!("system:serviceaccount:{NAMESPACE}:{account}");
+        for (verb, what) in [
+            ("create", "serviceaccounts/token"),
+            ("get", "secrets"),
+            ("create", "pods/exec"),
+            ("delete", "pods"),
+        ] {
+            let mut ask =
+                stage.kubectl().command(&["auth", "can-i", verb, what, "--as", &account, "-A", "-q"]);
+            ensure!(!ask.status()?.success(), "{account} may {verb} {what}");
+        }
+    }
+    Ok(())
+}
