@@ -97,6 +97,18 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "no_tls")]
     pub(crate) upstream_ca: Vec<PathBuf>,
 
+    /// Believe signed tokens of this issuer (their `iss`) about on whose behalf the command acts.
+    #[arg(long, value_name = "ISSUER", requires_all = ["on_behalf_of_audience", "on_behalf_of_jwks"])]
+    pub(crate) on_behalf_of_issuer: Option<String>,
+
+    /// For whom those tokens must be (their `aud`).
+    #[arg(long, value_name = "AUDIENCE", requires = "on_behalf_of_issuer")]
+    pub(crate) on_behalf_of_audience: Option<String>,
+
+    /// The issuer's public keys, a JSON Web Key Set.
+    #[arg(long, value_name = "FILE", requires = "on_behalf_of_issuer")]
+    pub(crate) on_behalf_of_jwks: Option<PathBuf>,
+
     /// What becomes of TLS that cannot be looked into: a client that does not trust us, a server that cannot be
     /// verified, a name outside. It is recorded in either case.
     #[arg(long, value_enum, default_value = "splice", conflicts_with = "no_tls")]

@@ -7,6 +7,7 @@
 mod adapters;
 mod cli;
 mod control;
+mod evidence;
 mod handover;
 pub mod identity;
 mod live;

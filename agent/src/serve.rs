@@ -34,6 +34,7 @@ use verbatim_wire::seam::Limits;
 use crate::{
     cli::ServeArgs,
     control::Control,
+    evidence::{Engine, EvidenceError},
     handover::Message,
     identity::Table,
     logging,
@@ -71,6 +72,8 @@ enum ServeError {
     Material(#[from] MaterialError),
     #[error(transparent)]
     Trust(#[from] TrustError),
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
     #[error("this is a part of `serve`, which starts it: {0}")]
@@ -204,10 +207,12 @@ async fn serving(
         }
         _ => None,
     };
+    let (evidence, looking) = Engine::configured(config)?;
     let standing = Arc::clone(&table);
     let seams = Seams {
         identities: Arc::<Table>::clone(&table),
         policy,
+        evidence,
         observer: Arc::new(Nobody),
         tls,
         resets: Arc::new(move |cgroup| standing.resets(cgroup)),
@@ -297,6 +302,7 @@ async fn serving(
     walking.stop();
     let limit = tokio::time::sleep(SHIP_LIMIT);
     let ended = worker.stop(leave, config.drain_deadline.0, limit).await;
+    drop(looking);
     if let Some(keeper) = keeper {
         keeper.stop();
     }

@@ -1,6 +1,6 @@
 //! What a configuration file says as a whole: that nothing in it contradicts anything else in it.
 
-use super::{NodeAgent, Trust, Untrusted};
+use super::{NodeAgent, OnBehalfOf, Trust, Untrusted};
 
 /// Room for commands of usual length, bytes.
 const LEAST_SEGMENT: u64 = 64 << 10;
@@ -28,6 +28,7 @@ pub(super) fn check(config: &NodeAgent) -> Result<(), String> {
     }
     check_tls(config)?;
     check_kubernetes(config)?;
+    check_evidence(config)?;
     if config.bypass.maximum.0.is_zero() {
         return Err("`bypass.maximum` is 0: to allow none say `bypass: {enabled: false}`".into());
     }
@@ -81,6 +82,53 @@ fn check_kubernetes(config: &NodeAgent) -> Result<(), String> {
     let mut matches = config.selectors.iter().map(|selector| &selector.matching);
     if matches.any(|matching| matching.unknown_pod || !matching.pod_labels.is_empty()) {
         return Err("a selector matches by pods, but there is no `kubernetes`: add it".into());
+    }
+    Ok(())
+}
+
+fn check_evidence(config: &NodeAgent) -> Result<(), String> {
+    let tokeninfo = &config.credentials.tokeninfo;
+    if tokeninfo.enabled && !tokeninfo.endpoint.starts_with("https://") {
+        return Err(
+            "`credentials.tokeninfo.endpoint` must begin with `https://`: tokens are sent there".into()
+        );
+    }
+    let OnBehalfOf { issuers, names, session_names, task_names, tool_names } = &config.on_behalf_of;
+    for issuer in issuers {
+        let name = &issuer.issuer;
+        if name.is_empty() {
+            return Err("`onBehalfOf.issuers` has one whose `issuer` is empty: give its claim `iss`".into());
+        }
+        if issuer.audiences.is_empty() {
+            return Err(format!(
+                "`onBehalfOf.issuers`, {name}: `audiences` is empty, so no token would hold"
+            ));
+        }
+        if issuer.workload_claim.is_empty() {
+            return Err(format!("`onBehalfOf.issuers`, {name}: `workloadClaim` is empty: name a claim"));
+        }
+        match (&issuer.jwks.file, &issuer.jwks.url) {
+            (Some(_), None) => {}
+            (None, Some(url)) if url.starts_with("https://") => {}
+            (None, Some(_)) => {
+                return Err(format!("`onBehalfOf.issuers`, {name}: `jwks.url` must begin with `https://`"));
+            }
+            _ => return Err(format!("`onBehalfOf.issuers`, {name}: give `jwks` either `file` or `url`")),
+        }
+        if issuers.iter().filter(|other| other.issuer == *name).count() > 1 {
+            return Err(format!("`onBehalfOf.issuers` has {name} twice"));
+        }
+    }
+    let lists = [
+        ("names", names),
+        ("sessionNames", session_names),
+        ("taskNames", task_names),
+        ("toolNames", tool_names),
+    ];
+    for (key, list) in lists {
+        if list.as_ref().is_some_and(|list| list.iter().any(String::is_empty)) {
+            return Err(format!("`onBehalfOf.{key}` has an empty name"));
+        }
     }
     Ok(())
 }
@@ -300,6 +348,36 @@ collector: {address: 'unix:/run/collector.sock'}
         let config = parse(GOOD, Path::new("agent.yaml")).expect("good");
         assert_eq!(config.selectors[0].set.trust, None);
         assert_eq!(config.selectors[0].set.untrusted, Untrusted::Splice);
+    }
+
+    #[test]
+    fn who_is_believed_about_whom_is_said_in_full() {
+        let with = |keys: &str| said("spool: {", &format!("{keys}\nspool: {{"));
+        let issuer = |keys: &str| with(&format!("onBehalfOf: {{issuers: [{{{keys}}}]}}"));
+        let good = "issuer: i, audiences: [a], jwks: {file: /k}";
+        assert_eq!(issuer(good), "nothing");
+        assert_eq!(
+            issuer("issuer: i, audiences: [a], jwks: {url: 'https://i/k'}, workloadClaim: w"),
+            "nothing"
+        );
+        assert_eq!(with("credentials: {fingerprintKey: {file: /k}, tokeninfo: {enabled: true}}"), "nothing");
+        for (keys, part) in [
+            ("issuer: '', audiences: [a], jwks: {file: /k}", "`issuer` is empty"),
+            ("issuer: i, audiences: [], jwks: {file: /k}", "`audiences` is empty"),
+            ("issuer: i, audiences: [a], jwks: {}", "either `file` or `url`"),
+            ("issuer: i, audiences: [a], jwks: {file: /k, url: 'https://k'}", "either `file` or `url`"),
+            ("issuer: i, audiences: [a], jwks: {url: 'http://k'}", "must begin with `https://`"),
+            ("issuer: i, audiences: [a], jwks: {file: /k}, workloadClaim: ''", "`workloadClaim` is empty"),
+            (&format!("{good}}}, {{{good}"), "has i twice"),
+            ("issuer: i, audience: a, jwks: {file: /k}", "did you mean `audiences`?"),
+        ] {
+            let said = issuer(keys);
+            assert!(said.contains(part), "{keys}: {said}");
+        }
+        let plain = with("credentials: {tokeninfo: {enabled: true, endpoint: 'http://x'}}");
+        assert!(plain.contains("tokens are sent there"), "{plain}");
+        let empty = with("onBehalfOf: {toolNames: ['']}");
+        assert!(empty.contains("has an empty name"), "{empty}");
     }
 
     #[test]

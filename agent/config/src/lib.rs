@@ -4,6 +4,7 @@
 //! is done with it, and so depends on no part of the agent.
 
 mod check;
+mod evidence;
 mod kubernetes;
 mod pattern;
 mod tls;
@@ -18,6 +19,7 @@ use std::{
 
 use serde::Deserialize;
 
+pub use evidence::{Credentials, FingerprintKey, Issuer, Jwks, OnBehalfOf, Tokeninfo};
 pub use kubernetes::Kubernetes;
 pub use pattern::{Captures, Pattern, PatternError};
 pub use tls::{Authority, Ephemeral, Intermediate, Termination, Trust, Untrusted, UpstreamRoots};
@@ -103,6 +105,12 @@ pub struct NodeAgent {
     pub bypass: Bypass,
     /// Where metrics and health are; nowhere where it is absent.
     pub metrics: Option<Metrics>,
+    /// How credentials are looked at.
+    #[serde(default)]
+    pub credentials: Credentials,
+    /// Whose word counts about on whose behalf a workload acts.
+    #[serde(default)]
+    pub on_behalf_of: OnBehalfOf,
 }
 
 /// Where an agent is found that says nothing else.

@@ -142,6 +142,7 @@ fn measure(count: usize) -> Result<(), Failure> {
         dialer: Arc::new(Around),
         identities: Arc::new(Around),
         policy: Arc::new(ObserveAll),
+        evidence: Arc::new(verbatim_proxy::seam::NoEvidence),
         observer: Arc::new(Around),
         tls: Some(Arc::new(tls)),
     };

@@ -172,6 +172,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         dialer: Arc::new(Here),
         identities: Arc::new(Nobody(Arc::new(Identity { workload, ..Identity::default() }))),
         policy: Arc::new(ObserveAll),
+        evidence: Arc::new(verbatim_proxy::seam::NoEvidence),
         observer: Arc::new(Unwatched),
         tls: match &arguments.tls {
             Some((servers_roots, our_roots)) => Some(Arc::new(tls(servers_roots, our_roots)?)),

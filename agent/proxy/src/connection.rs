@@ -99,6 +99,7 @@ async fn opening<R: Records>(
         Rc::clone(&shard.spool),
         Arc::clone(&shard.counters),
         Arc::clone(&deps.policy),
+        Arc::clone(&deps.evidence),
         Arc::clone(&deps.observer),
     )
 }

@@ -7,19 +7,23 @@ use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 use verbatim_api::v1;
 use verbatim_spool::{AppendError, Appended, Draft};
 use verbatim_sys::clock;
-use verbatim_wire::seam::{Command, CommandId, Direction, Outcome, ServerMessage, SessionFact, Status};
+use verbatim_wire::seam::{
+    Command, CommandId, Direction, Outcome, RedactionReason, ServerMessage, SessionFact, Status,
+};
 
 use crate::{
     Records,
     control::Control,
+    guard::catch,
     record::{Facts, Finish, Place, Start, captured, operation},
-    seam::{Grounds, Observer, Policy, Summary},
+    seam::{Evidence, Grounds, Observer, Policy, Proof, Summary},
     stats::{Counters, add},
 };
 
 mod chain;
 mod close;
 mod http;
+mod hush;
 
 /// Refused commands whose answers may be yet to come: more are refused at once only by a flood.
 const REFUSED: usize = 128;
@@ -53,10 +57,27 @@ struct Open {
     released: bool,
     note: &'static str,
     service: &'static str,
+    /// What its credentials were found to be: so are tokens that are issued for them.
+    findings: Vec<v1::CommandFinding>,
+    /// Its text held a password: what the server says of it may quote that.
+    sensitive: bool,
     /// For the live view, as all below; empty where nobody watches.
     statement: Vec<u8>,
     method: String,
     resource: String,
+    credential_match: v1::CredentialMatch,
+    on_behalf_of: Option<(v1::BehalfKind, String)>,
+}
+
+/// What a command says itself, where that is not the same for the whole connection.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Route<'a> {
+    /// Where it goes.
+    pub(crate) place: Option<&'a Place>,
+    /// The id of the STARTED record of what it goes on with.
+    pub(crate) parent: &'a [u8],
+    /// What its request proves.
+    pub(crate) request: Option<&'a Proof>,
 }
 
 /// The records of one connection.
@@ -65,6 +86,7 @@ pub(crate) struct Journal<R> {
     spool: Rc<R>,
     counters: Arc<Counters>,
     policy: Arc<dyn Policy>,
+    evidence: Arc<dyn Evidence>,
     observer: Arc<dyn Observer>,
     open: VecDeque<Open>,
     /// Commands that were refused of late, with their records' ids.
@@ -87,6 +109,7 @@ impl<R: Records> Journal<R> {
         spool: Rc<R>,
         counters: Arc<Counters>,
         policy: Arc<dyn Policy>,
+        evidence: Arc<dyn Evidence>,
         observer: Arc<dyn Observer>,
     ) -> Self {
         Self {
@@ -94,6 +117,7 @@ impl<R: Records> Journal<R> {
             spool,
             counters,
             policy,
+            evidence,
             observer,
             open: VecDeque::new(),
             refused: VecDeque::new(),
@@ -117,7 +141,7 @@ impl<R: Records> Journal<R> {
     }
 
     fn append_start(&self, start: &Start<'_>) -> Result<Option<Appended>, Stall> {
-        Self::taken(self.spool.append_with(self.facts.started(start), self.facts.common()))
+        Self::taken(self.spool.append_with(self.facts.started(start), self.facts.common(&*self.evidence)))
     }
 
     fn taken(appended: Result<Appended, AppendError>) -> Result<Option<Appended>, Stall> {
@@ -193,21 +217,29 @@ impl<R: Records> Journal<R> {
         decision: v1::Decision,
         grounds: &Grounds,
     ) -> Result<Option<u64>, Stall> {
-        self.started_at(command, decision, grounds, None, &[])
+        self.started_at(command, decision, grounds, &Route::default())
     }
 
-    /// As [`Journal::started`], of a command that says itself where it goes, and perhaps what it goes on with:
-    /// the STARTED record with the id `parent`.
+    /// As [`Journal::started`], of a command that says itself where it goes.
     pub(crate) fn started_at(
         &mut self,
         command: &Command,
         decision: v1::Decision,
         grounds: &Grounds,
-        place: Option<&Place>,
-        parent: &[u8],
+        route: &Route<'_>,
     ) -> Result<Option<u64>, Stall> {
         let policy_version = self.policy.version();
-        let start = Start { command, decision, grounds, policy_version, place, parent };
+        let Route { place, parent, request } = *route;
+        let session = self.facts.session(&*self.evidence);
+        let base = request.unwrap_or(&session.behalf);
+        let added = catch(|| self.evidence.of_command(self.facts.whom(), base, command));
+        let added = added.unwrap_or_else(|panicked| {
+            add(&self.counters.panics, 1);
+            tracing::error!(message = panicked.0, "looking at a command's credentials panicked");
+            None
+        });
+        let proof = added.as_ref().unwrap_or(base);
+        let start = Start { command, decision, grounds, policy_version, place, parent, proof };
         let appended = match self.append_start(&start) {
             Err(Stall::Refused(_)) => {
                 let bare = bare(command);
@@ -230,6 +262,12 @@ impl<R: Records> Journal<R> {
             released: false,
             note: "",
             service: place.map_or(self.facts.service, |place| place.service),
+            findings: proof.findings.clone(),
+            sensitive: command.redactions.iter().any(|cut| {
+                matches!(cut.reason, RedactionReason::Password | RedactionReason::ConnectionString)
+            }),
+            credential_match: v1::CredentialMatch::Unspecified,
+            on_behalf_of: None,
             statement: Vec::new(),
             method: String::new(),
             resource: String::new(),
@@ -239,6 +277,10 @@ impl<R: Records> Journal<R> {
             open.statement.clone_from(&command.statement.bytes);
             open.method.clone_from(&command.method);
             open.resource.clone_from(&command.resource);
+            open.findings.extend(&session.presented.findings);
+            open.credential_match = proof.matches.max(session.presented.matches);
+            open.on_behalf_of =
+                proof.on_behalf_of.first().map(|person| (person.kind(), person.subject.clone()));
         }
         self.open.push_back(open);
         self.commands += 1;
@@ -347,6 +389,20 @@ impl<R: Records> Journal<R> {
     }
 
     fn finish(&self, open: &Open, outcome: &Outcome) -> Result<(), Stall> {
+        if !outcome.issued.is_empty() {
+            // Before the client has them: the answer goes on when this is recorded.
+            let (whom, id) = (self.facts.whom(), &open.command_id);
+            if catch(|| self.evidence.issued(whom, id, &open.findings, &outcome.issued)).is_err() {
+                add(&self.counters.panics, 1);
+            }
+        }
+        let hushed;
+        let outcome = if open.sensitive || self.open.iter().any(|open| open.sensitive) {
+            hushed = hush::outcome(outcome);
+            &hushed
+        } else {
+            outcome
+        };
         let status = match outcome.status {
             Status::OutcomeUnknown if !open.released => Status::NotForwarded,
             status => status,
@@ -378,6 +434,9 @@ impl<R: Records> Journal<R> {
                 status: crate::record::status(status),
                 duration: Duration::from_nanos(duration),
                 statement: open.statement.clone(),
+                credential_match: open.credential_match,
+                findings: open.findings.clone(),
+                on_behalf_of: open.on_behalf_of.clone(),
                 ..self.summary(outcome)
             });
         }

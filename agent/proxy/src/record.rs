@@ -6,11 +6,12 @@ use std::{cell::OnceCell, net::SocketAddr, sync::Arc};
 
 use verbatim_api::v1;
 use verbatim_spool::{Common, Draft};
-use verbatim_wire::seam;
+use verbatim_wire::{seam, text_without_tokens, without_tokens};
 
 use crate::{
     chains::Begun,
-    seam::{Flow, Grounds, Identity},
+    guard,
+    seam::{Evidence, Flow, Grounds, Identity, Proof, Session, Whom},
 };
 
 mod convert;
@@ -38,7 +39,11 @@ pub(crate) struct Facts {
     pub(crate) target: v1::Target,
     /// What was agreed on in TLS, where we end it.
     pub(crate) tls: Option<v1::Tls>,
+    /// The server has let the client in.
+    pub(crate) accepted: bool,
     attributes: Vec<v1::Attribute>,
+    /// What the session's start proves; made when it is asked for.
+    session: OnceCell<SessionProof>,
     /// What the starts of all commands say alike; made when the first one comes.
     common: OnceCell<Common>,
 }
@@ -68,7 +73,9 @@ impl Facts {
             workload,
             target,
             tls: None,
+            accepted: false,
             attributes: Vec::new(),
+            session: OnceCell::new(),
             common: OnceCell::new(),
         }
     }
@@ -91,10 +98,14 @@ impl Facts {
     /// Takes up what became known about the session. Keys for cancelling are not for the record.
     pub(crate) fn learn(&mut self, fact: seam::SessionFact) {
         self.common.take();
+        self.session.take();
         match fact {
-            seam::SessionFact::User(user) => self.target.user = text(&user),
-            seam::SessionFact::Database(database) => self.target.database = text(&database),
-            seam::SessionFact::Parameter(name, mut value) => {
+            seam::SessionFact::User(user) => self.target.user = text_without_tokens(&text(&user)),
+            seam::SessionFact::Database(database) => {
+                self.target.database = text_without_tokens(&text(&database))
+            }
+            seam::SessionFact::Parameter(name, value) => {
+                let mut value = without_tokens(&value).into_owned();
                 value.truncate(ATTRIBUTE_BYTES);
                 let name = text(name.get(..ATTRIBUTE_BYTES).unwrap_or(&name));
                 let full = self.attributes.len() >= ATTRIBUTES;
@@ -108,6 +119,32 @@ impl Facts {
             | seam::SessionFact::CancelRequest { .. }
             | seam::SessionFact::BindsChannel => {}
         }
+    }
+
+    /// What the session's start proves.
+    pub(crate) fn session(&self, evidence: &dyn Evidence) -> &SessionProof {
+        self.session.get_or_init(|| {
+            let name = self.attributes.iter().find(|attribute| attribute.name == "application_name");
+            let session = Session {
+                user: &self.target.user,
+                application_name: name.map(|name| name.value.as_slice()).unwrap_or_default(),
+                accepted: self.accepted,
+            };
+            let proof = guard::catch(|| evidence.of_session(self.whom(), session)).unwrap_or_default();
+            let Proof { credentials, matches, findings, .. } = proof;
+            let presented = Proof { credentials, matches, findings, ..Proof::default() };
+            let behalf = Proof {
+                on_behalf_of: proof.on_behalf_of,
+                behalf: proof.behalf,
+                trace: proof.trace,
+                ..Proof::default()
+            };
+            SessionProof { presented, behalf }
+        })
+    }
+
+    pub(crate) fn whom(&self) -> Whom<'_> {
+        Whom { identity: &self.identity, flow: &self.flow }
     }
 
     /// As of a connection: with its place among those that the kernel counted.
@@ -160,8 +197,10 @@ impl Facts {
     }
 
     /// The connection has ended.
-    pub(crate) fn closed(&self, closing: &Closing) -> Draft {
+    pub(crate) fn closed(&self, closing: &Closing, presented: &Proof) -> Draft {
         let mut envelope = self.connection();
+        envelope.credential_match = presented.matches.into();
+        envelope.findings = presented.findings.iter().map(|finding| (*finding).into()).collect();
         if closing.reason.is_some() {
             envelope.operation = v1::Operation::Connect.into();
         }
@@ -177,14 +216,16 @@ impl Facts {
             attributes: self.attributes.iter().chain(&closing.attributes).cloned().collect(),
             note: closing.note.clone(),
             tls: self.tls.clone(),
+            credentials: presented.credentials.clone(),
             ..v1::Content::default()
         };
         Draft { envelope, content: Some(content) }
     }
 
     /// What [`Facts::started`] leaves out, because it is the same for every command of the connection.
-    pub(crate) fn common(&self) -> &Common {
+    pub(crate) fn common(&self, evidence: &dyn Evidence) -> &Common {
         self.common.get_or_init(|| {
+            let Proof { credentials, matches, findings, .. } = &self.session(evidence).presented;
             let workload = Some(self.workload.clone());
             let target = v1::Target {
                 address: self.target.address.clone(),
@@ -193,10 +234,16 @@ impl Facts {
                 user: self.target.user.clone(),
                 ..v1::Target::default()
             };
-            let envelope = v1::Envelope { workload, ..v1::Envelope::default() };
+            let envelope = v1::Envelope {
+                workload,
+                credential_match: (*matches).into(),
+                findings: findings.iter().map(|finding| (*finding).into()).collect(),
+                ..v1::Envelope::default()
+            };
             let (target, client) = (Some(target), Some(self.caller()));
-            let pod = self.pod();
-            Common::new(&envelope, &v1::Content { target, client, pod, ..v1::Content::default() })
+            let (pod, credentials) = (self.pod(), credentials.clone());
+            let content = v1::Content { target, client, pod, credentials, ..v1::Content::default() };
+            Common::new(&envelope, &content)
         })
     }
 
@@ -214,13 +261,21 @@ impl Facts {
         envelope.policy_version = start.policy_version.to_owned();
         envelope.status = v1::Status::Pending.into();
         envelope.parent_command_id = start.parent.to_vec();
-        envelope.findings = command.findings.iter().map(|found| finding(*found).into()).collect();
+        let proof = start.proof;
+        let found =
+            command.findings.iter().map(|found| finding(*found)).chain(proof.findings.iter().copied());
+        envelope.findings = found.map(Into::into).collect();
+        envelope.credential_match = proof.matches.into();
+        envelope.on_behalf_of_kind = proof.behalf.into();
         let content = v1::Content {
             statement: Some(statement(command)),
             parameters: command.parameters.iter().map(parameter).collect(),
             target: Some(self.target_of(command, start.place)),
             attributes: attributes(&command.attributes),
             verdict: verdict(start.grounds),
+            credentials: proof.credentials.clone(),
+            on_behalf_of: proof.on_behalf_of.clone(),
+            trace: proof.trace.clone(),
             ..v1::Content::default()
         };
         Draft { envelope, content: Some(content) }
@@ -234,8 +289,8 @@ impl Facts {
         v1::Target {
             service: service.to_owned(),
             host: host.clone(),
-            method: command.method.clone(),
-            resource: command.resource.clone(),
+            method: text_without_tokens(&command.method),
+            resource: text_without_tokens(&command.resource),
             ..v1::Target::default()
         }
     }
@@ -372,6 +427,17 @@ pub(crate) struct Start<'a> {
     pub(crate) place: Option<&'a Place>,
     /// record_id of the STARTED record of what it goes on with; empty where there is none.
     pub(crate) parent: &'a [u8],
+    /// What it proves, beside what the session does.
+    pub(crate) proof: &'a Proof,
+}
+
+/// What a session's start proves.
+#[derive(Default)]
+pub(crate) struct SessionProof {
+    /// Of the client's credentials: the same for all of its commands.
+    pub(crate) presented: Proof,
+    /// On whose behalf: what commands add to.
+    pub(crate) behalf: Proof,
 }
 
 /// Where a command goes, as its request says.

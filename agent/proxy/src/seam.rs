@@ -14,8 +14,10 @@ use tokio::sync::oneshot;
 use verbatim_api::v1;
 use verbatim_wire::seam::Command;
 
+mod evidence;
 mod trust;
 
+pub use evidence::{Evidence, NoEvidence, Proof, Remembered, Session, Whom};
 pub use trust::{Termination, Tls, Trust};
 
 /// One steered TCP connection as the kernel saw its connect().
@@ -238,6 +240,12 @@ pub struct Summary {
     pub error: Option<String>,
     /// Rows, as the server said.
     pub rows: Option<u64>,
+    /// Whether what was presented is the workload's own.
+    pub credential_match: v1::CredentialMatch,
+    /// What is remarkable about it.
+    pub findings: Vec<v1::CommandFinding>,
+    /// On whose behalf, and how well that is known; who is proven best.
+    pub on_behalf_of: Option<(v1::BehalfKind, String)>,
 }
 
 /// Watches commands end. Called on the shard's thread: must not block.

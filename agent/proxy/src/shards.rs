@@ -16,7 +16,7 @@ use crate::{
     cancel::Registry,
     chains::Chains,
     known::Known,
-    seam::{Dialer, Flows, Identities, Observer, Policy, Tls},
+    seam::{Dialer, Evidence, Flows, Identities, Observer, Policy, Tls},
     shard::{self, Message},
     stats::Counters,
 };
@@ -35,6 +35,8 @@ pub struct Deps {
     pub identities: Arc<dyn Identities>,
     /// Decides.
     pub policy: Arc<dyn Policy>,
+    /// Knows whose credentials are.
+    pub evidence: Arc<dyn Evidence>,
     /// Watches.
     pub observer: Arc<dyn Observer>,
     /// Ends TLS; `None`: all of it passes as it is.

@@ -35,6 +35,7 @@ pub(crate) fn format(summary: &Summary, columns: usize) -> String {
     if let Some(rows) = summary.rows {
         write!(line, " {rows} {}", if rows == 1 { "row" } else { "rows" }).ok();
     }
+    proof(summary, &mut line);
     line.push_str("  ");
     // Every byte makes a column at least, but for those that continue a character: 4 a column is enough.
     let most = columns.saturating_mul(4);
@@ -50,6 +51,22 @@ pub(crate) fn format(summary: &Summary, columns: usize) -> String {
     let mut line = cut(&line, columns);
     line.push('\n');
     line
+}
+
+/// What speaks for or against the command. Whom a workload names is in quotes, behind a word of ours that says how
+/// well that is known: no name can pass for that word.
+fn proof(summary: &Summary, line: &mut String) {
+    if summary.credential_match == v1::CredentialMatch::No {
+        line.push_str(" CREDENTIAL-NOT-ITS-OWN");
+    }
+    let (kind, subject) = match &summary.on_behalf_of {
+        Some((v1::BehalfKind::Verified | v1::BehalfKind::Delegated, subject)) => ("verified", subject),
+        Some((_, subject)) => ("asserted", subject),
+        None => return,
+    };
+    let mut name = String::new();
+    escape(subject.replace('"', "'").as_bytes(), &mut name);
+    write!(line, " behalf-{kind}=\"{name}\"").ok();
 }
 
 /// A federated principal's own part: project and pool are the same in every line.
@@ -154,6 +171,18 @@ pub(crate) mod tests {
             rows: Some(1),
             ..Summary::default()
         }
+    }
+
+    #[test]
+    fn who_is_verified_cannot_be_taken_for_who_is_asserted() {
+        let by =
+            |kind, subject: &str| Summary { on_behalf_of: Some((kind, subject.to_owned())), ..summary() };
+        let verified = format(&by(v1::BehalfKind::Verified, "ada"), 200);
+        assert!(verified.contains(" 1 row behalf-verified=\"ada\"  select 1"), "{verified}");
+        let lying = format(&by(v1::BehalfKind::Asserted, "x\" behalf-verified=\"ada"), 200);
+        assert!(lying.contains(" 1 row behalf-asserted=\"x' behalf-verified='ada\"  select 1"), "{lying}");
+        let stolen = Summary { credential_match: v1::CredentialMatch::No, ..summary() };
+        assert!(format(&stolen, 200).contains(" CREDENTIAL-NOT-ITS-OWN  select 1"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use verbatim_sys::{
 
 use crate::{
     cli::RunArgs,
+    evidence::Engine,
     identity::{Fixed, federated, local},
     live::{Sink, View},
     logging,
@@ -37,6 +38,7 @@ use collector::Collector;
 use folders::Folders;
 use supervise::Supervisor;
 use trusting::Trusting;
+use verbatim_agent_config::{Issuer, Jwks};
 use verbatim_ship::{Target, TlsFiles};
 use watcher::{Traces, Watcher};
 
@@ -269,9 +271,11 @@ async fn captured(
         let name = identity.cgroup.as_deref().unwrap_or_default();
         Ok::<_, RunError>(trusting.tls(args, cgroup_id(&cgroups.workload)?, name))
     });
+    let (evidence, looking) = Engine::for_run(&believed(args));
     let seams = Seams {
         identities: Arc::new(Fixed::new(identity)),
         policy,
+        evidence,
         observer: Arc::new(view.watching()),
         tls: tls.transpose()?,
         // Its cgroup is new: whatever it has that was not steered is cut off, and should say so.
@@ -282,6 +286,7 @@ async fn captured(
 
     let limit = supervisor.limit(SHIP_LIMIT, collector.as_ref());
     let Ended { shipped, stats, .. } = worker.stop(Leave::Detached, DRAIN, limit).await;
+    drop(looking);
     view.finish();
     drop(collector);
     let code = outcome?;
@@ -341,6 +346,21 @@ fn identity(args: &RunArgs, around: &Surroundings, workload: &Cgroup) -> verbati
         (Some(account), Some(number), Some(pool)) => federated(account, number, pool, &node, &cgroup),
         _ => local(&around.person, &node, &cgroup),
     }
+}
+
+/// Whose signed tokens are believed.
+fn believed(args: &RunArgs) -> Vec<Issuer> {
+    let (Some(issuer), Some(audience), Some(file)) =
+        (&args.on_behalf_of_issuer, &args.on_behalf_of_audience, &args.on_behalf_of_jwks)
+    else {
+        return Vec::new();
+    };
+    vec![Issuer {
+        issuer: issuer.clone(),
+        audiences: vec![audience.clone()],
+        jwks: Jwks { file: Some(file.clone()), url: None },
+        workload_claim: "workload".to_owned(),
+    }]
 }
 
 /// Threads that relay: half of the cores, for what is captured runs on the same ones; 4 at most.

@@ -34,6 +34,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) refused: Option<&'a str>,
     /// The server insists on a client's certificate.
     pub(crate) insists: bool,
+    /// The name is for clients that prove themselves by a certificate, as those do whose tokens are bound to one.
+    pub(crate) certificate_bound: bool,
 }
 
 /// What is to become of a connection.
@@ -51,11 +53,17 @@ pub(crate) fn decide(facts: Facts<'_>) -> Termination {
             OpaqueReason::ClientDoesNotTrustUs,
             format!("this workload has refused our certificate for this service: {alert}"),
         ),
+        Facts { certificate_bound: true, .. } => (
+            OpaqueReason::CertificateBound,
+            "this name is for clients that prove themselves by a certificate, with tokens that are bound to it; \
+             GOOGLE_API_ENABLE_RUNTIME_BOUND_TOKEN=false makes Google's libraries ask for others"
+                .to_owned(),
+        ),
         Facts { insists: true, .. } => (
             OpaqueReason::ClientCertificateRequired,
             "this server insists on a certificate that only the client has".to_owned(),
         ),
-        Facts { evidence: Evidence::Injected, refused: None, insists: false, .. } => {
+        Facts { evidence: Evidence::Injected, refused: None, insists: false, certificate_bound: false, .. } => {
             return Termination::Terminate;
         }
     };
@@ -75,6 +83,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_name_for_certificate_bound_tokens_is_left_to_the_workload() {
+        let facts = |evidence, untrusted| Facts {
+            evidence,
+            untrusted,
+            refused: None,
+            insists: false,
+            certificate_bound: true,
+        };
+        let spliced = decide(facts(Evidence::Injected, Untrusted::Splice));
+        assert_eq!(spliced, Termination::Splice(OpaqueReason::CertificateBound));
+        let Termination::Deny { reason, why } = decide(facts(Evidence::Injected, Untrusted::Deny)) else {
+            panic!("not denied");
+        };
+        assert_eq!(reason, OpaqueReason::CertificateBound);
+        assert!(why.contains("GOOGLE_API_ENABLE_RUNTIME_BOUND_TOKEN=false"), "{why}");
+        let without = decide(facts(Evidence::Missing, Untrusted::Splice));
+        assert_eq!(without, Termination::Splice(OpaqueReason::TrustNotInjected));
+    }
+
+    #[test]
     fn tls_ends_here_only_where_trust_is_evidenced_and_nobody_objected() {
         use Evidence::{Injected, Missing, Spared};
         use OpaqueReason as Why;
@@ -90,7 +118,7 @@ mod tests {
             (Spared, ca, true, Some(Why::BySelector)),
         ];
         for (evidence, refused, insists, expected) in table {
-            let facts = |untrusted| Facts { evidence, untrusted, refused, insists };
+            let facts = |untrusted| Facts { evidence, untrusted, refused, insists, certificate_bound: false };
             let spliced = decide(facts(Untrusted::Splice));
             assert_eq!(spliced, expected.map_or(Termination::Terminate, Termination::Splice), "{evidence:?}");
             match (decide(facts(Untrusted::Deny)), expected) {

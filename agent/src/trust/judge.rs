@@ -70,7 +70,8 @@ impl Trust for Judge {
     fn judge(&self, identity: &Identity, flow: &Flow, server_name: Option<&str>) -> Termination {
         let Standing { workload, evidence, untrusted } = self.standings.standing(identity, flow);
         if evidence != Evidence::Injected {
-            return decide(Facts { evidence, untrusted, refused: None, insists: false });
+            let certificate_bound = false;
+            return decide(Facts { evidence, untrusted, refused: None, insists: false, certificate_bound });
         }
         let refused = self.refusals.refused(&workload, &service(flow, server_name));
         let insists = self.refusals.insists(flow.destination, &insistent(flow, server_name, &workload));
@@ -79,6 +80,7 @@ impl Trust for Judge {
             untrusted,
             refused: refused.as_ref().map(|refused| &*refused.alert),
             insists,
+            certificate_bound: server_name.is_some_and(|name| name.ends_with(".mtls.googleapis.com")),
         })
     }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use verbatim_api::v1::CoverageEvent;
 use verbatim_proxy::{
     Deps, ProxyConfig, Shards, ShardsError, Stats,
-    seam::{Identities, Observer, Policy, Tls},
+    seam::{Evidence, Identities, Observer, Policy, Tls},
 };
 use verbatim_spool::{Gauge, Ledger, OpenError, Outbox, SpoolConfig};
 use verbatim_steer::{
@@ -55,6 +55,7 @@ pub(crate) struct Plan {
 pub(crate) struct Seams {
     pub(crate) identities: Arc<dyn Identities>,
     pub(crate) policy: Arc<dyn Policy>,
+    pub(crate) evidence: Arc<dyn Evidence>,
     pub(crate) observer: Arc<dyn Observer>,
     /// `None`: TLS passes as it is.
     pub(crate) tls: Option<Arc<Tls>>,
@@ -157,6 +158,7 @@ impl Worker {
             dialer: Arc::new(NamespaceDialer(steering.namespaces())),
             identities: Arc::clone(&seams.identities),
             policy: seams.policy,
+            evidence: seams.evidence,
             observer: seams.observer,
             tls: seams.tls,
         };

@@ -9,6 +9,7 @@ mod coding;
 mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
+mod grants;
 pub mod grpc;
 mod headers;
 mod host;
@@ -29,6 +30,8 @@ mod target;
 mod tests;
 
 pub use builtin::Builtin;
+
+use std::net::SocketAddr;
 
 use ::http::{HeaderMap, StatusCode, request, response};
 
@@ -107,10 +110,12 @@ pub trait Exchange: Send {
 }
 
 /// What is known of the connection that an exchange comes on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Peer<'a> {
     /// The name that TLS was made for; `None` without TLS or without a name.
     pub tls_name: Option<&'a str>,
+    /// Where the workload dialled, where that is known.
+    pub destination: Option<SocketAddr>,
 }
 
 /// Finds the decoder for a request: by host first, then by what kind of request it is. Always finds one.

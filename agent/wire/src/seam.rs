@@ -221,6 +221,45 @@ pub struct Command {
     pub continues: Option<ChainKey>,
     /// What is remarkable about it.
     pub findings: Vec<Finding>,
+    /// Credentials that stand in its body, for those who must know whose they are. Never recorded.
+    pub presented: Vec<PresentedSecret>,
+}
+
+/// A credential in a request's body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresentedSecret {
+    /// Where, e.g. `form subject_token`.
+    pub place: &'static str,
+    /// It.
+    pub secret: Secret,
+}
+
+/// Who issues tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenIssuer {
+    /// Of Compute Engine, or of GKE.
+    MetadataServer,
+    /// Security Token Service.
+    Sts,
+    /// IAM Service Account Credentials.
+    IamCredentials,
+    /// Google's OAuth 2.0 server.
+    Oauth2,
+}
+
+/// A token that an answer issues. Only ever of an answer that nobody but its issuer can have given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issued {
+    /// By whom.
+    pub issuer: TokenIssuer,
+    /// It. Never recorded.
+    pub secret: Secret,
+    /// The account that it is for, as the request names it; may be empty.
+    pub account: String,
+    /// How long it lives, where that is said.
+    pub lifetime_seconds: Option<u64>,
+    /// It is bound to a certificate of the client's.
+    pub bound: bool,
 }
 
 /// How a command ended.
@@ -248,6 +287,8 @@ pub struct Outcome {
     pub grpc_status: Option<u32>,
     /// Names and values that the answer carried, e.g. `bytes_processed`.
     pub attributes: Vec<(&'static str, Vec<u8>)>,
+    /// Tokens that the answer issues. Never recorded.
+    pub issued: Vec<Issued>,
 }
 
 /// How a command ended, in one word.

@@ -172,9 +172,18 @@ pub(crate) struct FilterArgs {
     /// HTTP status of the answer, e.g. 403.
     #[arg(long, value_name = "CODE", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(100..=999))]
     pub(crate) http_status: Vec<u32>,
-    /// host-mismatch.
+    /// host-mismatch, credential-of-another, shared-key, credential-of-a-person, on-behalf-of-rejected.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) finding: Vec<String>,
+    /// Whether what the client presented is the workload's own: yes, no, unknown.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) credential_match: Vec<String>,
+    /// On this one's behalf, whoever says so: see --behalf.
+    #[arg(long, value_name = "SUBJECT")]
+    pub(crate) on_behalf_of: Option<String>,
+    /// How well it is known on whose behalf: verified, asserted, delegated.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) behalf: Vec<String>,
     /// Commands that go on with what this one began (a job, an upload), by its id.
     #[arg(long, value_name = "ID")]
     pub(crate) parent: Option<String>,

@@ -31,6 +31,9 @@ pub(crate) fn build(args: &FilterArgs, now: Timestamp) -> Result<v1::Filter, Fai
         resource: text(&args.resource),
         http_statuses: args.http_status.clone(),
         findings: values::<v1::CommandFinding>(&args.finding)?,
+        credential_matches: values::<v1::CredentialMatch>(&args.credential_match)?,
+        on_behalf_of: text(&args.on_behalf_of),
+        behalf_kinds: values::<v1::BehalfKind>(&args.behalf)?,
         parent_command_id: args.parent.as_deref().map_or(Ok(Vec::new()), parse_id)?,
     })
 }
@@ -87,7 +90,10 @@ mod tests {
             since: Some("1h".into()),
             method: Some("bigquery.jobs.query".into()),
             http_status: vec![403],
-            finding: vec!["host-mismatch".into()],
+            finding: vec!["host-mismatch".into(), "credential-of-another".into()],
+            credential_match: vec!["no".into()],
+            on_behalf_of: Some("ada".into()),
+            behalf: vec!["verified".into()],
             parent: Some("00000000-0000-0000-0000-000000000001".into()),
             ..FilterArgs::default()
         };
@@ -96,7 +102,12 @@ mod tests {
         assert_eq!(filter.statuses, [v1::Status::NotForwarded as i32]);
         assert!(filter.from_wall_nanos > 0 && filter.to_wall_nanos == 0);
         assert_eq!((filter.method.as_str(), &filter.http_statuses[..]), ("bigquery.jobs.query", &[403][..]));
-        assert_eq!(filter.findings, [v1::CommandFinding::HostMismatch as i32]);
+        let findings =
+            [v1::CommandFinding::HostMismatch as i32, v1::CommandFinding::CredentialOfAnother as i32];
+        assert_eq!(filter.findings, findings);
+        assert_eq!(filter.credential_matches, [v1::CredentialMatch::No as i32]);
+        let verified = [v1::BehalfKind::Verified as i32];
+        assert_eq!((filter.on_behalf_of.as_str(), &filter.behalf_kinds[..]), ("ada", &verified[..]));
         assert_eq!((filter.parent_command_id.len(), filter.parent_command_id.last()), (16, Some(&1)));
     }
 }

@@ -55,6 +55,11 @@ named! {
     RecordKind, "RECORD_KIND_", "record kind";
     FindingKind, "FINDING_KIND_", "finding";
     CommandFinding, "COMMAND_FINDING_", "finding";
+    CredentialMatch, "CREDENTIAL_MATCH_", "credential match";
+    CredentialKind, "CREDENTIAL_KIND_", "credential kind";
+    CredentialSource, "CREDENTIAL_SOURCE_", "credential source";
+    TokenIssuer, "TOKEN_ISSUER_", "token issuer";
+    BehalfKind, "BEHALF_KIND_", "kind of behalf";
     ConnectOutcome, "CONNECT_OUTCOME_", "outcome";
     TransactionState, "TRANSACTION_STATE_", "transaction state";
     RedactionReason, "REDACTION_REASON_", "redaction";

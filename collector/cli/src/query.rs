@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     filter, names,
     output::{Row, Writer},
-    view::{CommandView, FindingView, SessionView, duration},
+    view::{BehalfView, CommandView, FindingView, SessionView, duration},
 };
 
 mod coverage;
@@ -25,6 +25,8 @@ impl Row for CommandView {
         "TIME",
         "ID",
         "PRINCIPAL",
+        "ON-BEHALF-OF",
+        "CREDENTIAL",
         "SERVICE",
         "OPERATION",
         "DECISION",
@@ -33,13 +35,15 @@ impl Row for CommandView {
         "DURATION",
         "STATEMENT",
     ];
-    const WIDTHS: &'static [usize] = &[27, 36, 24, 10, 9, 8, 9, 6, 8, 0];
+    const WIDTHS: &'static [usize] = &[27, 36, 24, 24, 10, 10, 9, 8, 9, 6, 8, 0];
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.time.clone(),
             self.id.clone(),
             principal(&self.principal),
+            self.on_behalf_of.first().map(BehalfView::cell).unwrap_or_default(),
+            self.own(),
             self.service.clone(),
             self.operation.clone(),
             self.decision.clone(),

@@ -7,9 +7,14 @@ use verbatim_api::v1;
 
 pub(crate) mod coverage;
 mod place;
+mod proof;
 mod tls;
 
-pub(crate) use self::{place::PlaceView, tls::TlsView};
+pub(crate) use self::{
+    place::PlaceView,
+    proof::{BehalfView, CredentialView, TraceView},
+    tls::TlsView,
+};
 use crate::names::{self, Named};
 
 /// A command as one JSON object. Bytes that are not UTF-8 come in a second field, `…Base64`, and nothing
@@ -51,6 +56,14 @@ pub(crate) struct CommandView {
     /// As the request carried them.
     pub(crate) attributes: Vec<AttributeView>,
     pub(crate) findings: Vec<String>,
+    /// Whether what was presented is the workload's own.
+    pub(crate) credential_match: String,
+    pub(crate) credentials: Vec<CredentialView>,
+    /// How well it is known on whose behalf.
+    pub(crate) on_behalf_of_kind: String,
+    /// Who is proven best comes first.
+    pub(crate) on_behalf_of: Vec<BehalfView>,
+    pub(crate) trace: Option<TraceView>,
     /// The command that began what this one goes on with.
     pub(crate) parent: String,
     pub(crate) decision: String,
@@ -171,6 +184,11 @@ impl CommandView {
             parameters: content.parameters.iter().map(ParameterView::new).collect(),
             attributes: content.attributes.iter().map(AttributeView::new).collect(),
             findings: started.findings().map(Named::short).collect(),
+            credential_match: started.credential_match().short(),
+            credentials: content.credentials.iter().map(CredentialView::new).collect(),
+            on_behalf_of_kind: started.on_behalf_of_kind().short(),
+            on_behalf_of: content.on_behalf_of.iter().map(BehalfView::new).collect(),
+            trace: content.trace.as_ref().map(TraceView::new),
             parent: names::id(&started.parent_command_id),
             decision: command.decision().short(),
             policy_mode: started.policy_mode().short(),
@@ -212,6 +230,16 @@ impl CommandView {
             sequence: started.sequence,
             content_deleted: command.content_deleted,
         }
+    }
+
+    /// Whether what was presented is the workload's own, in a word that stands out where it is not.
+    pub(crate) fn own(&self) -> String {
+        match self.credential_match.as_str() {
+            "yes" => "own",
+            "no" => "NOT-OWN",
+            other => other,
+        }
+        .to_owned()
     }
 
     /// What a person reads in the last column.

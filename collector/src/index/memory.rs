@@ -120,6 +120,9 @@ impl Tables {
             && (f.resource.is_empty() || row.resource == f.resource)
             && (f.http_statuses.is_empty() || f.http_statuses.contains(&row.http_status))
             && (f.findings.is_empty() || row.findings & finding_bits(&f.findings) != 0)
+            && among(&f.credential_matches, row.credential_match)
+            && among(&f.behalf_kinds, row.behalf)
+            && (f.on_behalf_of.is_empty() || row.on_behalf_of == f.on_behalf_of)
             && (query.words.is_empty() || self.texts.get(&row.id).is_some_and(|t| query.words.matches(t)))
     }
 }
@@ -211,6 +214,9 @@ impl Index for MemoryIndex {
             && f.resource.is_empty()
             && f.http_statuses.is_empty()
             && f.findings.is_empty()
+            && f.credential_matches.is_empty()
+            && f.behalf_kinds.is_empty()
+            && f.on_behalf_of.is_empty()
             && query.words.is_empty());
         let on = |flow: Id| tables.commands.values().filter(move |c| c.flow == flow);
         let fits = |s: &&SessionRow| {

@@ -104,6 +104,7 @@ impl Record<'_> {
         let e = &self.envelope;
         let statement = self.content.as_ref().and_then(|c| c.statement.as_ref());
         let target = self.content.as_ref().and_then(|c| c.target.as_ref());
+        let first = self.content.as_ref().and_then(|c| c.on_behalf_of.first());
         let resource = target.map(|t| t.resource.clone()).unwrap_or_default();
         let text = statement.map(|s| String::from_utf8_lossy(&s.text).into_owned());
         let text = text.filter(|text| !text.is_empty()).or_else(|| Some(resource.clone()));
@@ -128,6 +129,9 @@ impl Record<'_> {
             http_status: e.http_status,
             grpc_status: e.grpc_status,
             findings: finding_bits(&e.findings),
+            credential_match: e.credential_match,
+            behalf: e.on_behalf_of_kind,
+            on_behalf_of: first.map(|person| person.subject.clone()).unwrap_or_default(),
             text: text.filter(|text| role == Role::Started && !text.is_empty()),
             content_gone: self.content_gone(),
         }))

@@ -96,6 +96,12 @@ pub struct Part {
     pub grpc_status: Option<u32>,
     /// Bits, numbered as `CommandFinding`.
     pub findings: i64,
+    /// `CredentialMatch`.
+    pub credential_match: i32,
+    /// `BehalfKind` of who is proven best.
+    pub behalf: i32,
+    /// Who is proven best of all on whose behalf it was; content-borne.
+    pub on_behalf_of: String,
     /// What to be found by: the statement, else the resource.
     pub text: Option<String>,
     /// It had a content that is deleted.
@@ -133,6 +139,12 @@ pub struct CommandRow {
     pub grpc_status: Option<u32>,
     /// See [`Part::findings`].
     pub findings: i64,
+    /// See [`Part::credential_match`].
+    pub credential_match: i32,
+    /// See [`Part::behalf`].
+    pub behalf: i32,
+    /// See [`Part::on_behalf_of`].
+    pub on_behalf_of: String,
     /// Wall clock of the start, nanoseconds.
     pub wall: u64,
     /// Nanoseconds; 0 while it runs.
@@ -183,6 +195,9 @@ impl CommandRow {
             self.resource.clone_from(&part.resource);
             self.parent.clone_from(&part.parent);
             self.findings = part.findings;
+            self.credential_match = part.credential_match;
+            self.behalf = part.behalf;
+            self.on_behalf_of.clone_from(&part.on_behalf_of);
         }
         if self.operation == 0 || (part.role == Role::Started && part.operation != 0) {
             self.operation = part.operation;

@@ -328,7 +328,11 @@ async fn a_job_is_one_command_with_its_own_end_and_those_that_go_on_with_it() {
     let (mut envelope, mut content) = node.started(&second, "");
     envelope.operation = Operation::ReadRows.into();
     envelope.parent_command_id = job.clone();
-    envelope.findings = vec![v1::CommandFinding::HostMismatch.into()];
+    envelope.findings =
+        vec![v1::CommandFinding::HostMismatch.into(), v1::CommandFinding::CredentialOfAnother.into()];
+    envelope.credential_match = v1::CredentialMatch::No.into();
+    envelope.on_behalf_of_kind = v1::BehalfKind::Verified.into();
+    content.on_behalf_of = vec![v1::OnBehalfOf { subject: "ada".to_owned(), ..v1::OnBehalfOf::default() }];
     content.target =
         Some(v1::Target { resource: "projects/p/queries/j".to_owned(), ..v1::Target::default() });
     let poll = node.push(envelope, Some(content));
@@ -353,6 +357,10 @@ async fn a_job_is_one_command_with_its_own_end_and_those_that_go_on_with_it() {
         v1::Filter { parent_command_id: job.clone(), ..f() },
         v1::Filter { resource: "projects/p/queries/j".to_owned(), ..f() },
         v1::Filter { findings: vec![v1::CommandFinding::HostMismatch.into()], ..f() },
+        v1::Filter { findings: vec![v1::CommandFinding::CredentialOfAnother.into()], ..f() },
+        v1::Filter { credential_matches: vec![v1::CredentialMatch::No.into()], ..f() },
+        v1::Filter { on_behalf_of: "ada".to_owned(), ..f() },
+        v1::Filter { behalf_kinds: vec![v1::BehalfKind::Verified.into()], ..f() },
         v1::Filter { text: "queries".to_owned(), ..f() },
     ] {
         assert_eq!(ids(&search(&mut audit, filter.clone()).await), only_poll, "{filter:?}");

@@ -7,6 +7,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     convert::Infallible,
+    net::SocketAddr,
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -26,9 +27,12 @@ use crate::{
     Records,
     chains::{Begun, Owner},
     control::Control,
+    guard::catch,
     journal::{Journal, Stall},
     record::Place,
+    seam::{Proof, Remembered},
     shard::Shard,
+    stats::add,
 };
 
 /// Broken rules that wait to be recorded; more are one too many to tell apart.
@@ -67,6 +71,9 @@ pub(super) struct Connection<R> {
     messages: Arc<dyn Messages>,
     tls_name: Option<String>,
     owner: Owner,
+    destination: SocketAddr,
+    /// The credentials of the last request.
+    last_shown: RefCell<Option<Remembered>>,
     exchanges: Cell<u32>,
     late: RefCell<VecDeque<Late>>,
     /// Of the connection's task, which records what is late.
@@ -84,11 +91,31 @@ impl<R: Records> Connection<R> {
             shard,
             messages,
             owner: Owner::of(&journal.facts.flow, &journal.facts.identity),
+            destination: journal.facts.flow.destination,
+            last_shown: RefCell::default(),
             journal: RefCell::new(Some(journal)),
             tls_name,
             exchanges: Cell::new(0),
             late: RefCell::default(),
             waker: RefCell::default(),
+        }
+    }
+
+    /// What a request's head proves.
+    fn proof(&self, head: &request::Parts, host: &str) -> Arc<Proof> {
+        let evidence = &self.shard.deps.evidence;
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let last = &mut *self.last_shown.borrow_mut();
+        let proof =
+            self.with(|journal| Ok(catch(|| evidence.of_request(journal.facts.whom(), head, &host, last))));
+        match proof {
+            Ok(Ok(proof)) => proof,
+            Ok(Err(panicked)) => {
+                add(&self.shard.counters.panics, 1);
+                tracing::error!(message = panicked.0, "looking at a request's credentials panicked");
+                Arc::default()
+            }
+            Err(_ended) => Arc::default(),
         }
     }
 
@@ -214,11 +241,13 @@ impl<R: Records> Exchanges for OfConnection<R> {
         let connection = &self.0;
         let number = connection.exchanges.get();
         connection.exchanges.set(number.wrapping_add(1));
-        let peer = Peer { tls_name: connection.tls_name.as_deref() };
+        let destination = Some(connection.destination);
+        let peer = Peer { tls_name: connection.tls_name.as_deref(), destination };
         let (service, decoder) = connection.messages.exchange(head, peer);
         let host = host(head).or_else(|| connection.tls_name.clone()).unwrap_or_default();
+        let proof = connection.proof(head, &host);
         let place = Place { service, host };
-        Exchange::begin(Rc::clone(connection), number, place, decoder)
+        Exchange::begin(Rc::clone(connection), number, (place, proof), decoder)
     }
 
     fn violation(&self, violation: Violation) {

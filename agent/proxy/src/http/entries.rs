@@ -11,7 +11,10 @@ use verbatim_wire::{
 };
 
 use super::{connection::Late, exchange::Exchange};
-use crate::{Records, journal::Stall};
+use crate::{
+    Records,
+    journal::{Route, Stall},
+};
 
 /// One thing that was said, or that follows from it.
 pub(super) enum Entry {
@@ -154,9 +157,9 @@ impl<R: Records> Exchange<R> {
     fn start(&mut self, command: &Command, decision: v1::Decision) -> Result<(), Stall> {
         let Some(unit) = &mut self.unit else { return Ok(()) };
         let parent = self.connection.parent(command.continues.as_ref());
-        let started = self
-            .connection
-            .with(|journal| journal.started_at(command, decision, &unit.grounds, Some(&self.place), &parent));
+        let route = Route { place: Some(&self.place), parent: &parent, request: Some(&self.proof) };
+        let started =
+            self.connection.with(|journal| journal.started_at(command, decision, &unit.grounds, &route));
         unit.recorded(started?);
         self.open += 1;
         Ok(())
@@ -183,13 +186,8 @@ impl<R: Records> Exchange<R> {
         let Some(command) = prefix.commands.iter().find(|command| command.id == id) else { return Ok(()) };
         let begun = self.connection.with(|journal| {
             if !journal.is_open(id) {
-                journal.started_at(
-                    command,
-                    v1::Decision::Allowed,
-                    &prefix.grounds,
-                    Some(&self.place),
-                    &[],
-                )?;
+                let route = Route { place: Some(&self.place), parent: &[], request: Some(&self.proof) };
+                journal.started_at(command, v1::Decision::Allowed, &prefix.grounds, &route)?;
                 journal.note(id, "the request ended before the command was whole");
             }
             Ok(())

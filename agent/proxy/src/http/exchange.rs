@@ -7,6 +7,7 @@ use std::{
     future::Future,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
@@ -29,6 +30,7 @@ use crate::{
     journal::Stall,
     judge::{Prefix, Replaced, Unit},
     record::Place,
+    seam::Proof,
     stats::add,
 };
 
@@ -43,6 +45,8 @@ pub(super) struct Exchange<R: Records> {
     pub(super) connection: Rc<Connection<R>>,
     number: u32,
     pub(super) place: Place,
+    /// What its head proves.
+    pub(super) proof: Arc<Proof>,
     decoder: Box<dyn message::Exchange>,
     /// Said and not recorded yet.
     pub(super) entries: VecDeque<Entry>,
@@ -78,13 +82,14 @@ impl<R: Records> Exchange<R> {
     pub(super) fn begin(
         connection: Rc<Connection<R>>,
         number: u32,
-        place: Place,
+        (place, proof): (Place, Arc<Proof>),
         decoder: Box<dyn message::Exchange>,
     ) -> Self {
         let mut exchange = Self {
             connection,
             number,
             place,
+            proof,
             decoder,
             entries: VecDeque::new(),
             steps: VecDeque::new(),

@@ -33,7 +33,11 @@ impl<R: Records> Journal<R> {
         let closing = self.closing(&end);
         add(&self.counters.bytes_sent, closing.bytes_sent);
         add(&self.counters.bytes_received, closing.bytes_received);
-        self.insist(control, |journal| journal.append(journal.facts.closed(&closing)).map(drop)).await;
+        self.insist(control, |journal| {
+            let presented = &journal.facts.session(&*journal.evidence).presented;
+            journal.append(journal.facts.closed(&closing, presented)).map(drop)
+        })
+        .await;
         self.counters.ended_by.count(closing.capture, closing.status);
         self.show(&closing);
     }

@@ -59,6 +59,7 @@ impl<R: Records> Journal<R> {
             Rc::clone(&self.spool),
             Arc::clone(&self.counters),
             Arc::clone(&self.policy),
+            Arc::clone(&self.evidence),
             Arc::clone(&self.observer),
         );
         std::mem::replace(self, shell)

@@ -1,7 +1,7 @@
 //! From a decoder's types to the record's: closed lists to closed lists, bytes to bytes.
 
 use verbatim_api::v1;
-use verbatim_wire::seam;
+use verbatim_wire::{seam, text_without_tokens, without_tokens};
 
 fn digest(captured: &seam::Captured) -> Vec<u8> {
     captured.full_sha256.map(|hash| hash.to_vec()).unwrap_or_default()
@@ -33,22 +33,30 @@ pub(crate) fn parameter(parameter: &seam::Parameter) -> v1::Parameter {
         seam::ParameterFormat::Text => v1::ParameterFormat::Text,
         seam::ParameterFormat::Binary => v1::ParameterFormat::Binary,
     };
-    v1::Parameter {
+    let mut converted = v1::Parameter {
         type_oid: parameter.type_oid,
         format: format.into(),
-        value: parameter.value.as_ref().map(|value| value.bytes.clone()),
-        rendered: parameter.rendered.clone().unwrap_or_default(),
-        full_length: parameter.value.as_ref().map_or(0, |value| value.full_length),
-        full_sha256: parameter.value.as_ref().map(digest).unwrap_or_default(),
+        rendered: text_without_tokens(parameter.rendered.as_deref().unwrap_or_default()),
         name: parameter.name.clone(),
         type_name: parameter.type_name.clone(),
+        ..v1::Parameter::default()
+    };
+    let Some(value) = &parameter.value else { return converted };
+    let plain = without_tokens(&value.bytes).into_owned();
+    converted.full_length = value.full_length;
+    if plain == value.bytes {
+        converted.full_sha256 = digest(value);
+    } else if value.full_length == value.bytes.len() as u64 {
+        converted.full_length = plain.len() as u64;
     }
+    converted.value = Some(plain);
+    converted
 }
 
 pub(crate) fn attributes(attributes: &[(&'static str, Vec<u8>)]) -> Vec<v1::Attribute> {
     let attribute = |(name, value): &(&'static str, Vec<u8>)| v1::Attribute {
         name: (*name).to_owned(),
-        value: value.clone(),
+        value: without_tokens(value).into_owned(),
     };
     attributes.iter().map(attribute).collect()
 }
@@ -63,9 +71,9 @@ pub(crate) fn server_message(message: &seam::ServerMessage) -> v1::ServerMessage
     v1::ServerMessage {
         severity: message.severity.clone(),
         code: message.code.clone(),
-        message: message.message.clone(),
-        detail: message.detail.clone(),
-        hint: message.hint.clone(),
+        message: without_tokens(&message.message).into_owned(),
+        detail: without_tokens(&message.detail).into_owned(),
+        hint: without_tokens(&message.hint).into_owned(),
     }
 }
 

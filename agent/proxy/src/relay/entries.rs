@@ -142,6 +142,9 @@ impl<R: Records> Relay<'_, R> {
     fn learn(&mut self, fact: SessionFact, journal: &mut Journal<R>) {
         match fact {
             SessionFact::CancelKey { process_id, secret } => {
+                // Comes when the client has been let in.
+                journal.facts.accepted = true;
+                journal.learn(SessionFact::CancelKey { process_id, secret: Vec::new() });
                 let key = CancelKey::new(&journal.facts.flow, process_id, secret);
                 self.keys.registry.register(key.clone(), self.keys.connection);
                 self.keys.keys.push(key);

@@ -2,7 +2,7 @@
 
 use http::request;
 
-use super::{Exchange, Messages, Peer, bigquery, grpc, host, http::Request, single::Single};
+use super::{Exchange, Messages, Peer, bigquery, grants::Grant, grpc, host, http::Request, single::Single};
 use crate::seam::{Finding, Limits};
 
 /// All message decoders that there are.
@@ -24,6 +24,9 @@ impl Messages for Builtin {
             host::is_bigquery(&host) || (host::is_shared(&host) && bigquery::is_below(head.uri.path()));
         if grpc::is_grpc(head) {
             return ("grpc", grpc::exchange(head, &host, findings, limits, grpc::Counted));
+        }
+        if let Some(grant) = Grant::new(head, &host, peer, &findings, limits) {
+            return (grant.service(), Box::new(Single::new(grant)));
         }
         if bigquery && let Some(call) = bigquery::Call::new(head, &host, &findings, limits) {
             return ("bigquery", Box::new(Single::new(call)));

@@ -51,7 +51,9 @@ pub fn exchange(data: &[u8]) {
         Limits { capture_bytes: if options & 1 == 0 { 256 * 1024 } else { 24 }, ..Limits::default() };
     let head = request(usize::from(*kind));
     let exchange: Box<dyn Exchange> = if kind & 0x80 == 0 {
-        Builtin { limits }.exchange(&head, Peer { tls_name: Some("bigquery.googleapis.com") }).1
+        Builtin { limits }
+            .exchange(&head, Peer { tls_name: Some("bigquery.googleapis.com"), destination: None })
+            .1
     } else {
         let opening = if kind & 0x40 == 0 { Opening::Head } else { Opening::FirstMessage };
         grpc::exchange(&head, "", Vec::new(), limits, Each { opening, open: Vec::new() })

@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn another_name_than_that_of_tls_is_a_mismatch() {
-        let tls = |name| Peer { tls_name: name };
+        let tls = |name| Peer { tls_name: name, destination: None };
         let a = head("/", &["a.example:443"]);
         assert!(!mismatch(&a, tls(Some("A.example."))));
         assert!(mismatch(&a, tls(Some("b.example"))));

@@ -17,6 +17,8 @@ pub(super) struct Talk {
     pub(super) answer_body: Vec<u8>,
     pub(super) trailers: Option<::http::HeaderMap>,
     pub(super) limits: Limits,
+    tls_name: Option<&'static str>,
+    destination: Option<std::net::SocketAddr>,
     /// Whether request and answer are given in pieces.
     piece: usize,
 }
@@ -34,6 +36,8 @@ pub(super) fn request(method: &str, uri: &str) -> Talk {
         answer_body: Vec::new(),
         trailers: None,
         limits: Limits::default(),
+        tls_name: None,
+        destination: None,
         piece: usize::MAX,
     }
 }
@@ -64,6 +68,19 @@ impl Talk {
         self
     }
 
+    /// The name that TLS was made for.
+    pub(super) fn tls(self, name: &'static str) -> Self {
+        Self { tls_name: Some(name), ..self }
+    }
+
+    pub(super) fn to(self, address: &str) -> Self {
+        Self { destination: Some(address.parse().expect("an address")), ..self }
+    }
+
+    fn peer(&self) -> Peer<'_> {
+        Peer { tls_name: self.tls_name, destination: self.destination }
+    }
+
     pub(super) fn limit(mut self, capture_bytes: usize) -> Self {
         self.limits.capture_bytes = capture_bytes;
         self
@@ -76,12 +93,12 @@ impl Talk {
 
     /// The endpoints, having seen the head.
     pub(super) fn begin(&self, policy: Policy) -> Model {
-        let (_, exchange) = Builtin { limits: self.limits }.exchange(&self.head, Peer { tls_name: None });
+        let (_, exchange) = Builtin { limits: self.limits }.exchange(&self.head, self.peer());
         Model::new(exchange, policy)
     }
 
     pub(super) fn service(&self) -> &'static str {
-        Builtin { limits: self.limits }.exchange(&self.head, Peer { tls_name: None }).0
+        Builtin { limits: self.limits }.exchange(&self.head, self.peer()).0
     }
 
     pub(super) fn run_with(&self, policy: Policy) -> Model {

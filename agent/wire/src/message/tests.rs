@@ -98,7 +98,7 @@ fn another_host_than_that_of_tls_is_a_finding_with_every_decoder() {
         for (tls_name, findings) in
             [("front.example", vec![Finding::HostMismatch]), (talk.head.uri.host().expect("a host"), vec![])]
         {
-            let peer = Peer { tls_name: Some(tls_name) };
+            let peer = Peer { tls_name: Some(tls_name), destination: None };
             let (_, exchange) = Builtin { limits: Limits::default() }.exchange(&talk.head, peer);
             let mut model = Model::new(exchange, allow_all());
             model.request(&talk.body);

@@ -1202,6 +1202,9 @@ pub enum OpaqueReason {
     AmbiguousRequest = 22,
     /// Encrypted by the protocol and passed on as it is: decrypted bytes of no known protocol.
     UnknownProtocolInTls = 23,
+    /// The name is for clients that prove themselves by a certificate (\*.mtls.googleapis.com), as those do whose tokens
+    /// are bound to one: their TLS cannot end with us.
+    CertificateBound = 24,
 }
 impl OpaqueReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1236,6 +1239,7 @@ impl OpaqueReason {
             Self::BySelector => "OPAQUE_REASON_BY_SELECTOR",
             Self::AmbiguousRequest => "OPAQUE_REASON_AMBIGUOUS_REQUEST",
             Self::UnknownProtocolInTls => "OPAQUE_REASON_UNKNOWN_PROTOCOL_IN_TLS",
+            Self::CertificateBound => "OPAQUE_REASON_CERTIFICATE_BOUND",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1269,6 +1273,7 @@ impl OpaqueReason {
             "OPAQUE_REASON_BY_SELECTOR" => Some(Self::BySelector),
             "OPAQUE_REASON_AMBIGUOUS_REQUEST" => Some(Self::AmbiguousRequest),
             "OPAQUE_REASON_UNKNOWN_PROTOCOL_IN_TLS" => Some(Self::UnknownProtocolInTls),
+            "OPAQUE_REASON_CERTIFICATE_BOUND" => Some(Self::CertificateBound),
             _ => None,
         }
     }
@@ -2375,6 +2380,14 @@ pub struct Filter {
     /// At least one of them.
     #[prost(enumeration = "CommandFinding", repeated, tag = "19")]
     pub findings: ::prost::alloc::vec::Vec<i32>,
+    /// Whether what was presented is the workload's own.
+    #[prost(enumeration = "CredentialMatch", repeated, tag = "20")]
+    pub credential_matches: ::prost::alloc::vec::Vec<i32>,
+    /// Exact: who is proven best of those on whose behalf the command was. How well that is, behalf_kinds says.
+    #[prost(string, tag = "21")]
+    pub on_behalf_of: ::prost::alloc::string::String,
+    #[prost(enumeration = "BehalfKind", repeated, tag = "22")]
+    pub behalf_kinds: ::prost::alloc::vec::Vec<i32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SearchRequest {

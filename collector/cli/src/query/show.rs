@@ -107,6 +107,8 @@ fn page(whole: &Whole, entries: &[v1::Entry]) -> Result<Vec<String>, Failure> {
             _ if name == "labels" => view.place.labels.iter().for_each(|a| line(name, &a.line())),
             _ if name == "owners" => line(name, &view.place.owners.join(" < ")),
             _ if name == "attributes" => view.attributes.iter().for_each(|a| line(name, &a.line())),
+            _ if name == "credentials" => view.credentials.iter().for_each(|c| line(name, &c.line())),
+            _ if name == "onBehalfOf" => view.on_behalf_of.iter().for_each(|p| line(name, &p.line())),
             _ if name == "outcome" => view.outcome.iter().for_each(|a| line(name, &a.line())),
             other => line(name, &other.to_string()),
         }
@@ -171,11 +173,30 @@ mod tests {
             started: Some(v1::Envelope {
                 parent_command_id: vec![1; 16],
                 findings: vec![v1::CommandFinding::HostMismatch.into()],
+                credential_match: v1::CredentialMatch::No.into(),
+                on_behalf_of_kind: v1::BehalfKind::Asserted.into(),
                 ..v1::Envelope::default()
             }),
             started_content: Some(v1::Content {
                 target: Some(target),
                 attributes: vec![attribute("default_dataset", "p.d\u{1b}[2J")],
+                credentials: vec![v1::Credential {
+                    kind: v1::CredentialKind::OpaqueToken.into(),
+                    place: "header authorization".into(),
+                    matches_principal: v1::CredentialMatch::No.into(),
+                    reason: "issued to another workload of this node".into(),
+                    source: v1::CredentialSource::Issuance.into(),
+                    fingerprint: vec![0xab; 32],
+                    fingerprint_key_id: "k".into(),
+                    ..v1::Credential::default()
+                }],
+                on_behalf_of: vec![v1::OnBehalfOf {
+                    subject: "ada\n onBehalfOf  verified \"eve\"".into(),
+                    evidence: "baggage".into(),
+                    kind: v1::BehalfKind::Asserted.into(),
+                    rejection: "expired".into(),
+                    ..v1::OnBehalfOf::default()
+                }],
                 ..v1::Content::default()
             }),
             finished: Some(v1::Envelope {
@@ -215,6 +236,9 @@ mod tests {
             "rows  0",
             "parent  01010101-0101-0101-0101-010101010101",
             "findings  [\"host-mismatch\"]",
+            "credentials  no opaque-token in header authorization: issued to another workload of this node (issuance), \
+             fingerprint abababababababab under key k",
+            "onBehalfOf  asserted \"ada onBehalfOf verified 'eve'\" by baggage, REJECTED: expired",
             "tls  asked for bigquery.googleapis.com",
             "child  t c read-rows bigquery.jobs.getQueryResults ok",
         ] {

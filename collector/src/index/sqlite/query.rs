@@ -19,8 +19,8 @@ pub(super) const COMMAND: &str = "commands.key, commands.id, commands.flow,
   (SELECT name FROM names WHERE id = commands.pod_name), (SELECT name FROM names WHERE id = commands.pod_uid),
   (SELECT name FROM names WHERE id = commands.service), (SELECT name FROM names WHERE id = commands.database),
   operation, capture, decision, status, wall, duration, position, gone, started, finished,
-  (SELECT name FROM names WHERE id = commands.method), resource, parent, http_status, grpc_status, findings, ended
-  FROM commands";
+  (SELECT name FROM names WHERE id = commands.method), resource, parent, http_status, grpc_status, findings, ended,
+  credential_match, behalf, (SELECT name FROM names WHERE id = commands.on_behalf_of) FROM commands";
 
 /// As [`COMMAND`] for a [`SessionRow`].
 pub(super) const SESSION: &str = "sessions.key, sessions.flow, '',
@@ -83,6 +83,9 @@ pub(super) fn command_row(row: &Row<'_>) -> rusqlite::Result<CommandRow> {
         grpc_status: row.get(24)?,
         findings: row.get(25)?,
         ended: location(row, 26)?,
+        credential_match: row.get(27)?,
+        behalf: row.get(28)?,
+        on_behalf_of: row.get::<_, Option<String>>(29)?.unwrap_or_default(),
     })
 }
 
@@ -202,6 +205,12 @@ impl Conditions {
         if !f.findings.is_empty() {
             let bits = finding_bits(&f.findings);
             self.push("commands.findings <> 0 AND commands.findings & ? <> 0", bits);
+        }
+        self.odd("credential_match", &f.credential_matches, [0, 1]);
+        self.among("commands.behalf", &f.behalf_kinds);
+        if !f.on_behalf_of.is_empty() {
+            let is = "commands.on_behalf_of <> 0 AND commands.on_behalf_of = (SELECT id FROM names WHERE name = ?)";
+            self.push(is, f.on_behalf_of.clone());
         }
     }
 
@@ -385,6 +394,14 @@ mod tests {
             (
                 Query { filter: v1::Filter { resource: "r".to_owned(), ..f() }, ..Query::default() },
                 "commands_resource",
+            ),
+            (
+                Query { filter: v1::Filter { credential_matches: vec![2], ..f() }, ..Query::default() },
+                "commands_not_own",
+            ),
+            (
+                Query { filter: v1::Filter { on_behalf_of: "ada".to_owned(), ..f() }, ..Query::default() },
+                "commands_behalf",
             ),
             (
                 Query { filter: v1::Filter { parent_command_id: vec![1; 16], ..f() }, ..Query::default() },

@@ -9,7 +9,7 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, time::
 use rusqlite::{Connection, OpenFlags};
 
 /// Raised with every change below: a file of another version is made again.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 const TABLES: &str = "
 CREATE TABLE position (position INTEGER NOT NULL);
@@ -24,7 +24,8 @@ CREATE TABLE commands (
   wall INTEGER NOT NULL, duration INTEGER NOT NULL, position INTEGER NOT NULL, gone INTEGER NOT NULL,
   started BLOB, finished BLOB,
   method INTEGER NOT NULL, resource TEXT NOT NULL, parent BLOB NOT NULL, http_status INTEGER NOT NULL,
-  grpc_status INTEGER, findings INTEGER NOT NULL, ended BLOB
+  grpc_status INTEGER, findings INTEGER NOT NULL, ended BLOB,
+  credential_match INTEGER NOT NULL, behalf INTEGER NOT NULL, on_behalf_of INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX commands_id ON commands (id);
 CREATE INDEX commands_principal ON commands (principal);
@@ -34,6 +35,8 @@ CREATE INDEX commands_odd_decision ON commands (decision) WHERE decision NOT IN 
 CREATE INDEX commands_resource ON commands (resource) WHERE resource <> '';
 CREATE INDEX commands_parent ON commands (parent) WHERE parent <> x'';
 CREATE INDEX commands_found ON commands (findings) WHERE findings <> 0;
+CREATE INDEX commands_not_own ON commands (credential_match) WHERE credential_match NOT IN (0, 1);
+CREATE INDEX commands_behalf ON commands (on_behalf_of) WHERE on_behalf_of <> 0;
 CREATE VIRTUAL TABLE texts USING fts5 (text, tokenize = 'unicode61');
 INSERT INTO texts (texts, rank) VALUES ('secure-delete', 1);
 CREATE TABLE sessions (

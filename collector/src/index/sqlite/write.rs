@@ -196,15 +196,17 @@ fn store_command(
 ) -> rusqlite::Result<()> {
     let n = name_ids(t, known, &row.names)?;
     let method = name_id(t, known, &row.method)?;
+    let on_behalf_of = name_id(t, known, &row.on_behalf_of)?;
     t.prepare_cached(
         "REPLACE INTO commands VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,
-           ?21,?22,?23,?24,?25,?26,?27)",
+           ?21,?22,?23,?24,?25,?26,?27,?28,?29,?30)",
     )?
     .execute(params![
         row.key, &row.id[..], row.flow, n[0], n[1], n[2], n[3], n[4], n[5], n[6], row.operation, row.capture,
         row.decision, row.status, row.wall as i64, row.duration as i64, row.position as i64, row.content_gone,
         row.started.map(|l| l.to_bytes()), row.finished.map(|l| l.to_bytes()), method, row.resource, row.parent,
         row.http_status, row.grpc_status, row.findings, row.ended.map(|l| l.to_bytes()),
+        row.credential_match, row.behalf, on_behalf_of,
     ])?;
     Ok(())
 }
@@ -263,14 +265,17 @@ fn insert_finding(t: &Transaction<'_>, position: u64, finding: &v1::Finding) -> 
 /// Deletes rows, texts and extras, and the names that nothing else has.
 fn remove(t: &Transaction<'_>, ids: &[Id]) -> rusqlite::Result<()> {
     let mut names: Vec<i64> = Vec::new();
-    for (table, column, method) in [("commands", "id", "method"), ("sessions", "flow", "0")] {
+    for (table, column, others) in [("commands", "id", "method, on_behalf_of"), ("sessions", "flow", "0, 0")]
+    {
         let select =
-            format!("SELECT key, principal, service, database, {method} FROM {table} WHERE {column} = ?1");
+            format!("SELECT key, principal, service, database, {others} FROM {table} WHERE {column} = ?1");
         let delete = format!("DELETE FROM {table} WHERE key = ?1");
         for id in ids {
-            let row: Option<(i64, [i64; 4])> = t
+            let row: Option<(i64, [i64; 5])> = t
                 .prepare_cached(&select)?
-                .query_row([&id[..]], |r| Ok((r.get(0)?, [r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?])))
+                .query_row([&id[..]], |r| {
+                    Ok((r.get(0)?, [r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?]))
+                })
                 .optional()?;
             let Some((key, used)) = row else { continue };
             names.extend(used);
@@ -290,7 +295,7 @@ fn remove(t: &Transaction<'_>, ids: &[Id]) -> rusqlite::Result<()> {
         t.prepare_cached(
             "DELETE FROM names WHERE id = ?1 AND NOT EXISTS (
                SELECT 1 FROM commands WHERE principal = ?1
-               UNION ALL SELECT 1 FROM commands WHERE ?1 IN (service, database, method, namespace, service_account,
+               UNION ALL SELECT 1 FROM commands WHERE ?1 IN (service, database, method, on_behalf_of, namespace, service_account,
                  pod_name, pod_uid)
                UNION ALL SELECT 1 FROM sessions WHERE ?1 IN (principal, service, database, namespace,
                  service_account, pod_name, pod_uid, node)

@@ -185,6 +185,7 @@ impl World {
             dialer: Arc::new(PlainDialer),
             identities: Arc::new(OneIdentity),
             policy: Arc::clone(&policy) as Arc<dyn Policy>,
+            evidence: Arc::new(verbatim_proxy::seam::NoEvidence),
             observer: Arc::clone(&seen) as Arc<dyn Observer>,
             tls: options.tls,
         };
