@@ -5,6 +5,9 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test harness speaks to its reader")]
 
+#[expect(dead_code, reason = "shared with the tests of watching, which use all of it")]
+#[path = "../../kube/tests/api/server.rs"]
+mod api_server;
 mod cases;
 #[expect(dead_code, reason = "shared with the tests of shipping, which use all of it")]
 #[path = "../../ship/tests/ship/collector.rs"]

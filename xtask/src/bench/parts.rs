@@ -1,4 +1,4 @@
-//! The parts alone, by the programs that lie beside them: steering's cost at connect, the spool's at append,
+//! The parts alone, by the programs that lie beside them: steering's cost at connect, identity's, the spool's at append,
 //! the collector's at taking in and at answering. Their own words are the report.
 
 use std::path::Path;
@@ -26,9 +26,11 @@ pub(super) fn run(bench: &Bench<'_>) -> Result<Section> {
     add("Steering, of whom is let pass", measured(&steering, "measure_unsteered")?);
     add("Steering, hand-off", hand_offs(&steering)?);
     add("Steering, memory", namespaces(&steering)?);
-    for (name, package, example) in
-        [("Spool, at append", "verbatim-spool", "append"), ("Collector", "verbatim-collector", "measure")]
-    {
+    for (name, package, example) in [
+        ("Identity, of a connection", "verbatim-agent", "identify"),
+        ("Spool, at append", "verbatim-spool", "append"),
+        ("Collector", "verbatim-collector", "measure"),
+    ] {
         let mut cargo = bench.place.cargo();
         cargo.args([
             "run",

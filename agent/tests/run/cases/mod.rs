@@ -3,6 +3,7 @@
 mod confinement;
 mod control;
 mod ending;
+mod pods;
 mod records;
 mod serving;
 mod serving_tls;
@@ -31,6 +32,7 @@ pub(crate) fn all() -> Vec<Case> {
         confinement::cases(),
         control::cases(),
         ending::cases(),
+        pods::cases(),
         records::cases(),
         serving::cases(),
         serving_tls::cases(),
