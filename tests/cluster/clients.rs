@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
+use verbatim_api::v1::ContainerKind;
 use verbatim_tests::{
     cluster::{
         pods::{Pod, psql, python},
@@ -42,7 +43,7 @@ fn psql_in_a_pod_reaches_the_database_by_its_service_and_is_recorded(stage: &mut
     let (statement, did) = asking("psql-1");
     let (_, pod) = stage.run(&client("psql").runs(&[&psql()?, "-X", "-c", &statement]))?;
     let seen = stage.agree(&[did])?;
-    who::all_of(&seen, &pod)
+    who::all_of(stage, &seen, &pod)
 }
 
 fn psycopg_in_a_pod_is_recorded_command_by_command(stage: &mut Stage) -> Result<()> {
@@ -50,7 +51,7 @@ fn psycopg_in_a_pod_is_recorded_command_by_command(stage: &mut Stage) -> Result<
     let (said, pod) = stage.run(&client("psycopg").runs(&[&python, &script]))?;
     let did = did::read(&said, &who::principal(SHOP, "reader"))?;
     let seen = stage.agree(&did)?;
-    who::all_of(&seen, &pod)
+    who::all_of(stage, &seen, &pod)
 }
 
 fn a_pod_on_the_nodes_own_network_is_recorded(stage: &mut Stage) -> Result<()> {
@@ -58,7 +59,7 @@ fn a_pod_on_the_nodes_own_network_is_recorded(stage: &mut Stage) -> Result<()> {
     let pod = client("host-network").on_the_nodes_network().runs(&[&psql()?, "-X", "-c", &statement]);
     let (_, pod) = stage.run(&pod)?;
     let seen = stage.agree(&[did])?;
-    who::all_of(&seen, &pod)
+    who::all_of(stage, &seen, &pod)
 }
 
 fn an_init_container_and_the_one_after_it_are_recorded_apart(stage: &mut Stage) -> Result<()> {
@@ -67,7 +68,12 @@ fn an_init_container_and_the_one_after_it_are_recorded_apart(stage: &mut Stage) 
     let pod = client("init").runs_first(&[&psql, "-X", "-c", &first]).runs(&[&psql, "-X", "-c", &then]);
     let (_, pod) = stage.run(&pod)?;
     let seen = stage.agree(&[did_first, did_then])?;
-    who::all_of(&seen, &pod)
+    who::all_of(stage, &seen, &pod)?;
+    let containers = who::containers(stage, &seen)?;
+    let expected = [("prepare", ContainerKind::Init), ("client", ContainerKind::Regular)];
+    let expected = expected.map(|(name, kind)| (name.to_owned(), kind)).into();
+    ensure!(containers == expected, "by {containers:?}");
+    Ok(())
 }
 
 fn the_pods_of_jobs_and_deployments_are_recorded_with_whoever_made_them(stage: &mut Stage) -> Result<()> {

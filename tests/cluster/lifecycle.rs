@@ -20,6 +20,7 @@ use verbatim_tests::{
 use crate::{
     Scenario, scenario,
     stage::{DATABASE, SHOP, Stage, TRAFFIC, TRAFFIC_PORT},
+    who,
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -67,6 +68,9 @@ fn a_second_daemon_set_takes_over_under_load_without_a_connection_lost_or_unreco
     ensure!(counts.failed == 0 && counts.lost == 0 && counts.served == CONNECTS, "{counts:?}");
     let recorded = recorded(stage, served)?;
     ensure!(recorded.len() as u64 == served, "{} recorded of {served}", recorded.len());
+    let principal = who::principal(SHOP, "reader");
+    let others = recorded.iter().filter(|one| one.principal != principal).count();
+    ensure!(others == 0, "{others} of {served} under another name");
     let findings = stage.product()?.audit().findings()?;
     ensure!(findings.is_empty(), "the collector found {findings:?}");
     Ok(())

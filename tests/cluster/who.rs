@@ -1,24 +1,102 @@
-//! Whom records must name.
+//! Whom records must name: everything that the API server knows about a pod, and nothing else.
+
+use std::collections::HashSet;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use verbatim_tests::audit::Seen;
+use verbatim_api::v1::{self, ContainerKind, Resolution};
+use verbatim_tests::{
+    agent,
+    audit::Seen,
+    cluster::{
+        NODE_NAME,
+        product::{CLUSTER, container_id},
+    },
+};
 
 use crate::stage::Stage;
 
-/// The principal that is expected of a service account.
-pub(crate) fn principal(_namespace: &str, _service_account: &str) -> String {
-    "unresolved".to_owned()
+/// The federated principal of a service account.
+pub(crate) fn principal(namespace: &str, service_account: &str) -> String {
+    agent::principal(namespace, service_account)
 }
 
-/// Every one of these commands is this pod's.
-pub(crate) fn all_of(seen: &[Seen], pod: &Value) -> Result<()> {
-    let _uid = pod["metadata"]["uid"].as_str().context("a pod without a UID")?;
+/// Each of these commands is this pod's, whichever of its containers sent it.
+pub(crate) fn all_of(stage: &Stage, seen: &[Seen], pod: &Value) -> Result<()> {
     ensure!(!seen.is_empty(), "nothing is recorded");
+    for command in commands(stage, seen)? {
+        check(&command, pod)?;
+    }
     Ok(())
 }
 
-/// Commands of this pod are there, with these makers above it.
-pub(crate) fn made_by(_stage: &Stage, seen: &[Seen], pod: &Value, _makers: &[&str]) -> Result<()> {
-    all_of(seen, pod)
+/// The names of the containers that these commands came from.
+pub(crate) fn containers(stage: &Stage, seen: &[Seen]) -> Result<HashSet<(String, ContainerKind)>> {
+    let workloads = commands(stage, seen)?.into_iter().map(|command| workload(&command));
+    workloads.map(|workload| workload.map(|one| (one.container.clone(), one.container_kind()))).collect()
+}
+
+/// Some of these commands are this pod's, with these makers above it.
+pub(crate) fn made_by(stage: &Stage, seen: &[Seen], pod: &Value, makers: &[&str]) -> Result<()> {
+    let mut all = commands(stage, seen)?;
+    let uid = text(pod, "/metadata/uid")?;
+    all.retain(|command| workload(command).is_ok_and(|workload| workload.pod_uid == uid));
+    ensure!(!all.is_empty(), "nothing of pod {uid} is recorded");
+    for command in all {
+        check(&command, pod)?;
+        let kinds: Vec<String> = known(&command)?.owners.into_iter().map(|owner| owner.kind).collect();
+        ensure!(kinds == makers, "made by {kinds:?}, expected {makers:?}");
+    }
+    Ok(())
+}
+
+fn commands(stage: &Stage, seen: &[Seen]) -> Result<Vec<v1::Command>> {
+    let ids: HashSet<&[u8]> = seen.iter().map(|one| one.record.as_slice()).collect();
+    let mut all = stage.product()?.audit().commands()?;
+    all.retain(|command| ids.contains(command.id.as_slice()));
+    Ok(all)
+}
+
+fn workload(command: &v1::Command) -> Result<v1::Workload> {
+    let started = command.started.as_ref().context("a command without a start")?;
+    started.workload.clone().context("a command of nobody")
+}
+
+fn known(command: &v1::Command) -> Result<v1::Pod> {
+    let content = command.started_content.as_ref().context("a command without a content")?;
+    content.pod.clone().context("a command without what the cluster knows of its pod")
+}
+
+/// The record's names are the API server's.
+fn check(command: &v1::Command, pod: &Value) -> Result<()> {
+    let workload = workload(command)?;
+    let (namespace, account) = (text(pod, "/metadata/namespace")?, text(pod, "/spec/serviceAccountName")?);
+    let of = |what: &str, found: &str, expected: &str| {
+        ensure!(found == expected, "{what} is {found:?}, expected {expected:?}: {workload:?}");
+        Ok(())
+    };
+    of("resolution", workload.resolution().as_str_name(), Resolution::Pod.as_str_name())?;
+    of("namespace", &workload.namespace, namespace)?;
+    of("service account", &workload.service_account, account)?;
+    of("pod", &workload.pod_name, text(pod, "/metadata/name")?)?;
+    of("UID", &workload.pod_uid, text(pod, "/metadata/uid")?)?;
+    of("node", &workload.node, NODE_NAME)?;
+    of("cluster", &workload.cluster, CLUSTER)?;
+    of("principal", &workload.principal, &principal(namespace, account))?;
+    of("container's id", &workload.container_id, &container_id(pod, &workload.container)?)?;
+    let known = known(command)?;
+    let shared = pod["spec"]["hostNetwork"] == true;
+    ensure!(known.host_network == shared, "on the node's network: {}", known.host_network);
+    ensure!(known.image_digest.starts_with("sha256:"), "no digest of the image: {known:?}");
+    let app = known.labels.iter().find(|label| label.name == "app").map(|label| &label.value[..]);
+    ensure!(
+        app == pod["metadata"]["labels"]["app"].as_str().map(str::as_bytes),
+        "labels are {:?}",
+        known.labels
+    );
+    Ok(())
+}
+
+fn text<'a>(pod: &'a Value, pointer: &str) -> Result<&'a str> {
+    pod.pointer(pointer).and_then(Value::as_str).with_context(|| format!("a pod without {pointer}"))
 }

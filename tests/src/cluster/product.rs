@@ -10,7 +10,14 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use super::{Cluster, Image, Kubectl, NODE};
-use crate::{asking::Audit, cgroup, google::Root, parts::is_root, wait};
+use crate::{
+    agent::{POOL, PROJECT_NUMBER},
+    asking::Audit,
+    cgroup,
+    google::Root,
+    parts::is_root,
+    wait,
+};
 
 /// Namespace of all of it.
 pub const NAMESPACE: &str = "verbatim";
@@ -221,15 +228,27 @@ fn overlay(cluster: &Cluster, destinations: &str) -> Result<PathBuf> {
     Ok(overlay)
 }
 
-/// The node agent's file, with what differs here: kubelet's other driver, and the lab's destinations.
-fn lab_configuration(agent: &str, destinations: &str) -> Result<String> {
+/// What records call the cluster.
+pub const CLUSTER: &str = "projects/lab-project/locations/europe-west6/clusters/lab";
+
+/// The node agent's file, with what differs here: kubelet's other driver, what a metadata server would say, a machine
+/// so busy that kubelet takes its time to report containers, and the lab's destinations.
+fn lab_configuration(shipped: &str, destinations: &str) -> Result<String> {
     let (before, rest) =
-        agent.split_once("destinations:\n").context("cluster-agent.yaml has no destinations")?;
+        shipped.split_once("destinations:\n").context("cluster-agent.yaml has no destinations")?;
     let (_, after) = rest.split_once("selectors:").context("cluster-agent.yaml has no selectors")?;
     let before = before
         .replace("kubepods.slice", "kubepods")
+        .replace("kubernetes: {}", &format!("kubernetes: {}", kubernetes()))
         .replace("kind: NodeAgent", "kind: NodeAgent\nnode: node1");
     Ok(format!("{before}destinations:\n{destinations}selectors:{after}"))
+}
+
+fn kubernetes() -> Value {
+    json!({
+        "projectNumber": PROJECT_NUMBER, "pool": POOL, "project": "lab-project", "cluster": "lab",
+        "location": "europe-west6", "labels": ["app"], "resolveTimeout": "20s",
+    })
 }
 
 const KUSTOMIZATION: &str = "\
