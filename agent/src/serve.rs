@@ -135,6 +135,7 @@ fn supervised(args: &ServeArgs) -> Result<u8, ServeError> {
         crate::say(&format!("{} can be used", args.config.display()));
         return Ok(0);
     }
+    config.kubernetes.as_ref().map(pods::node_name).transpose()?;
     let signals = prepare(args, &config)?;
     Ok(supervisor::run(args, &config, signals)?)
 }

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use kube::{
     client::ClientBuilder,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
-use tower::{BoxError, util::MapResponseLayer};
+use tower::{BoxError, timeout::TimeoutLayer, util::MapResponseLayer};
 
 /// What an API server may send between two ends of lines: a list, or one event.
 const MOST_BYTES: u64 = 32 << 20;
@@ -39,11 +40,22 @@ pub enum ClientError {
     Unusable(#[source] Box<kube::Error>),
 }
 
+/// An answer begins no later; a watch's, whose end is far, at once.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A client with the account of the file, or of this pod.
 ///
 /// # Errors
 /// See [`ClientError`]. The API server is not asked yet.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
+    patient_client(kubeconfig, PATIENCE).await
+}
+
+/// The same, whose questions fail where no answer has begun after `patience`.
+///
+/// # Errors
+/// The same.
+pub async fn patient_client(kubeconfig: Option<&Path>, patience: Duration) -> Result<Client, ClientError> {
     let config = match kubeconfig {
         None => Config::incluster().map_err(ClientError::NotInCluster)?,
         Some(path) => {
@@ -52,15 +64,15 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
             Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(bad)?
         }
     };
-    with(config).map_err(|error| ClientError::Unusable(Box::new(error)))
+    with(config, patience).map_err(|error| ClientError::Unusable(Box::new(error)))
 }
 
-fn with(config: Config) -> kube::Result<Client> {
+fn with(config: Config, patience: Duration) -> kube::Result<Client> {
     let builder = ClientBuilder::try_from(config)?;
     let bounded = MapResponseLayer::new(|response: http::Response<_>| {
         response.map(|body| Bounded { body, since_line: 0 })
     });
-    Ok(builder.with_layer(&bounded).build())
+    Ok(builder.with_layer(&TimeoutLayer::new(patience)).with_layer(&bounded).build())
 }
 
 /// A body that ends with an error where a line grows too long.

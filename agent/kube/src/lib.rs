@@ -11,7 +11,7 @@ mod pod;
 mod store;
 mod watch;
 
-pub use client::{ClientError, client};
+pub use client::{ClientError, client, patient_client};
 pub use kube::Client;
 pub use lookups::{Account, Owners};
 pub use pod::{Container, Controller, Keep, Kind, Pod, Refused, Run};

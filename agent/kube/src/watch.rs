@@ -53,6 +53,8 @@ pub struct Pace {
     pub fresh: Duration,
     /// Between two looks for what is too old.
     pub tick: Duration,
+    /// An attempt to go on that has not failed for so long has succeeded: a dial gives up sooner.
+    pub holds: Duration,
 }
 
 impl Default for Pace {
@@ -62,6 +64,7 @@ impl Default for Pace {
             early: (Duration::from_secs(5), Duration::from_secs(300)),
             fresh: Duration::from_secs(60),
             tick: Duration::from_secs(10),
+            holds: Duration::from_secs(35),
         }
     }
 }
@@ -152,8 +155,18 @@ impl Follower {
                 () = sleep_until(self.tick) => {
                     self.tick = Moment::now() + self.pace.tick;
                     self.look_up();
+                    self.recover();
                 }
             }
+        }
+    }
+
+    /// A watch that goes on where it was says nothing until something happens.
+    fn recover(&self) {
+        let lost = self.store.reach() == Reach::Lost && !self.listing;
+        if lost && Moment::now() >= self.resume + self.pace.holds {
+            tracing::info!("the API server is heard again");
+            self.store.reached(Reach::Synced);
         }
     }
 

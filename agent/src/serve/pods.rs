@@ -36,11 +36,9 @@ pub(super) fn node_name(kubernetes: &Kubernetes) -> Result<String, PodsError> {
     kubernetes.node_name.clone().or_else(environment).ok_or(PodsError::NoNode)
 }
 
-/// What can be told before anybody is asked.
+/// What the file alone can tell, wherever it is read.
 pub(super) fn check(config: &NodeAgent) -> Result<(), PodsError> {
-    let Some(kubernetes) = &config.kubernetes else { return Ok(()) };
-    node_name(kubernetes)?;
-    Federated::new(kubernetes)?;
+    config.kubernetes.as_ref().map(Federated::new).transpose()?;
     Ok(())
 }
 

@@ -55,7 +55,8 @@ impl Watching {
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         });
         std::fs::write(&path, text.to_string()).expect("written");
-        let client = verbatim_kube::client(Some(&path)).await.expect("client");
+        let client =
+            verbatim_kube::patient_client(Some(&path), Duration::from_secs(2)).await.expect("client");
         let store = Store::new(|| {});
         let keep = Keep { node: "node-1".into(), labels: vec!["app".into()] };
         let pace = Pace {
@@ -63,6 +64,7 @@ impl Watching {
             early: (Duration::from_millis(50), Duration::from_secs(1)),
             fresh: Duration::from_millis(200),
             tick: Duration::from_millis(50),
+            holds: Duration::from_millis(500),
         };
         let task = tokio::spawn(follow(client, keep, pace, Arc::clone(&store)));
         Self { store, task, folder }

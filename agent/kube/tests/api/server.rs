@@ -5,7 +5,6 @@ use std::{
     collections::{BTreeMap, HashMap},
     convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -183,18 +182,29 @@ impl State {
 }
 
 async fn serve(socket: TcpStream, state: Arc<Mutex<State>>) {
-    let mood = || state.lock().unwrap_or_else(PoisonError::into_inner).mood;
-    match mood() {
-        Mood::HangsUp => return,
-        Mood::Silent => return tokio::time::sleep(Duration::from_secs(3600)).await,
-        _ => {}
+    if behaves(&state).await.is_err() {
+        return;
     }
     let service = service_fn(|request| {
         let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(respond(&request, &state)) }
+        async move {
+            // Connections are used again.
+            behaves(&state).await?;
+            Ok::<_, std::io::Error>(respond(&request, &state))
+        }
     });
     // A client that goes is no error.
     http1::Builder::new().serve_connection(TokioIo::new(socket), service).await.ok();
+}
+
+/// An error hangs up.
+async fn behaves(state: &Mutex<State>) -> std::io::Result<()> {
+    let mood = state.lock().unwrap_or_else(PoisonError::into_inner).mood;
+    match mood {
+        Mood::HangsUp => Err(std::io::ErrorKind::ConnectionAborted.into()),
+        Mood::Silent => std::future::pending().await,
+        _ => Ok(()),
+    }
 }
 
 fn respond(request: &Request<Incoming>, state: &Mutex<State>) -> Response<Body> {

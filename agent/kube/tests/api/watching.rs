@@ -40,6 +40,21 @@ async fn a_watch_that_is_hung_up_on_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn an_api_server_that_comes_back_without_news_is_believed_again() {
+    let server = Server::start().await;
+    server.put(pod(1, "a"));
+    let watching = Watching::start(&server).await;
+    until("a watch", || server.watches() == 1).await;
+    watching.until("synced", |at| at.store.reach() == Reach::Synced).await;
+    server.mood(Mood::HangsUp);
+    server.hang_up();
+    watching.until("the loss is noticed", |at| at.store.reach() == Reach::Lost).await;
+    server.mood(Mood::Well);
+    watching.until("it is believed again", |at| at.store.reach() == Reach::Synced).await;
+    assert_eq!(server.lists(), 1, "nothing was listed anew");
+}
+
+#[tokio::test]
 async fn after_410_in_an_event_or_as_an_answer_everything_is_listed_anew() {
     for mood in [Mood::Well, Mood::GoneByStatus] {
         let server = Server::start().await;

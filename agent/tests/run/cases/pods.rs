@@ -31,6 +31,8 @@ cases!(
     without_an_api_server_connections_pass_and_are_unresolved,
     a_pod_is_left_alone_once_its_labels_say_so,
     two_hundred_and_fifty_pods_take_less_than_ten_mebibytes,
+    the_kernel_gives_no_cgroups_id_twice,
+    a_cluster_without_the_nodes_name_is_refused_before_anything_is_touched,
 );
 
 const UID: &str = "0f6e7c1a-2b3c-4d5e-8f90-a1b2c3d4e5f6";
@@ -318,4 +320,36 @@ fn two_hundred_and_fifty_pods_take_less_than_ten_mebibytes() -> Outcome {
         format!("recorded: {:?}", workloads(&collector))
     })?;
     ensure(listed.max(after) < LIMIT, || format!("{listed} bytes, {after} after a list"))
+}
+
+/// What identity counts on beside its own checks: an id holds a generation.
+fn the_kernel_gives_no_cgroups_id_twice() -> Outcome {
+    let bench = Bench::new();
+    let tree = Tree::new(&bench)?;
+    let path = tree.path("kubepods/again");
+    let mut given = std::collections::HashSet::new();
+    for _ in 0..2000 {
+        fs::create_dir(&path)?;
+        let id = verbatim_sys::cgroup::id(&path)?;
+        fs::remove_dir(&path)?;
+        ensure(given.insert(id), || format!("{id} was given again"))?;
+    }
+    Ok(())
+}
+
+fn a_cluster_without_the_nodes_name_is_refused_before_anything_is_touched() -> Outcome {
+    let bench = Bench::new();
+    let tree = Tree::new(&bench)?;
+    let text = cluster(&bench, &tree, 1, "1s")?.replace("nodeName: node-1, ", "");
+    let file = bench.path("agent.yaml");
+    fs::write(&file, text)?;
+    let file = file.display().to_string();
+    let agent = |arguments: &[&str]| bench.agent(arguments).env_remove("NODE_NAME").output();
+    let output = agent(&["serve", "--config", &file])?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure(output.status.code() == Some(1), || format!("{}: {said}", output.status))?;
+    ensure(said.contains("`kubernetes.nodeName` is absent") && said.contains("NODE_NAME"), || said)?;
+    ensure(!bench.path("spool").exists(), || "a spool was made".into())?;
+    // The file itself is good, wherever it is looked at.
+    ensure(agent(&["serve", "--config", &file, "--check"])?.status.success(), || "refused".into())
 }
