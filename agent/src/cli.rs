@@ -32,6 +32,9 @@ pub(crate) enum Subcommands {
     /// Stop steering for a time, in need: all workloads' new connections pass, unrecorded. Connections that are
     /// open go on as they are. Ends by itself; begin and end are recorded with who asked and why. Needs root.
     Bypass(BypassArgs),
+    /// Say pod by pod, container by container, what is captured, what is not, why, and what to do. Needs root, and an
+    /// agent that serves. Exit code: 0 all is well, 2 something is not, 1 it cannot be told.
+    Doctor(DoctorArgs),
     /// The part of `serve` that does everything; started by it, and again when it dies.
     #[command(hide = true)]
     ServeWorker(ServeArgs),
@@ -198,6 +201,30 @@ impl BypassArgs {
             None => Order::Status,
         }
     }
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// The agent's configuration: says where it is found.
+    #[arg(long, value_name = "FILE", conflicts_with = "run_directory")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Where the agent is found, as `runDirectory` of its configuration; otherwise /run/verbatim.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run_directory: Option<PathBuf>,
+
+    /// For people, or for machines.
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) output: DoctorOutput,
+}
+
+/// See [`DoctorArgs::output`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum DoctorOutput {
+    /// Lines and columns.
+    Table,
+    /// JSON.
+    Json,
 }
 
 #[derive(Args, Debug)]

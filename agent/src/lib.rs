@@ -7,9 +7,11 @@
 mod adapters;
 mod cli;
 mod control;
+mod doctor;
 mod evidence;
 mod handover;
 pub mod identity;
+mod issued;
 mod live;
 mod logging;
 mod run;
@@ -39,6 +41,7 @@ pub fn main_with(policy: Arc<dyn Policy>) -> ExitCode {
     let code = match Cli::parse().command {
         Subcommands::Run(args) => run::run(&args, policy),
         Subcommands::Bypass(args) => control::bypass(&args),
+        Subcommands::Doctor(args) => control::doctor(&args),
         Subcommands::Serve(args) => serve::serve(&args),
         Subcommands::ServeWorker(args) => serve::work(&args, policy),
         Subcommands::Uninstall(args) => uninstall::uninstall(&args),

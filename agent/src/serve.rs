@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 use verbatim_proxy::{
     ProxyConfig,
     seam::{Observer, Policy, Summary},
@@ -34,9 +34,11 @@ use verbatim_wire::seam::Limits;
 use crate::{
     cli::ServeArgs,
     control::Control,
+    doctor::Doctor,
     evidence::{Engine, EvidenceError},
     handover::Message,
     identity::Table,
+    issued::{self, Receivers},
     logging,
     supervisor::{self, SupervisorError},
     trust::{Judge, Keeper, Material, MaterialError, TrustError, TrustFolder},
@@ -46,7 +48,7 @@ use crate::{
 };
 use link::Link;
 use verbatim_agent_config::{self as config, Capture, ConfigError, NodeAgent, Setting, WhenStopped};
-use verbatim_ship::{Target, TlsFiles};
+use verbatim_ship::{Issued, Target, TlsFiles};
 
 /// How long what is left may take to be shipped.
 const SHIP_LIMIT: Duration = Duration::from_secs(15);
@@ -128,7 +130,7 @@ fn said(outcome: Result<u8, ServeError>) -> u8 {
 fn supervised(args: &ServeArgs) -> Result<u8, ServeError> {
     let config = config::load(&args.config)?;
     // What the worker would refuse is refused before anything is touched.
-    target(&config)?;
+    target(&config, &Issued::default())?;
     config.tls.as_ref().map(Material::configured).transpose()?;
     pods::check(&config)?;
     if args.check {
@@ -145,12 +147,13 @@ fn worked(args: &ServeArgs, policy: Arc<dyn Policy>) -> Result<(), ServeError> {
     process::die_with(std::os::unix::process::parent_id()).map_err(ServeError::Alone)?;
     let link = Link::open().map_err(ServeError::Alone)?;
     let config = config::load(&args.config)?;
-    let target = target(&config)?;
+    let issued = Issued::default();
+    let target = target(&config, &issued)?;
     let material = config.tls.as_ref().map(Material::configured).transpose()?;
     let signals = prepare(args, &config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(system("make a runtime"))?;
-    runtime.block_on(serving(&config, target, material, policy, signals, link))
+    runtime.block_on(serving(&config, (target, issued), material, policy, signals, link))
 }
 
 /// Logging, privileges, signals: before any thread.
@@ -167,19 +170,65 @@ fn prepare(args: &ServeArgs, config: &NodeAgent) -> Result<Signals, ServeError> 
     Signals::new(&[SIGTERM, SIGINT, SIGHUP, SIGQUIT]).map_err(system("take signals"))
 }
 
-fn target(config: &NodeAgent) -> Result<Target, ServeError> {
-    let tls = config.collector.tls.as_ref().map(|tls| TlsFiles {
-        ca: tls.ca.clone(),
-        certificate: tls.certificate.clone(),
-        key: tls.key.clone(),
-        server_name: tls.server_name.clone(),
-    });
-    Ok(Target::parse(&config.collector.address, tls.as_ref())?)
+fn target(config: &NodeAgent, issued: &Issued) -> Result<Target, ServeError> {
+    let address = &config.collector.address;
+    let tls = match &config.collector.tls {
+        Some(tls) if tls.issuer => {
+            let name = tls.server_name.as_deref();
+            return Ok(Target::issued(address, &tls.ca, name, issued.clone())?);
+        }
+        Some(config::Tls { ca, certificate: Some(certificate), key: Some(key), server_name, .. }) => {
+            let (ca, certificate, key) = (ca.clone(), certificate.clone(), key.clone());
+            Some(TlsFiles { ca, certificate, key, server_name: server_name.clone() })
+        }
+        // One of them without the other is refused with the file.
+        Some(_) | None => None,
+    };
+    Ok(Target::parse(address, tls.as_ref())?)
+}
+
+/// Has the authority kept up to date by whoever issues it.
+fn follow_authority(
+    config: &NodeAgent,
+    material: Option<&Material>,
+    collector: Issued,
+    evidence: &Engine,
+) -> Issuing {
+    let (Some(tls), Some(material)) = (&config.tls, material) else { return Issuing::default() };
+    let authority = Arc::clone(&material.authority);
+    match &tls.authority {
+        config::Authority { issuer: Some(issuer), .. } => {
+            // One that a person has configured goes before the cluster's.
+            let fingerprints =
+                config.credentials.fingerprint_key.is_none().then(|| Arc::clone(evidence.fingerprints()));
+            let receivers = Receivers { authority, collector, fingerprints };
+            let (task, known) = issued::start(issuer, receivers);
+            Issuing { task: Some(task), known: Some(known) }
+        }
+        config::Authority { ephemeral: Some(_), .. } => Issuing::default(),
+        files => Issuing { task: Some(issued::reread(files, authority)), known: None },
+    }
+}
+
+/// What keeps the authority up to date.
+#[derive(Default)]
+struct Issuing {
+    task: Option<JoinHandle<()>>,
+    /// Where an issuer does it.
+    known: Option<issued::Known>,
+}
+
+impl Drop for Issuing {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
 }
 
 async fn serving(
     config: &NodeAgent,
-    target: Target,
+    (target, issued): (Target, Issued),
     material: Option<Material>,
     policy: Arc<dyn Policy>,
     signals: Signals,
@@ -204,11 +253,18 @@ async fn serving(
         (Some(material), Some(keeper)) => {
             give_trust(config, material)?;
             let standings = Arc::<Table>::clone(&table);
-            Some(material.tls(Judge::new(standings, Arc::clone(keeper.refusals()), Arc::default())))
+            let authority = Arc::clone(&material.authority);
+            Some(material.tls(Judge::new(
+                authority,
+                standings,
+                Arc::clone(keeper.refusals()),
+                Arc::default(),
+            )))
         }
         _ => None,
     };
     let (evidence, looking) = Engine::configured(config)?;
+    let issuing = follow_authority(config, material.as_ref(), issued, &evidence);
     let standing = Arc::clone(&table);
     let seams = Seams {
         identities: Arc::<Table>::clone(&table),
@@ -223,9 +279,20 @@ async fn serving(
     let mut control = Control::start(config, &worker, HEARTBEAT_TIMEOUT);
 
     let refusals = keeper.as_ref().map(|keeper| Arc::clone(keeper.refusals()));
+    let authority = material.as_ref().map(|material| Arc::clone(&material.authority));
+    let doctor = Doctor {
+        table: Arc::clone(&table),
+        tls: authority.zip(refusals.clone()),
+        issuer: issuing.known.clone(),
+    };
+    let places = Arc::clone(&table);
     let gone = move |path: &str| {
         if let Some(refusals) = &refusals {
             refusals.forget(path);
+            // A container that is started again has another path, and is the same to us until its pod is gone.
+            if let Some(pod) = places.pod_at(path) {
+                refusals.forget(&pod);
+            }
         }
     };
     let attach = place.attach.path().to_owned();
@@ -251,7 +318,7 @@ async fn serving(
     worker
         .attach(if link.succeeding { "in the place of an agent that goes on draining" } else { "" })
         .await?;
-    control.take_orders(&config.run_directory).map_err(system("make the control socket"))?;
+    control.take_orders(&config.run_directory, doctor).map_err(system("make the control socket"))?;
     tracing::info!(attach = %place.attach.path().display(), "steering");
     link.say(&Message::Ready { cgroup: own });
 
@@ -301,6 +368,7 @@ async fn serving(
     listening.await.ok();
     drop(watcher);
     walking.stop();
+    drop(issuing);
     let limit = tokio::time::sleep(SHIP_LIMIT);
     let ended = worker.stop(leave, config.drain_deadline.0, limit).await;
     drop(looking);

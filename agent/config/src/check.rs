@@ -29,6 +29,7 @@ pub(super) fn check(config: &NodeAgent) -> Result<(), String> {
     check_tls(config)?;
     check_kubernetes(config)?;
     check_evidence(config)?;
+    check_collector(config)?;
     if config.bypass.maximum.0.is_zero() {
         return Err("`bypass.maximum` is 0: to allow none say `bypass: {enabled: false}`".into());
     }
@@ -83,6 +84,11 @@ fn check_kubernetes(config: &NodeAgent) -> Result<(), String> {
     if matches.any(|matching| matching.unknown_pod || !matching.pod_labels.is_empty()) {
         return Err("a selector matches by pods, but there is no `kubernetes`: add it".into());
     }
+    if config.selectors.iter().any(|selector| selector.set.trust == Some(Trust::ByInjection)) {
+        return Err(
+            "a selector says `trust: byInjection`, but there is no `kubernetes` to ask: add it".into()
+        );
+    }
     Ok(())
 }
 
@@ -133,12 +139,29 @@ fn check_evidence(config: &NodeAgent) -> Result<(), String> {
     Ok(())
 }
 
+fn check_collector(config: &NodeAgent) -> Result<(), String> {
+    let Some(tls) = &config.collector.tls else { return Ok(()) };
+    let issuer = config.tls.as_ref().and_then(|tls| tls.authority.issuer.as_ref());
+    match (tls.issuer, &tls.certificate, &tls.key) {
+        (true, None, None) if issuer.is_none() => Err(
+            "`collector.tls.issuer` is true, but there is no `tls.authority.issuer` that would give a certificate"
+                .into(),
+        ),
+        (true, None, None) | (false, Some(_), Some(_)) => Ok(()),
+        (true, ..) => {
+            Err("`collector.tls.issuer` gives certificate and key: leave `certificate` and `key` out".into())
+        }
+        (false, ..) => Err("`collector.tls` needs `certificate` and `key`, or `issuer: true`".into()),
+    }
+}
+
 fn check_tls(config: &NodeAgent) -> Result<(), String> {
     let Some(tls) = &config.tls else {
         let sets = || config.selectors.iter().map(|selector| selector.set);
-        if sets().any(|set| set.trust == Some(Trust::Injected)) {
+        if sets().any(|set| matches!(set.trust, Some(Trust::Injected | Trust::ByInjection))) {
             return Err(
-                "a selector says `trust: injected`, but there is no `tls`: say whose roots were given".into(),
+                "a selector says that workloads trust us, but there is no `tls`: say whose roots were given"
+                    .into(),
             );
         }
         if sets().any(|set| set.untrusted == Untrusted::Deny) {
@@ -149,15 +172,32 @@ fn check_tls(config: &NodeAgent) -> Result<(), String> {
         return Ok(());
     };
     let authority = &tls.authority;
-    match (&authority.ephemeral, authority.roots.is_empty(), authority.intermediates.is_empty()) {
-        (Some(_), true, true) | (None, false, false) => {}
-        (Some(_), _, _) => {
+    let sources = (&authority.ephemeral, &authority.issuer);
+    match (sources, authority.roots.is_empty(), authority.intermediates.is_empty()) {
+        ((Some(_), None) | (None, Some(_)), true, true) | ((None, None), false, false) => {}
+        ((Some(_), Some(_)), _, _) => {
+            return Err("`tls.authority` says `ephemeral` and `issuer`: one of them".into());
+        }
+        ((Some(_), None), _, _) => {
             return Err("`tls.authority.ephemeral` makes roots and intermediates: leave those out".into());
         }
-        (None, true, _) => {
+        ((None, Some(_)), _, _) => {
+            return Err("`tls.authority.issuer` gives roots and intermediates: leave those out".into());
+        }
+        ((None, None), true, _) => {
             return Err("`tls.authority.roots` is empty: name the file that workloads got".into());
         }
-        (None, false, true) => return Err("`tls.authority.intermediates` is empty: name what signs".into()),
+        ((None, None), false, true) => {
+            return Err("`tls.authority.intermediates` is empty: name what signs".into());
+        }
+    }
+    if let Some(issuer) = &authority.issuer
+        && issuer
+            .address
+            .rsplit_once(':')
+            .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+    {
+        return Err(format!("`tls.authority.issuer.address` is `{}`: write HOST:PORT", issuer.address));
     }
     if !tls.upstream_roots.system && tls.upstream_roots.files.is_empty() {
         return Err("`tls.upstreamRoots` believes nobody: let `system` be true, or list `files`".into());
@@ -334,6 +374,34 @@ collector: {address: 'unix:/run/collector.sock'}
     }
 
     #[test]
+    fn an_issuer_stands_alone_and_gives_the_collectors_certificate_too() {
+        const ISSUER: &str =
+            "tls: {stateFile: /s, authority: {issuer: {address: 'i:8443', ca: /ca, tokenFile: /t}}}";
+        let with = |tls: &str| said("spool:", &format!("{tls}\nspool:"));
+        assert_eq!(with(ISSUER), "nothing");
+        let known = with(&ISSUER.replace("'i:8443'", "https://i"));
+        assert!(known.contains("HOST:PORT"), "{known}");
+        let two = with(&ISSUER.replace("{issuer:", "{roots: [/r], issuer:"));
+        assert!(two.contains("leave those out"), "{two}");
+        let both = with(&ISSUER.replace("{issuer:", "{ephemeral: {directory: /d}, issuer:"));
+        assert!(both.contains("one of them"), "{both}");
+        let collector = |tls: &str, more: &str| {
+            let to = format!("collector: {{address: 'https://c:1', tls: {{ca: /ca, {tls}}}}}\n{more}");
+            said("collector: {address: 'unix:/run/collector.sock'}", &to)
+        };
+        assert_eq!(collector("issuer: true", ISSUER), "nothing");
+        assert_eq!(collector("certificate: /c, key: /k", ""), "nothing");
+        for (tls, more, complaint) in [
+            ("issuer: true", "", "there is no `tls.authority.issuer`"),
+            ("issuer: true, key: /k", ISSUER, "leave `certificate` and `key` out"),
+            ("certificate: /c", "", "needs `certificate` and `key`"),
+        ] {
+            let said = collector(tls, more);
+            assert!(said.contains(complaint), "{said}");
+        }
+    }
+
+    #[test]
     fn trust_needs_an_authority_and_is_no_default() {
         let said = said("failMode: closed", "failMode: closed, trust: injected");
         assert!(said.contains("there is no `tls`"), "{said}");
@@ -344,7 +412,10 @@ collector: {address: 'unix:/run/collector.sock'}
             "nothing"
         );
         let said = self::said("failMode: closed", "failMode: closed, trust: inject");
-        assert!(said.contains("did you mean `injected`? (known here: injected, none)"), "{said}");
+        assert!(
+            said.contains("did you mean `injected`? (known here: injected, none, byInjection)"),
+            "{said}"
+        );
         let config = parse(GOOD, Path::new("agent.yaml")).expect("good");
         assert_eq!(config.selectors[0].set.trust, None);
         assert_eq!(config.selectors[0].set.untrusted, Untrusted::Splice);

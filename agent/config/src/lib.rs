@@ -22,7 +22,9 @@ use serde::Deserialize;
 pub use evidence::{Credentials, FingerprintKey, Issuer, Jwks, OnBehalfOf, Tokeninfo};
 pub use kubernetes::Kubernetes;
 pub use pattern::{Captures, Pattern, PatternError};
-pub use tls::{Authority, Ephemeral, Intermediate, Termination, Trust, Untrusted, UpstreamRoots};
+pub use tls::{
+    Authority, ClusterIssuer, Ephemeral, Intermediate, Termination, Trust, Untrusted, UpstreamRoots,
+};
 pub use values::{Cidr, Template, ValueError};
 pub use verbatim_config::{ByteSize, ConfigError, Span};
 
@@ -477,9 +479,12 @@ pub struct Tls {
     /// Roots that the collector's certificate must lead to, PEM.
     pub ca: PathBuf,
     /// This node's certificate with its chain, PEM.
-    pub certificate: PathBuf,
+    pub certificate: Option<PathBuf>,
     /// Its private key, PEM.
-    pub key: PathBuf,
+    pub key: Option<PathBuf>,
+    /// Whether the certificate is the one that `tls.authority.issuer` gives, instead of these two files.
+    #[serde(default)]
+    pub issuer: bool,
     /// Name in the collector's certificate, where it is not the address's host.
     pub server_name: Option<String>,
 }

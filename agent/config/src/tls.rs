@@ -17,7 +17,7 @@ pub struct Termination {
     pub state_file: PathBuf,
 }
 
-/// Either certificates that were issued elsewhere, or ones that are made at start.
+/// Certificates that were issued elsewhere, ones that are made at start, or ones that the cluster's issuer gives.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Authority {
@@ -29,6 +29,22 @@ pub struct Authority {
     pub intermediates: Vec<Intermediate>,
     /// Instead of both: made at each start.
     pub ephemeral: Option<Ephemeral>,
+    /// Instead of all that: given by the cluster's issuer, and again before they expire.
+    pub issuer: Option<ClusterIssuer>,
+}
+
+/// The cluster's issuer, as this node's agent reaches it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClusterIssuer {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// Name in its certificate, where it is not the address's host.
+    pub server_name: Option<String>,
+    /// Roots that its certificate must lead to, PEM; read at each request.
+    pub ca: PathBuf,
+    /// The agent's projected token, bound to its pod, for the issuer as audience; read at each request.
+    pub token_file: PathBuf,
 }
 
 /// One of this node's certificates that sign.
@@ -80,6 +96,8 @@ pub enum Trust {
     Injected,
     /// It was not, or is to be spared: its TLS passes as it is.
     None,
+    /// Its pod says so, container by container, and by which roots: for pods that the cluster's webhook gives them.
+    ByInjection,
 }
 
 /// What becomes of TLS that cannot be looked into.

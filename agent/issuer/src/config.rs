@@ -332,6 +332,20 @@ injection:
     }
 
     #[test]
+    fn the_documented_configuration_is_read() {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/deploy");
+        let complete = load(&deploy.join("issuer-configuration.yaml")).expect("the complete one");
+        assert_eq!(complete.injection.rules.len(), 2);
+        // And what the manifest gives it.
+        let manifest = std::fs::read_to_string(deploy.join("issuer.yaml")).expect("the manifest");
+        let (_, embedded) = manifest.split_once("issuer.yaml: |\n").expect("the file in it");
+        let embedded: Vec<_> = embedded.lines().take_while(|line| line.starts_with("    ")).collect();
+        let text: Vec<_> = embedded.iter().map(|line| line.get(4..).unwrap_or_default()).collect();
+        let given = parse(&text.join("\n"), &deploy.join("issuer.yaml")).expect("the manifest's");
+        assert_eq!(given.bundle.namespace_selector, complete.bundle.namespace_selector);
+    }
+
+    #[test]
     fn what_contradicts_itself_is_refused_and_named() {
         for (from, to, complaint) in [
             ("names: [verbatim-issuer.verbatim.svc]", "names: []", "`names` is empty"),

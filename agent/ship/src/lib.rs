@@ -5,6 +5,7 @@
 
 mod backoff;
 mod health;
+mod issued;
 mod pump;
 mod source;
 mod target;
@@ -25,6 +26,7 @@ use tokio::{
 };
 
 use health::Health;
+pub use issued::{Issued, IssuedError};
 pub use source::Source;
 pub use target::{Target, TargetError, TlsFiles};
 

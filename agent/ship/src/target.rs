@@ -10,6 +10,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
+use crate::issued::{Issued, IssuedTarget};
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A peer that does not answer for this long is gone, although nobody said so.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -63,6 +65,7 @@ pub struct Target(Kind);
 #[derive(Clone, Debug)]
 enum Kind {
     Unix(PathBuf),
+    Issued(IssuedTarget),
     Network { address: String, endpoint: Box<Endpoint> },
 }
 
@@ -100,10 +103,32 @@ impl Target {
         Ok(Self(Kind::Network { address: address.to_owned(), endpoint: Box::new(endpoint) }))
     }
 
+    /// From a configured address, with a certificate that is given, and given anew, while the agent runs.
+    ///
+    /// # Errors
+    /// See [`TargetError`].
+    pub fn issued(
+        address: &str,
+        ca: &Path,
+        server_name: Option<&str>,
+        certificate: Issued,
+    ) -> Result<Self, TargetError> {
+        IssuedTarget::new(address, ca, server_name, certificate).map(|target| Self(Kind::Issued(target)))
+    }
+
     /// A channel that connects when it is used, and again when it was lost.
     pub(crate) fn channel(&self) -> Channel {
         match &self.0 {
             Kind::Network { endpoint, .. } => configured(Endpoint::clone(endpoint)).connect_lazy(),
+            Kind::Issued(target) => {
+                let target = target.clone();
+                let connector = tower::service_fn(move |_| {
+                    let target = target.clone();
+                    async move { target.connect().await.map(TokioIo::new) }
+                });
+                configured(Endpoint::from_static("http://collector.invalid"))
+                    .connect_with_connector_lazy(connector)
+            }
             Kind::Unix(path) => {
                 let path = path.clone();
                 let connector = tower::service_fn(move |_| {
@@ -135,6 +160,7 @@ impl fmt::Display for Target {
         match &self.0 {
             Kind::Unix(path) => write!(formatter, "unix:{}", path.display()),
             Kind::Network { address, .. } => formatter.write_str(address),
+            Kind::Issued(target) => formatter.write_str(target.address()),
         }
     }
 }

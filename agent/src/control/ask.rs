@@ -15,7 +15,10 @@ use super::{
     person::Person,
     words::{Answer, Order, SOCKET},
 };
-use crate::cli::BypassArgs;
+use crate::{
+    cli::{BypassArgs, DoctorArgs, DoctorOutput},
+    doctor::{self, Report},
+};
 
 /// For a worker that is just being started again.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -87,6 +90,41 @@ fn asked(args: &BypassArgs) -> Result<String, AskError> {
     }
 }
 
+/// Says how workloads stand: 0 where all is well, 2 where something is not, 1 where that cannot be told.
+pub(crate) fn doctor(args: &DoctorArgs) -> u8 {
+    match examined(args) {
+        Ok(report) => {
+            let text = match args.output {
+                DoctorOutput::Table => doctor::shown(&report),
+                // Strings and numbers can always be written.
+                DoctorOutput::Json => serde_json::to_string_pretty(&report).unwrap_or_default(),
+            };
+            writeln!(io::stdout(), "{text}").ok();
+            if report.is_well() { 0 } else { 2 }
+        }
+        Err(error) => {
+            crate::say(&error.to_string());
+            1
+        }
+    }
+}
+
+fn examined(args: &DoctorArgs) -> Result<Report, AskError> {
+    let directory = match (&args.run_directory, &args.config) {
+        (Some(directory), _) => directory.clone(),
+        (None, Some(path)) => config::load(path)?.run_directory,
+        (None, None) => config::default_run_directory(),
+    };
+    let path = directory.join(SOCKET);
+    let hint = "name the right directory with --run-directory";
+    let stream = connect(&path).map_err(|source| AskError::Nobody { path, source, hint })?;
+    match talk(stream, &Order::Doctor).map_err(AskError::Answer)? {
+        Answer::Examined { report } => Ok(report),
+        Answer::Refused { why } => Err(AskError::Refused(why)),
+        other => Err(AskError::Refused(said(&other))),
+    }
+}
+
 fn connect(path: &Path) -> io::Result<UnixStream> {
     let start = Instant::now();
     loop {
@@ -113,7 +151,7 @@ fn alone(config: &NodeAgent, order: &Order) -> Result<String, AskError> {
     let pinned = Bypasses::pinned(&config.attach.pins)?;
     let now = pinned.bypasses.read()?.filter(|order| !order.left().is_zero());
     match order {
-        Order::Status => {}
+        Order::Status | Order::Doctor => {}
         Order::End => {
             if let Some(order) = now {
                 let until_nanos = verbatim_sys::clock::monotonic_nanos();
@@ -151,5 +189,6 @@ fn said(answer: &Answer) -> String {
             humane(Duration::from_millis(*left_millis))
         ),
         Answer::Refused { why } => why.clone(),
+        Answer::Examined { .. } => "how workloads stand".to_owned(),
     }
 }

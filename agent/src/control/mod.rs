@@ -19,13 +19,15 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 use verbatim_agent_config::NodeAgent;
 
-pub(crate) use ask::bypass;
+pub(crate) use ask::{bypass, doctor};
+pub(crate) use health::Conditions;
 pub(crate) use words::Order;
 
-use crate::worker::Worker;
+use crate::{doctor::Doctor, worker::Worker};
 use health::Health;
 use http::Subject;
 use orders::{Limits, Orders};
+use socket::Examiner;
 
 /// Runs until it is stopped.
 pub(crate) struct Control {
@@ -52,11 +54,12 @@ impl Control {
     }
 
     /// Takes orders from now on, in the place of whoever did before: once the hooks are ours.
-    pub(crate) fn take_orders(&mut self, run_directory: &Path) -> io::Result<()> {
+    pub(crate) fn take_orders(&mut self, run_directory: &Path, doctor: Doctor) -> io::Result<()> {
         let listener = socket::listen(run_directory)?;
         let accounting = Arc::clone(&self.orders);
         self.ordering.push(tokio::spawn(async move { accounting.account().await }));
-        self.ordering.push(tokio::spawn(socket::serve(listener, Arc::clone(&self.orders))));
+        let examiner = Arc::new(Examiner { doctor, health: Arc::clone(&self.health) });
+        self.ordering.push(tokio::spawn(socket::serve(listener, Arc::clone(&self.orders), examiner)));
         Ok(())
     }
 

@@ -118,7 +118,7 @@ impl Orders {
     pub(crate) fn carry_out(&self, order: &Order, person: Person) -> Answer {
         let done = match order {
             _ if person.uid != 0 => Err(Refusal::NotRoot),
-            Order::Status => Ok(()),
+            Order::Status | Order::Doctor => Ok(()),
             Order::End => self.end(person),
             Order::Bypass { millis, reason } => self.begin(*millis, reason, person),
         };

@@ -16,10 +16,24 @@ use tokio::{
 };
 
 use super::{
+    health::Health,
     orders::Orders,
     person::Person,
-    words::{Answer, LONGEST, SOCKET},
+    words::{Answer, LONGEST, Order, SOCKET},
 };
+use crate::doctor::{Doctor, Report};
+
+/// Who is asked how workloads stand.
+pub(crate) struct Examiner {
+    pub(crate) doctor: Doctor,
+    pub(crate) health: Arc<Health>,
+}
+
+impl Examiner {
+    fn examine(&self) -> Report {
+        self.doctor.examine(&self.health.ready())
+    }
+}
 
 /// For a whole conversation.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,11 +55,11 @@ pub(crate) fn listen(run_directory: &Path) -> io::Result<UnixListener> {
 }
 
 /// Takes orders. Never returns.
-pub(crate) async fn serve(listener: UnixListener, orders: Arc<Orders>) {
+pub(crate) async fn serve(listener: UnixListener, orders: Arc<Orders>, examiner: Arc<Examiner>) {
     loop {
         match listener.accept().await {
             // One after the other: an order takes no time, and a person can wait.
-            Ok((stream, _)) => match timeout(PATIENCE, talk(stream, &orders)).await {
+            Ok((stream, _)) => match timeout(PATIENCE, talk(stream, &orders, &examiner)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "an order was not understood, or not answered"),
                 Err(_elapsed) => tracing::warn!("who wanted to give an order said nothing"),
@@ -58,7 +72,7 @@ pub(crate) async fn serve(listener: UnixListener, orders: Arc<Orders>) {
     }
 }
 
-async fn talk(mut stream: UnixStream, orders: &Orders) -> io::Result<()> {
+async fn talk(mut stream: UnixStream, orders: &Orders, examiner: &Examiner) -> io::Result<()> {
     let peer = stream.peer_cred()?;
     let person = Person::of(peer.uid(), peer.pid());
     let (reader, mut writer) = stream.split();
@@ -66,6 +80,7 @@ async fn talk(mut stream: UnixStream, orders: &Orders) -> io::Result<()> {
     let most = u64::try_from(LONGEST).unwrap_or(u64::MAX);
     BufReader::new(reader.take(most)).read_line(&mut line).await?;
     let answer = match serde_json::from_str(&line) {
+        Ok(Order::Doctor) if person.uid == 0 => Answer::Examined { report: examiner.examine() },
         Ok(order) => {
             tracing::info!(?order, by = %person.display(), "order");
             orders.carry_out(&order, person)

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::doctor::Report;
+
 /// The longest line.
 pub(crate) const LONGEST: usize = 4096;
 /// The socket's name in the run directory.
@@ -22,6 +24,8 @@ pub(crate) enum Order {
     End,
     /// Only say.
     Status,
+    /// Say of each container what is captured of it.
+    Doctor,
 }
 
 /// How it stands now.
@@ -42,6 +46,11 @@ pub(crate) enum Answer {
     },
     /// Connections are steered.
     Steering,
+    /// What is captured.
+    Examined {
+        /// Of what.
+        report: Report,
+    },
     /// Not done.
     Refused {
         /// Why not.
@@ -55,7 +64,12 @@ mod tests {
 
     #[test]
     fn what_is_said_is_understood() {
-        for order in [Order::Bypass { millis: 5, reason: "\"quoted\"\n".into() }, Order::End, Order::Status] {
+        for order in [
+            Order::Bypass { millis: 5, reason: "\"quoted\"\n".into() },
+            Order::End,
+            Order::Status,
+            Order::Doctor,
+        ] {
             let line = serde_json::to_string(&order).expect("json");
             assert!(!line.contains('\n'), "{line}");
             assert_eq!(serde_json::from_str::<Order>(&line).expect("order"), order);

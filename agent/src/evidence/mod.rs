@@ -156,7 +156,6 @@ impl Engine {
     }
 
     /// What fingerprints are made with; its key can be replaced at any time.
-    #[allow(dead_code, reason = "for whoever is issued the cluster's key")]
     pub(crate) fn fingerprints(&self) -> &Arc<Fingerprints> {
         &self.fingerprints
     }

@@ -10,6 +10,8 @@ use std::{
 };
 
 use verbatim_agent_config::Setting;
+use verbatim_api::v1::Resolution;
+use verbatim_kube::ContainerTrust;
 
 use super::{cgroup::Place, naming::Named, table::Table};
 
@@ -46,6 +48,25 @@ pub struct Known {
     pub before: Option<Arc<Self>>,
     /// Its name was waited for in vain, once: nobody waits again.
     pub(super) waited: Arc<AtomicBool>,
+}
+
+impl Known {
+    /// Names the container of a pod, wherever in it the process lives, for as long as the pod is there: a container
+    /// that is started again is the same. `None` where it is no container of a known pod; its path then names it.
+    #[must_use]
+    pub fn container(&self) -> Option<String> {
+        let workload = &self.named.identity.workload;
+        let uid = &self.place.pod()?.uid;
+        (workload.resolution() == Resolution::Pod).then(|| format!("{uid}/{}", workload.container))
+    }
+
+    /// What its container was given so that it trusts us; `None` where it is no container of a known pod.
+    #[must_use]
+    pub fn injection(&self) -> Option<&ContainerTrust> {
+        let workload = &self.named.identity.workload;
+        let pod = self.named.pod.as_ref().filter(|_| workload.resolution() == Resolution::Pod)?;
+        pod.pod.trust.get(&workload.container)
+    }
 }
 
 /// When a cgroup went.

@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use verbatim_agent_config::{NodeAgent, Selector, Setting, Trust};
 use verbatim_api::v1::{self, Resolution};
+use verbatim_kube::ContainerTrust;
 use verbatim_proxy::seam::{Flow, Identities, Identity};
 
 use super::{
@@ -161,6 +162,28 @@ impl Table {
         setting(&self.selectors, "", Who::Nobody)
     }
 
+    /// The UID of the pod whose own cgroup has this path.
+    #[must_use]
+    pub fn pod_at(&self, path: &str) -> Option<String> {
+        let place = self.namer.place(path);
+        place.pod().filter(|pod| pod.container.is_none()).map(|pod| pod.uid.clone())
+    }
+
+    /// Containers that live in a cgroup that is there, for who asks how they stand; those that nobody names too.
+    pub(crate) fn containers(&self) -> Vec<(Arc<Known>, bool)> {
+        let snapshot = self.snapshot.load();
+        let living = snapshot.values().filter(|known| known.gone.is_none());
+        let found = living.filter_map(|known| {
+            let container = known.place.pod()?.container.as_ref()?;
+            // A pod's sandbox looks like a container, and is none of the pod's.
+            let sandbox = known.named.pod.is_some()
+                && known.named.identity.workload.resolution() == Resolution::ContainerUnknown;
+            let host_network = known.named.pod.as_ref().is_some_and(|pod| pod.pod.host_network);
+            (!container.nested && !sandbox).then(|| (Arc::clone(known), host_network))
+        });
+        found.collect()
+    }
+
     fn nobody(&self, found: &Found<'_>) -> Arc<Identity> {
         let place = match found {
             Found::Below(above) | Found::Cgroup(above) => &above.place,
@@ -263,6 +286,15 @@ impl Identities for Table {
     }
 }
 
+/// What the pod as it is stored shows of this container. Where only some of its variables lead to us, which of its
+/// clients trust us cannot be told: that is no evidence.
+fn by_injection(known: &Known) -> Evidence {
+    match known.injection() {
+        Some(ContainerTrust::Injected { roots }) => Evidence::InjectedWith(Arc::new(roots.clone())),
+        Some(ContainerTrust::Partly { .. } | ContainerTrust::NotInjected { .. }) | None => Evidence::Missing,
+    }
+}
+
 impl Standings for Table {
     fn standing(&self, identity: &Identity, flow: &Flow) -> Standing {
         let snapshot = self.snapshot.load();
@@ -271,14 +303,17 @@ impl Standings for Table {
             Found::Nowhere => None,
         };
         let setting = known.map_or_else(|| self.default_setting(), |known| known.setting);
-        // Who refuses is the container, wherever in it the process lives. A cgroup's path names it for good.
         let path = identity.cgroup.as_deref().or_else(|| known.map(|known| &*known.path));
+        // At the root everybody lives.
+        let path = path.filter(|path| !path.is_empty());
+        let by_path = || path.map_or_else(|| format!("cgroup {}", flow.cgroup_id), ToOwned::to_owned);
         Standing {
-            workload: path.map_or_else(|| format!("cgroup {}", flow.cgroup_id), ToOwned::to_owned),
+            workload: known.and_then(Known::container).unwrap_or_else(by_path),
             evidence: match setting.trust {
                 Some(Trust::Injected) => Evidence::Injected,
                 Some(Trust::None) => Evidence::Spared,
-                None => Evidence::Missing,
+                // What a pod shows of itself is enough, unless a selector knows better.
+                Some(Trust::ByInjection) | None => known.map_or(Evidence::Missing, by_injection),
             },
             untrusted: setting.untrusted,
         }

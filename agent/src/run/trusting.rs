@@ -130,7 +130,8 @@ impl Trusting {
         };
         let standings = Arc::new(OneCgroup { id: cgroup_id, standing });
         // Its cgroup is no other run's: what is learned ends with it.
-        self.material.tls(Judge::new(standings, Arc::default(), Arc::clone(&self.outside)))
+        let authority = Arc::clone(&self.material.authority);
+        self.material.tls(Judge::new(authority, standings, Arc::default(), Arc::clone(&self.outside)))
     }
 
     /// Names that `--name` could add.

@@ -7,7 +7,7 @@ use std::{
 
 use verbatim_api::v1::OpaqueReason;
 use verbatim_proxy::seam::{Flow, Identity, Termination, Trust};
-use verbatim_tls::Refusals;
+use verbatim_tls::{Authority, LeafName, Refusals, RootId};
 
 use super::decision::{Evidence, Facts, Standing, decide, undecoded};
 
@@ -39,6 +39,7 @@ impl Names {
 
 /// Answers the proxy.
 pub(crate) struct Judge {
+    authority: Arc<Authority>,
     standings: Arc<dyn Standings>,
     refusals: Arc<Refusals>,
     /// Names that the authority may not vouch for, as they were asked for.
@@ -49,8 +50,19 @@ pub(crate) struct Judge {
 
 impl Judge {
     /// `refusals` are what is known already.
-    pub(crate) fn new(standings: Arc<dyn Standings>, refusals: Arc<Refusals>, outside: Arc<Names>) -> Self {
-        Self { standings, refusals, outside, strangers: Names::default() }
+    pub(crate) fn new(
+        authority: Arc<Authority>,
+        standings: Arc<dyn Standings>,
+        refusals: Arc<Refusals>,
+        outside: Arc<Names>,
+    ) -> Self {
+        Self { authority, standings, refusals, outside, strangers: Names::default() }
+    }
+
+    /// The root that a certificate for the service would lead to.
+    fn root(&self, flow: &Flow, server_name: Option<&str>) -> Option<RootId> {
+        let name = server_name.map_or_else(|| Ok(flow.destination.ip().into()), LeafName::parse);
+        self.authority.root_for(&name.ok()?)
     }
 }
 
@@ -69,14 +81,30 @@ fn insistent(flow: &Flow, server_name: Option<&str>, workload: &str) -> String {
 impl Trust for Judge {
     fn judge(&self, identity: &Identity, flow: &Flow, server_name: Option<&str>) -> Termination {
         let Standing { workload, evidence, untrusted } = self.standings.standing(identity, flow);
-        if evidence != Evidence::Injected {
+        let ready = self.authority.is_ready();
+        if !ready || !matches!(evidence, Evidence::Injected | Evidence::InjectedWith(_)) {
             let certificate_bound = false;
-            return decide(Facts { evidence, untrusted, refused: None, insists: false, certificate_bound });
+            return decide(Facts {
+                evidence,
+                ready,
+                root: None,
+                untrusted,
+                refused: None,
+                insists: false,
+                certificate_bound,
+            });
         }
+        // Asked before the name is known, too: then any root may be the one.
+        let root = match &evidence {
+            Evidence::InjectedWith(_) => self.root(flow, server_name),
+            _ => None,
+        };
         let refused = self.refusals.refused(&workload, &service(flow, server_name));
         let insists = self.refusals.insists(flow.destination, &insistent(flow, server_name, &workload));
         decide(Facts {
             evidence,
+            ready,
+            root,
             untrusted,
             refused: refused.as_ref().map(|refused| &*refused.alert),
             insists,
@@ -152,8 +180,8 @@ pub(crate) struct OneCgroup {
 impl Standings for OneCgroup {
     fn standing(&self, _: &Identity, flow: &Flow) -> Standing {
         let within = flow.cgroup_id == self.id || flow.ancestor_cgroup_ids.contains(&self.id);
-        let evidence = if within { self.standing.evidence } else { Evidence::Missing };
-        Standing { evidence, ..self.standing.clone() }
+        let standing = self.standing.clone();
+        if within { standing } else { Standing { evidence: Evidence::Missing, ..standing } }
     }
 }
 
@@ -180,9 +208,13 @@ mod tests {
         }
     }
 
+    fn authority() -> Arc<Authority> {
+        Arc::new(Authority::for_run(&[]).expect("authority"))
+    }
+
     fn judge(id: u64, untrusted: Untrusted, refusals: &Arc<Refusals>) -> Judge {
         let standing = Standing { workload: "w".into(), evidence: Evidence::Injected, untrusted };
-        Judge::new(Arc::new(OneCgroup { id, standing }), Arc::clone(refusals), Arc::default())
+        Judge::new(authority(), Arc::new(OneCgroup { id, standing }), Arc::clone(refusals), Arc::default())
     }
 
     const SERVER: &str = "10.0.0.1:443";
@@ -236,7 +268,8 @@ mod tests {
         }
         let standing =
             Standing { workload: "other".into(), evidence: Evidence::Injected, untrusted: Untrusted::Splice };
-        let other = Judge::new(Arc::new(OneCgroup { id: 2, standing }), refusals, Arc::default());
+        let standings = Arc::new(OneCgroup { id: 2, standing });
+        let other = Judge::new(authority(), standings, refusals, Arc::default());
         assert_eq!(other.judge(&who, &flow(2, SERVER), None), expected);
         assert_eq!(other.judge(&who, &flow(2, "127.0.0.1:443"), None), Termination::Terminate);
     }
@@ -246,8 +279,8 @@ mod tests {
         let outside = Arc::<Names>::default();
         for untrusted in [Untrusted::Splice, Untrusted::Deny] {
             let standing = Standing { workload: "w".into(), evidence: Evidence::Injected, untrusted };
-            let judge =
-                Judge::new(Arc::new(OneCgroup { id: 2, standing }), Arc::default(), Arc::clone(&outside));
+            let standings = Arc::new(OneCgroup { id: 2, standing });
+            let judge = Judge::new(authority(), standings, Arc::default(), Arc::clone(&outside));
             for reason in [OpaqueReason::ServerNotTrusted, OpaqueReason::NameOutsideConstraints] {
                 let flow = flow(2, SERVER);
                 let judged = judge.cannot(&Identity::default(), &flow, Some("a.example"), reason, "so");
@@ -261,5 +294,32 @@ mod tests {
             }
         }
         assert_eq!(outside.all(), ["10.0.0.1", "a.example"]);
+    }
+
+    #[test]
+    fn a_workload_that_was_given_another_root_is_not_looked_into_for_its_names() {
+        let authority = authority();
+        let root = |name: &str| authority.root_for(&LeafName::parse(name).expect("name")).expect("root");
+        let evidence = Evidence::InjectedWith(Arc::new([root("bigquery.googleapis.com")].into()));
+        let standing = Standing { workload: "w".into(), evidence, untrusted: Untrusted::Splice };
+        let standings = Arc::new(OneCgroup { id: 2, standing });
+        let judge = Judge::new(Arc::clone(&authority), standings, Arc::default(), Arc::default());
+        let who = Identity::default();
+        let judged = |name| judge.judge(&who, &flow(2, SERVER), name);
+        assert_eq!(judged(Some("bigquery.googleapis.com")), Termination::Terminate);
+        // Databases' root is another, which it does not have: by address as well as by name.
+        assert_eq!(judged(None), Termination::Splice(OpaqueReason::OtherRoots));
+        assert_eq!(judged(Some("localhost")), Termination::Splice(OpaqueReason::OtherRoots));
+    }
+
+    #[test]
+    fn while_nothing_was_issued_everything_is_spliced_and_nothing_is_blamed_on_the_workload() {
+        let standing =
+            Standing { workload: "w".into(), evidence: Evidence::Injected, untrusted: Untrusted::Splice };
+        let waiting = Arc::new(Authority::waiting().expect("authority"));
+        let standings = Arc::new(OneCgroup { id: 2, standing });
+        let judge = Judge::new(waiting, standings, Arc::default(), Arc::default());
+        let judged = judge.judge(&Identity::default(), &flow(2, SERVER), None);
+        assert_eq!(judged, Termination::Splice(OpaqueReason::NoAuthority));
     }
 }

@@ -55,9 +55,11 @@ impl Material {
 
     /// Of the configuration.
     pub(crate) fn configured(tls: &config::Termination) -> Result<Self, MaterialError> {
-        let authority = match &tls.authority.ephemeral {
-            Some(ephemeral) => Authority::for_run(&ephemeral.names)?,
-            None => issued(&tls.authority.roots, &tls.authority.intermediates)?,
+        let authority = match (&tls.authority.ephemeral, &tls.authority.issuer) {
+            (Some(ephemeral), _) => Authority::for_run(&ephemeral.names)?,
+            // It is given later, and replaced while it is used.
+            (None, Some(_)) => Authority::waiting()?,
+            (None, None) => Authority::from_pem(&authority_files(&tls.authority)?)?,
         };
         let config::UpstreamRoots { system, files } = &tls.upstream_roots;
         let upstream = Upstream::new(&UpstreamRoots { system: *system, extra_pem: read_roots(files)? })?;
@@ -95,13 +97,13 @@ fn read(path: &Path) -> Result<String, MaterialError> {
 }
 
 /// The authority of files.
-fn issued(roots: &[PathBuf], intermediates: &[config::Intermediate]) -> Result<Authority, MaterialError> {
+pub(crate) fn authority_files(authority: &config::Authority) -> Result<AuthorityMaterial, MaterialError> {
     let mut material = AuthorityMaterial::default();
-    for path in roots {
+    for path in &authority.roots {
         material.roots.push_str(&read(path)?);
         material.roots.push('\n');
     }
-    for config::Intermediate { certificate, key } in intermediates {
+    for config::Intermediate { certificate, key } in &authority.intermediates {
         // One file may hold both.
         let mut text = read(certificate)?;
         if key != certificate {
@@ -110,7 +112,7 @@ fn issued(roots: &[PathBuf], intermediates: &[config::Intermediate]) -> Result<A
         }
         material.intermediates.push(text);
     }
-    Ok(Authority::from_pem(&material)?)
+    Ok(material)
 }
 
 /// Files with roots that servers' certificates may lead to.

@@ -13,4 +13,4 @@ pub(crate) use decision::{Evidence, Standing};
 pub(crate) use folder::{TrustError, TrustFolder};
 pub(crate) use judge::{Judge, Names, OneCgroup, Standings};
 pub(crate) use keeper::Keeper;
-pub(crate) use material::{Material, MaterialError};
+pub(crate) use material::{Material, MaterialError, authority_files};

@@ -78,6 +78,15 @@ impl Refusals {
         self.changed.store(true, Ordering::Release);
     }
 
+    /// All that is known: workload, service, how.
+    #[must_use]
+    pub fn all(&self) -> Vec<(String, String, Refused)> {
+        let kept = lock(&self.by_client);
+        kept.iter()
+            .map(|((workload, service), how)| (workload.clone(), service.clone(), how.clone()))
+            .collect()
+    }
+
     /// Whether this server insists on a client's certificate.
     #[must_use]
     pub fn insists(&self, destination: SocketAddr, server_name: &str) -> bool {
@@ -92,11 +101,14 @@ impl Refusals {
         self.changed.store(true, Ordering::Release);
     }
 
-    /// The workload is gone: what it refused is forgotten.
+    /// The workload is gone, and all whose names begin with its name and a slash: what they refused is forgotten.
     pub fn forget(&self, workload: &str) {
+        let below = |owner: &str| {
+            owner.strip_prefix(workload).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
         let mut kept = lock(&self.by_client);
         let before = kept.len();
-        kept.retain(|(owner, _), _| owner != workload);
+        kept.retain(|(owner, _), _| !below(owner));
         if kept.len() != before {
             self.changed.store(true, Ordering::Release);
         }

@@ -7,7 +7,7 @@ use std::{path::Path, time::Duration};
 use collector::{Collector, Kept, Manner, socket};
 use tonic::transport::{Certificate, Identity};
 use verbatim_api::v1;
-use verbatim_ship::{Shipper, Source, Target, TlsFiles};
+use verbatim_ship::{Issued, Shipper, Source, Target, TlsFiles};
 use verbatim_spool::{Draft, Opened, Spool, SpoolConfig, SyncMode, WhenFull};
 
 /// Longer than anything here takes; a test that needs it has failed.
@@ -271,6 +271,38 @@ async fn over_the_network_both_sides_show_certificates() {
         spool.close();
     }
     assert!(!shipper.finish(tokio::time::sleep(Duration::from_millis(500))).await);
+    assert_complete(&collector.kept(), 1, 10);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_certificate_is_shipped_once_it_is_given() {
+    let folder = tempfile::tempdir().expect("folder");
+    let authority = authority();
+    let (server_certificate, server_key) = issue(&authority, "localhost");
+    let identity = Identity::from_pem(server_certificate, server_key);
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let (collector, port) = Collector::start_tls(identity, Certificate::from_pem(authority.pem()));
+    let ca = folder.path().join("ca.pem");
+    std::fs::write(&ca, authority.pem()).expect("file");
+    let given = Issued::default();
+    let address = format!("https://localhost:{port}");
+    let target = Target::issued(&address, &ca, None, given.clone()).expect("target");
+    let opened = open(folder.path(), 1);
+    let shipper = Shipper::start(&target, opened.outboxes).expect("shipper");
+    for spool in opened.spools {
+        append(&spool, 10);
+        spool.close();
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(collector.batches(), 0);
+    // One of another authority is not believed; then ours comes.
+    let (certificate, key) = issue(&self::authority(), "node-1");
+    given.set(&certificate, &key).expect("set");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(collector.batches(), 0);
+    let (certificate, key) = issue(&authority, "node-1");
+    given.set(&certificate, &key).expect("set");
+    assert!(shipper.finish(tokio::time::sleep(LONG)).await);
     assert_complete(&collector.kept(), 1, 10);
 }
 

@@ -1,7 +1,7 @@
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use verbatim_agent_config::{Capture, FailMode, Untrusted, parse};
-use verbatim_kube::{Book, Container, Kind, Pod, Run, Store};
+use verbatim_kube::{Book, Container, ContainerTrust, Kind, NotInjected, Pod, RootId, Run, Store};
 
 use super::{super::selecting::NO_SELECTOR, *};
 use crate::identity::{Change, Federated, Folder, Registry};
@@ -183,6 +183,49 @@ fn trust_is_what_the_selector_says_and_a_refusal_is_the_containers() {
     assert_eq!((evidence, untrusted), (Evidence::Injected, Untrusted::Deny));
     assert!(workload.starts_with("kubepods/podshop/c"));
     assert_eq!(standing(&flow(8, &[], 2)), ("cgroup 8".to_owned(), Evidence::Missing, Untrusted::Splice));
+}
+
+#[test]
+fn a_containers_trust_is_what_its_stored_pod_shows_unless_a_selector_knows_better() {
+    let root = RootId::of(&vec![1; 4].into());
+    let injected = ContainerTrust::Injected { roots: [root.clone()].into() };
+    let partly = ContainerTrust::Partly { roots: [root.clone()].into(), own: BTreeSet::default() };
+    let not = ContainerTrust::NotInjected { why: NotInjected::NeverSeen };
+    let with = Evidence::InjectedWith(Arc::new([root].into()));
+    let tls = "tls: {stateFile: /s, authority: {ephemeral: {directory: d}}}\n";
+    for (set, given, expected) in [
+        ("", Some(&injected), with.clone()),
+        (", trust: byInjection", Some(&injected), with),
+        ("", Some(&partly), Evidence::Missing),
+        ("", Some(&not), Evidence::Missing),
+        ("", None, Evidence::Missing),
+        (", trust: injected", Some(&not), Evidence::Injected),
+        (", trust: none", Some(&injected), Evidence::Spared),
+    ] {
+        let rules = PODS.replace(
+            "{capture: steer, failMode: closed}",
+            &format!("{{capture: steer, failMode: closed{set}}}"),
+        );
+        let mut node = Node::new(&format!("{rules}{tls}"));
+        let trust = given.map(|given| ("app".to_owned(), given.clone())).into_iter().collect();
+        node.tell(Pod { trust, ..pod("shop") });
+        node.walk(&[(1, ""), (5, &path()), (6, &format!("{}/nested", path()))], 1);
+        for id in [5, 6] {
+            let flow = flow(id, &[1], 2);
+            let standing = node.table.standing(&node.table.identify(&flow), &flow);
+            assert_eq!(standing.evidence, expected, "{set} {given:?}");
+            // The same when the container is started again, and gone with its pod.
+            assert_eq!(standing.workload, format!("{UID}/app"));
+        }
+        // A neighbour in the same pod, or whoever is not known, has none of it.
+        let stranger = flow(7, &[1], 2);
+        let standing = node.table.standing(&node.table.identify(&stranger), &stranger);
+        assert_ne!(standing.evidence, Evidence::InjectedWith(Arc::default()));
+        assert_eq!(standing.workload, "cgroup 7");
+    }
+    let node = Node::new(PODS);
+    assert_eq!(node.table.pod_at(&format!("kubepods/burstable/pod{UID}")).as_deref(), Some(UID));
+    assert_eq!(node.table.pod_at(&path()), None);
 }
 
 #[test]

@@ -1205,6 +1205,11 @@ pub enum OpaqueReason {
     /// The name is for clients that prove themselves by a certificate (\*.mtls.googleapis.com), as those do whose tokens
     /// are bound to one: their TLS cannot end with us.
     CertificateBound = 24,
+    /// There is nothing to terminate TLS with: the issuer has not given intermediates yet, or not in time.
+    NoAuthority = 25,
+    /// The workload was given other roots than the one that our certificate would lead to: it was started before a
+    /// rotation, or long ago.
+    OtherRoots = 26,
 }
 impl OpaqueReason {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1240,6 +1245,8 @@ impl OpaqueReason {
             Self::AmbiguousRequest => "OPAQUE_REASON_AMBIGUOUS_REQUEST",
             Self::UnknownProtocolInTls => "OPAQUE_REASON_UNKNOWN_PROTOCOL_IN_TLS",
             Self::CertificateBound => "OPAQUE_REASON_CERTIFICATE_BOUND",
+            Self::NoAuthority => "OPAQUE_REASON_NO_AUTHORITY",
+            Self::OtherRoots => "OPAQUE_REASON_OTHER_ROOTS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1274,6 +1281,8 @@ impl OpaqueReason {
             "OPAQUE_REASON_AMBIGUOUS_REQUEST" => Some(Self::AmbiguousRequest),
             "OPAQUE_REASON_UNKNOWN_PROTOCOL_IN_TLS" => Some(Self::UnknownProtocolInTls),
             "OPAQUE_REASON_CERTIFICATE_BOUND" => Some(Self::CertificateBound),
+            "OPAQUE_REASON_NO_AUTHORITY" => Some(Self::NoAuthority),
+            "OPAQUE_REASON_OTHER_ROOTS" => Some(Self::OtherRoots),
             _ => None,
         }
     }
