@@ -157,6 +157,10 @@ pub(crate) struct FilterArgs {
     /// Pod name or UID.
     #[arg(long, value_name = "NAME")]
     pub(crate) pod: Option<String>,
+    /// How the workload was named: given, rule, pod, container-unknown; or why it was not: not-a-container,
+    /// pod-unknown, no-api-server, cgroup-gone.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) resolution: Vec<String>,
     /// Data service, e.g. postgresql, bigquery.
     #[arg(long, value_name = "NAME")]
     pub(crate) service: Option<String>,

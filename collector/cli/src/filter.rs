@@ -34,6 +34,7 @@ pub(crate) fn build(args: &FilterArgs, now: Timestamp) -> Result<v1::Filter, Fai
         credential_matches: values::<v1::CredentialMatch>(&args.credential_match)?,
         on_behalf_of: text(&args.on_behalf_of),
         behalf_kinds: values::<v1::BehalfKind>(&args.behalf)?,
+        resolutions: values::<v1::Resolution>(&args.resolution)?,
         parent_command_id: args.parent.as_deref().map_or(Ok(Vec::new()), parse_id)?,
     })
 }
@@ -94,6 +95,7 @@ mod tests {
             credential_match: vec!["no".into()],
             on_behalf_of: Some("ada".into()),
             behalf: vec!["verified".into()],
+            resolution: vec!["pod-unknown".into()],
             parent: Some("00000000-0000-0000-0000-000000000001".into()),
             ..FilterArgs::default()
         };
@@ -106,6 +108,7 @@ mod tests {
             [v1::CommandFinding::HostMismatch as i32, v1::CommandFinding::CredentialOfAnother as i32];
         assert_eq!(filter.findings, findings);
         assert_eq!(filter.credential_matches, [v1::CredentialMatch::No as i32]);
+        assert_eq!(filter.resolutions, [v1::Resolution::PodUnknown as i32]);
         let verified = [v1::BehalfKind::Verified as i32];
         assert_eq!((filter.on_behalf_of.as_str(), &filter.behalf_kinds[..]), ("ada", &verified[..]));
         assert_eq!((filter.parent_command_id.len(), filter.parent_command_id.last()), (16, Some(&1)));

@@ -121,6 +121,7 @@ impl Tables {
             && (f.http_statuses.is_empty() || f.http_statuses.contains(&row.http_status))
             && (f.findings.is_empty() || row.findings & finding_bits(&f.findings) != 0)
             && among(&f.credential_matches, row.credential_match)
+            && among(&f.resolutions, row.resolution)
             && among(&f.behalf_kinds, row.behalf)
             && (f.on_behalf_of.is_empty() || row.on_behalf_of == f.on_behalf_of)
             && (query.words.is_empty() || self.texts.get(&row.id).is_some_and(|t| query.words.matches(t)))
@@ -215,6 +216,7 @@ impl Index for MemoryIndex {
             && f.http_statuses.is_empty()
             && f.findings.is_empty()
             && f.credential_matches.is_empty()
+            && f.resolutions.is_empty()
             && f.behalf_kinds.is_empty()
             && f.on_behalf_of.is_empty()
             && query.words.is_empty());

@@ -129,6 +129,7 @@ impl Record<'_> {
             http_status: e.http_status,
             grpc_status: e.grpc_status,
             findings: finding_bits(&e.findings),
+            resolution: e.workload.as_ref().map_or(0, |workload| workload.resolution),
             credential_match: e.credential_match,
             behalf: e.on_behalf_of_kind,
             on_behalf_of: first.map(|person| person.subject.clone()).unwrap_or_default(),

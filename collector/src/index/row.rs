@@ -96,6 +96,8 @@ pub struct Part {
     pub grpc_status: Option<u32>,
     /// Bits, numbered as `CommandFinding`.
     pub findings: i64,
+    /// `Resolution` of the workload; 0 where it says nothing.
+    pub resolution: i32,
     /// `CredentialMatch`.
     pub credential_match: i32,
     /// `BehalfKind` of who is proven best.
@@ -139,6 +141,8 @@ pub struct CommandRow {
     pub grpc_status: Option<u32>,
     /// See [`Part::findings`].
     pub findings: i64,
+    /// See [`Part::resolution`].
+    pub resolution: i32,
     /// See [`Part::credential_match`].
     pub credential_match: i32,
     /// See [`Part::behalf`].
@@ -195,6 +199,7 @@ impl CommandRow {
             self.resource.clone_from(&part.resource);
             self.parent.clone_from(&part.parent);
             self.findings = part.findings;
+            self.resolution = part.resolution;
             self.credential_match = part.credential_match;
             self.behalf = part.behalf;
             self.on_behalf_of.clone_from(&part.on_behalf_of);

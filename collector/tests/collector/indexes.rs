@@ -71,6 +71,7 @@ fn started(n: u64, position: u64, wall: u64, text: &str) -> Part {
         http_status: 0,
         grpc_status: None,
         findings: 0,
+        resolution: 3,
         credential_match: 0,
         behalf: 0,
         on_behalf_of: String::new(),
@@ -86,6 +87,7 @@ fn request(n: u64, position: u64, resource: &str, parent: Option<u64>) -> Part {
         resource: resource.to_owned(),
         parent: parent.map(|n| id(n).to_vec()).unwrap_or_default(),
         findings: i64::from(n.is_multiple_of(2)) << 1,
+        resolution: (n % 7) as i32,
         credential_match: (n % 4) as i32,
         behalf: (n % 3) as i32,
         on_behalf_of: if n.is_multiple_of(3) { String::new() } else { format!("person{}", n % 2) },
@@ -218,6 +220,8 @@ fn requests_are_found_by_what_they_act_on_how_they_were_answered_and_what_they_g
         (v1::Filter { findings: vec![2], ..f() }, vec![]),
         (v1::Filter { credential_matches: vec![2, 3], ..f() }, vec![id(3), id(2)]),
         (v1::Filter { behalf_kinds: vec![1], ..f() }, vec![id(1)]),
+        (v1::Filter { resolutions: vec![1, 3], ..f() }, vec![id(3), id(1)]),
+        (v1::Filter { resolutions: vec![5], ..f() }, vec![]),
         (v1::Filter { on_behalf_of: "person0".to_owned(), ..f() }, vec![id(2)]),
         (v1::Filter { on_behalf_of: "person0".to_owned(), behalf_kinds: vec![1], ..f() }, vec![]),
     ] {
@@ -445,7 +449,7 @@ mod agreement {
             (maybe(&["postgresql"]), maybe(&["drop", "accounts select", "public.accounts", "ünïcode"])),
             (vec(1_i32..7, 0..2), vec(1_i32..5, 0..2), 0_u64..50, 0_u64..70, 0_u64..5),
             (maybe(&["things.0", "things.9"]), maybe(&["drop"]), 0_u32..12, 0_u64..30, 0_i32..8),
-            (maybe(&["person0", "person9"]), 0_i32..12, 0_i32..9),
+            (maybe(&["person0", "person9"]), 0_i32..12, 0_i32..9, vec(0_i32..8, 0..2)),
         )
             .prop_map(
                 |(
@@ -453,7 +457,7 @@ mod agreement {
                     (service, text),
                     (statuses, decisions, from, to, flow),
                     (method, resource, http_status, parent, finding),
-                    (on_behalf_of, credential_match, behalf),
+                    (on_behalf_of, credential_match, behalf, resolutions),
                 )| {
                     v1::Filter {
                         method,
@@ -468,6 +472,7 @@ mod agreement {
                         },
                         behalf_kinds: if behalf > 2 { Vec::new() } else { vec![behalf] },
                         on_behalf_of,
+                        resolutions,
                         principal,
                         namespace,
                         pod,

@@ -2397,6 +2397,9 @@ pub struct Filter {
     pub on_behalf_of: ::prost::alloc::string::String,
     #[prost(enumeration = "BehalfKind", repeated, tag = "22")]
     pub behalf_kinds: ::prost::alloc::vec::Vec<i32>,
+    /// How the workload was named, or why it was not.
+    #[prost(enumeration = "Resolution", repeated, tag = "23")]
+    pub resolutions: ::prost::alloc::vec::Vec<i32>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SearchRequest {

@@ -20,7 +20,11 @@ pub(super) const COMMAND: &str = "commands.key, commands.id, commands.flow,
   (SELECT name FROM names WHERE id = commands.service), (SELECT name FROM names WHERE id = commands.database),
   operation, capture, decision, status, wall, duration, position, gone, started, finished,
   (SELECT name FROM names WHERE id = commands.method), resource, parent, http_status, grpc_status, findings, ended,
-  credential_match, behalf, (SELECT name FROM names WHERE id = commands.on_behalf_of) FROM commands";
+  credential_match, behalf, (SELECT name FROM names WHERE id = commands.on_behalf_of), resolution
+  FROM commands";
+
+/// The last `Resolution` of a workload that is named; those after it are rare.
+const NAMED: i32 = v1::Resolution::Pod as i32;
 
 /// As [`COMMAND`] for a [`SessionRow`].
 pub(super) const SESSION: &str = "sessions.key, sessions.flow, '',
@@ -86,6 +90,7 @@ pub(super) fn command_row(row: &Row<'_>) -> rusqlite::Result<CommandRow> {
         credential_match: row.get(27)?,
         behalf: row.get(28)?,
         on_behalf_of: row.get::<_, Option<String>>(29)?.unwrap_or_default(),
+        resolution: row.get(30)?,
     })
 }
 
@@ -208,6 +213,10 @@ impl Conditions {
         }
         self.odd("credential_match", &f.credential_matches, [0, 1]);
         self.among("commands.behalf", &f.behalf_kinds);
+        self.among("commands.resolution", &f.resolutions);
+        if !f.resolutions.is_empty() && f.resolutions.iter().all(|resolution| *resolution > NAMED) {
+            self.sql.push(format!("commands.resolution > {NAMED}"));
+        }
         if !f.on_behalf_of.is_empty() {
             let is = "commands.on_behalf_of <> 0 AND commands.on_behalf_of = (SELECT id FROM names WHERE name = ?)";
             self.push(is, f.on_behalf_of.clone());
@@ -398,6 +407,10 @@ mod tests {
             (
                 Query { filter: v1::Filter { credential_matches: vec![2], ..f() }, ..Query::default() },
                 "commands_not_own",
+            ),
+            (
+                Query { filter: v1::Filter { resolutions: vec![5], ..f() }, ..Query::default() },
+                "commands_unresolved",
             ),
             (
                 Query { filter: v1::Filter { on_behalf_of: "ada".to_owned(), ..f() }, ..Query::default() },

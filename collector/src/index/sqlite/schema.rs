@@ -9,7 +9,7 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, time::
 use rusqlite::{Connection, OpenFlags};
 
 /// Raised with every change below: a file of another version is made again.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 
 const TABLES: &str = "
 CREATE TABLE position (position INTEGER NOT NULL);
@@ -25,7 +25,8 @@ CREATE TABLE commands (
   started BLOB, finished BLOB,
   method INTEGER NOT NULL, resource TEXT NOT NULL, parent BLOB NOT NULL, http_status INTEGER NOT NULL,
   grpc_status INTEGER, findings INTEGER NOT NULL, ended BLOB,
-  credential_match INTEGER NOT NULL, behalf INTEGER NOT NULL, on_behalf_of INTEGER NOT NULL
+  credential_match INTEGER NOT NULL, behalf INTEGER NOT NULL, on_behalf_of INTEGER NOT NULL,
+  resolution INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX commands_id ON commands (id);
 CREATE INDEX commands_principal ON commands (principal);
@@ -36,6 +37,7 @@ CREATE INDEX commands_resource ON commands (resource) WHERE resource <> '';
 CREATE INDEX commands_parent ON commands (parent) WHERE parent <> x'';
 CREATE INDEX commands_found ON commands (findings) WHERE findings <> 0;
 CREATE INDEX commands_not_own ON commands (credential_match) WHERE credential_match NOT IN (0, 1);
+CREATE INDEX commands_unresolved ON commands (resolution) WHERE resolution > 3;
 CREATE INDEX commands_behalf ON commands (on_behalf_of) WHERE on_behalf_of <> 0;
 CREATE VIRTUAL TABLE texts USING fts5 (text, tokenize = 'unicode61');
 INSERT INTO texts (texts, rank) VALUES ('secure-delete', 1);

@@ -199,14 +199,14 @@ fn store_command(
     let on_behalf_of = name_id(t, known, &row.on_behalf_of)?;
     t.prepare_cached(
         "REPLACE INTO commands VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,
-           ?21,?22,?23,?24,?25,?26,?27,?28,?29,?30)",
+           ?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,?31)",
     )?
     .execute(params![
         row.key, &row.id[..], row.flow, n[0], n[1], n[2], n[3], n[4], n[5], n[6], row.operation, row.capture,
         row.decision, row.status, row.wall as i64, row.duration as i64, row.position as i64, row.content_gone,
         row.started.map(|l| l.to_bytes()), row.finished.map(|l| l.to_bytes()), method, row.resource, row.parent,
         row.http_status, row.grpc_status, row.findings, row.ended.map(|l| l.to_bytes()),
-        row.credential_match, row.behalf, on_behalf_of,
+        row.credential_match, row.behalf, on_behalf_of, row.resolution,
     ])?;
     Ok(())
 }
