@@ -8,6 +8,7 @@ mod cases;
 mod control;
 mod coverage;
 mod decisions;
+mod evidence;
 mod google;
 mod grpc;
 mod http;
@@ -55,6 +56,7 @@ fn scenarios() -> Vec<Scenario> {
         odd::scenarios(),
         grpc::scenarios(),
         coverage::scenarios(),
+        evidence::scenarios(),
         run::scenarios(),
     ]
     .into_iter()

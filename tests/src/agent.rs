@@ -47,8 +47,12 @@ pub struct Options {
     pub over_tls: bool,
     /// Metrics and health can be asked for.
     pub metrics: bool,
+    /// The pods' connections to their metadata server are steered.
+    pub metadata: bool,
     /// Lines that are added to the configuration.
     pub extra: &'static str,
+    /// The same, made for the scenario's own folder.
+    pub extra_in: Option<fn(&Path) -> String>,
     /// What there is of Google; with it TLS is terminated for the pods of `trusting`.
     pub google: Option<google::Options>,
     /// The pods that trust has been injected into.
@@ -85,7 +89,9 @@ impl Default for Options {
             sync: "process",
             over_tls: false,
             metrics: false,
+            metadata: false,
             extra: "",
+            extra_in: None,
             google: None,
             trusting: &Pod::ALL,
             untrusted: "splice",
@@ -241,6 +247,13 @@ identities:
             run = self.folder.join("run").display(),
             spool = self.spool().display(),
         );
+        if self.options.metadata {
+            let metadata = "destinations:\n- {cidr: 169.254.169.254/32, ports: [80], action: steer}";
+            text = text.replace("destinations:", metadata);
+        }
+        if let Some(extra) = self.options.extra_in {
+            text.insert_str(0, &extra(&self.place.folder));
+        }
         if let Some(metrics) = self.metrics {
             text.insert_str(0, &format!("metrics: {{listen: '{metrics}'}}\n"));
         }

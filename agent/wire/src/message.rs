@@ -20,7 +20,7 @@ pub mod model;
 mod multipart;
 #[cfg(test)]
 mod properties;
-mod redact;
+pub(crate) mod redact;
 mod refuse;
 mod single;
 #[cfg(test)]

@@ -5,10 +5,14 @@
 
 use std::borrow::Cow;
 
-use crate::{seam::RedactionReason, secret::Secret};
+use crate::{
+    capture::Capture,
+    seam::{Captured, Redaction, RedactionReason, Token},
+    secret::Secret,
+};
 
 /// Stands where a credential stood.
-const MARK: &[u8] = b"[redacted]";
+pub(crate) const MARK: &[u8] = b"[redacted]";
 /// How the header of a JWS begins: `{"`, `{ "`, or a brace and a line's end, in base64url.
 const HEADERS: [&[u8]; 4] = [b"eyJ", b"eyAi", b"ewog", b"ew0K"];
 /// How an access token begins.
@@ -22,6 +26,63 @@ pub(crate) trait Output {
     fn text(&mut self, bytes: &[u8]);
     /// A token was here, or its signature. `token`: the whole of it, for one that is signed.
     fn mark(&mut self, reason: RedactionReason, token: Option<Secret>);
+}
+
+/// Text without its tokens, cut at a limit, with its marks.
+pub(crate) struct Marked {
+    tokens: Tokens,
+    kept: Kept,
+}
+
+struct Kept {
+    capture: Capture,
+    redactions: Vec<Redaction>,
+    tokens: Vec<Token>,
+}
+
+impl Marked {
+    pub(crate) fn new(limit: usize) -> Self {
+        let kept = Kept { capture: Capture::new(limit), redactions: Vec::new(), tokens: Vec::new() };
+        Self { tokens: Tokens::new(), kept }
+    }
+
+    pub(crate) fn text(&mut self, bytes: &[u8]) {
+        self.tokens.push(bytes, &mut self.kept);
+    }
+
+    /// Something else that was found was here.
+    pub(crate) fn mark(&mut self, reason: RedactionReason) {
+        self.tokens.finish(&mut self.kept);
+        self.kept.mark(reason, None);
+    }
+
+    pub(crate) fn so_far(&self) -> (Captured, Vec<Redaction>) {
+        let Kept { capture, redactions, tokens } = &self.kept;
+        (Captured { tokens: tokens.clone(), ..capture.so_far() }, redactions.clone())
+    }
+
+    pub(crate) fn finish(mut self) -> (Captured, Vec<Redaction>) {
+        self.tokens.finish(&mut self.kept);
+        let Kept { capture, redactions, tokens } = self.kept;
+        (Captured { tokens, ..capture.finish() }, redactions)
+    }
+}
+
+impl Output for Kept {
+    fn text(&mut self, bytes: &[u8]) {
+        self.capture.push(bytes);
+    }
+
+    fn mark(&mut self, reason: RedactionReason, token: Option<Secret>) {
+        let offset = self.capture.total();
+        self.capture.push(MARK);
+        let length = (self.capture.kept() as u64).saturating_sub(offset);
+        if length > 0 {
+            self.redactions.push(Redaction { offset, length, reason });
+            let room = self.tokens.len() < Captured::TOKENS;
+            self.tokens.extend(token.filter(|_| room).map(|secret| Token { mark: offset, secret }));
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,6 +8,7 @@ mod log;
 mod metadata;
 mod mirror;
 mod serve;
+mod tokens;
 
 use std::{fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 

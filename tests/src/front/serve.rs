@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     forward,
     log::{Log, Request},
-    mirror,
+    mirror, tokens,
 };
 use crate::did;
 
@@ -94,6 +94,9 @@ async fn exchange(
     let (head, body) = request.into_parts();
     let mut line = log.line(describe(&head, about));
     let name = line.request.host.split(':').next().unwrap_or_default();
+    if let Some(reply) = tokens::reply(name, head.uri.path()) {
+        return tokens::answer(head, body, line, &reply).await;
+    }
     let Some(emulator) = emulator.filter(|_| EMULATED.contains(&name)) else {
         return mirror::answer(head, body, line).await;
     };

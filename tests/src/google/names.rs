@@ -37,6 +37,7 @@ pub const HOSTS: [(&str, &[&str]); 9] = [
             "www.googleapis.com",
             "oauth2.googleapis.com",
             "iamcredentials.googleapis.com",
+            "sts.googleapis.com",
             "storage.googleapis.com",
         ],
     ),

@@ -5,12 +5,9 @@
 //! Looks at patterns, not at grammar, so that it sees them in a literal within a literal as well; when in
 //! doubt it takes more away, never less. The result does not depend on how the text was cut.
 
-use super::target::MARK;
 use crate::{
-    capture::Capture,
-    seam::{Captured, Redaction, RedactionReason, Token},
-    secret::Secret,
-    tokens::{self, Tokens},
+    seam::{Captured, Redaction, RedactionReason},
+    tokens::Marked,
 };
 
 /// The words that are told from others, as [`Word`] keeps them.
@@ -88,8 +85,15 @@ impl Word {
     }
 }
 
+/// Where a text goes, byte by byte.
+pub(crate) trait Sink {
+    fn byte(&mut self, byte: u8);
+    /// A credential was here.
+    fn mark(&mut self, reason: RedactionReason);
+}
+
 /// Finds credentials in one text.
-struct Redactor {
+pub(crate) struct Redactor {
     state: State,
     word: Word,
     /// The byte before the word.
@@ -106,35 +110,18 @@ pub(super) struct RedactedCapture {
 }
 
 struct Output {
-    kept: Kept,
-    tokens: Tokens,
+    marked: Marked,
     batch: Vec<u8>,
 }
 
-struct Kept {
-    capture: Capture,
-    redactions: Vec<Redaction>,
-    tokens: Vec<Token>,
-}
-
-impl tokens::Output for Kept {
-    fn text(&mut self, bytes: &[u8]) {
-        self.capture.push(bytes);
-    }
-
-    fn mark(&mut self, reason: RedactionReason, token: Option<Secret>) {
-        let offset = self.capture.total();
-        self.capture.push(MARK);
-        let length = (self.capture.kept() as u64).saturating_sub(offset);
-        if length > 0 {
-            self.redactions.push(Redaction { offset, length, reason });
-            let room = self.tokens.len() < Captured::TOKENS;
-            self.tokens.extend(token.filter(|_| room).map(|secret| Token { mark: offset, secret }));
-        }
-    }
-}
-
 impl Output {
+    fn flush(&mut self) {
+        self.marked.text(&self.batch);
+        self.batch.clear();
+    }
+}
+
+impl Sink for Output {
     fn byte(&mut self, byte: u8) {
         self.batch.push(byte);
         if self.batch.len() >= BATCH {
@@ -142,24 +129,16 @@ impl Output {
         }
     }
 
-    fn flush(&mut self) {
-        self.tokens.push(&self.batch, &mut self.kept);
-        self.batch.clear();
-    }
-
     fn mark(&mut self, reason: RedactionReason) {
         self.flush();
-        self.tokens.finish(&mut self.kept);
-        tokens::Output::mark(&mut self.kept, reason, None);
+        self.marked.mark(reason);
     }
 }
 
 impl RedactedCapture {
     pub(super) fn new(limit: usize) -> Self {
-        let redactor =
-            Redactor { state: State::Plain, word: Word::default(), before: 0, scheme: 0, kept: Vec::new() };
-        let kept = Kept { capture: Capture::new(limit), redactions: Vec::new(), tokens: Vec::new() };
-        let output = Output { kept, tokens: Tokens::new(), batch: Vec::new() };
+        let redactor = Redactor::new();
+        let output = Output { marked: Marked::new(limit), batch: Vec::new() };
         Self { redactor, output }
     }
 
@@ -171,16 +150,13 @@ impl RedactedCapture {
     }
 
     pub(super) fn so_far(&self) -> (Captured, Vec<Redaction>) {
-        let Kept { capture, redactions, tokens } = &self.output.kept;
-        (Captured { tokens: tokens.clone(), ..capture.so_far() }, redactions.clone())
+        self.output.marked.so_far()
     }
 
     pub(super) fn finish(mut self) -> (Captured, Vec<Redaction>) {
         self.redactor.finish(&mut self.output);
         self.output.flush();
-        self.output.tokens.finish(&mut self.output.kept);
-        let Kept { capture, redactions, tokens } = self.output.kept;
-        (Captured { tokens, ..capture.finish() }, redactions)
+        self.output.marked.finish()
     }
 }
 
@@ -200,7 +176,11 @@ fn is_end(byte: u8) -> bool {
 }
 
 impl Redactor {
-    fn byte(&mut self, byte: u8, out: &mut Output) {
+    pub(crate) fn new() -> Self {
+        Self { state: State::Plain, word: Word::default(), before: 0, scheme: 0, kept: Vec::new() }
+    }
+
+    pub(crate) fn byte(&mut self, byte: u8, out: &mut impl Sink) {
         match self.state {
             State::Plain | State::Identified => self.plain(byte, out),
             State::Key(key) => self.key(key, byte, out),
@@ -213,14 +193,14 @@ impl Redactor {
     }
 
     /// The byte belongs to what comes next.
-    fn again(&mut self, byte: u8, out: &mut Output) {
+    fn again(&mut self, byte: u8, out: &mut impl Sink) {
         self.state = State::Plain;
         self.word = Word::default();
         self.before = 0;
         self.plain(byte, out);
     }
 
-    fn plain(&mut self, byte: u8, out: &mut Output) {
+    fn plain(&mut self, byte: u8, out: &mut impl Sink) {
         if is_word(byte) {
             self.word.push(byte);
             self.scheme = 0;
@@ -253,7 +233,7 @@ impl Redactor {
         }
     }
 
-    fn key(&mut self, key: Key, byte: u8, out: &mut Output) {
+    fn key(&mut self, key: Key, byte: u8, out: &mut impl Sink) {
         let Key { quote, moved, equals, spaced, backslash } = key;
         let next = match byte {
             // The end of a name in quotes: `"password": "…"`.
@@ -286,7 +266,7 @@ impl Redactor {
         self.state = State::Key(next);
     }
 
-    fn quoted(&mut self, quoted: Quoted, byte: u8, out: &mut Output) {
+    fn quoted(&mut self, quoted: Quoted, byte: u8, out: &mut impl Sink) {
         if quoted.nested {
             self.nested(quoted, byte, out);
             return;
@@ -315,7 +295,7 @@ impl Redactor {
     }
 
     /// `\"…\"`: ends with a backslash and the quote, or with what it is nested in.
-    fn nested(&mut self, quoted: Quoted, byte: u8, out: &mut Output) {
+    fn nested(&mut self, quoted: Quoted, byte: u8, out: &mut impl Sink) {
         let Quoted { quote, backslash, .. } = quoted;
         if is_quote(byte) && (backslash || byte == quote) {
             if backslash {
@@ -336,14 +316,14 @@ impl Redactor {
         self.before = quote;
     }
 
-    fn hide(&mut self, quoted: Quoted, out: &mut Output) {
+    fn hide(&mut self, quoted: Quoted, out: &mut impl Sink) {
         if !quoted.marked {
             out.mark(RedactionReason::Password);
         }
         self.state = State::Quoted(Quoted { marked: true, ..quoted });
     }
 
-    fn user(&mut self, length: usize, byte: u8, out: &mut Output) {
+    fn user(&mut self, length: usize, byte: u8, out: &mut impl Sink) {
         match byte {
             b':' => {
                 out.byte(byte);
@@ -359,7 +339,7 @@ impl Redactor {
         }
     }
 
-    fn candidate(&mut self, byte: u8, out: &mut Output) {
+    fn candidate(&mut self, byte: u8, out: &mut impl Sink) {
         // A password may hold whatever its writer did not escape, so only what no URL holds ends it.
         if byte == b'@' {
             out.mark(RedactionReason::ConnectionString);
@@ -377,13 +357,13 @@ impl Redactor {
         }
     }
 
-    fn release(&mut self, out: &mut Output) {
+    fn release(&mut self, out: &mut impl Sink) {
         for byte in std::mem::take(&mut self.kept) {
             out.byte(byte);
         }
     }
 
-    fn finish(&mut self, out: &mut Output) {
+    pub(crate) fn finish(&mut self, out: &mut impl Sink) {
         self.release(out);
         if let State::Quoted(Quoted { run: 1, triple: false, quote, .. }) = self.state {
             out.byte(quote);

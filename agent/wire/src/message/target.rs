@@ -5,12 +5,9 @@
 use http::request;
 
 use crate::{
-    capture::Capture,
     seam::{Captured, Redaction, RedactionReason},
+    tokens::Marked,
 };
-
-/// Stands where a credential stood.
-pub(super) const MARK: &[u8] = b"[redacted]";
 
 /// Names of parameters, in lower case, whose values are as good as a password.
 const TOKENS: &[&str] = &[
@@ -89,30 +86,22 @@ fn reason(name: &str) -> Option<RedactionReason> {
 
 /// The request line without its version, e.g. `GET /a?b=c`, its credentials marked.
 pub(super) fn request_line(head: &request::Parts, limit: usize) -> (Captured, Vec<Redaction>) {
-    let mut line = Line { capture: Capture::new(limit), redactions: Vec::new() };
+    let mut line = Line(Marked::new(limit));
     line.text(head.method.as_str());
     line.text(" ");
     line.target(&head.uri);
-    (line.capture.finish(), line.redactions)
+    line.0.finish()
 }
 
-struct Line {
-    capture: Capture,
-    redactions: Vec<Redaction>,
-}
+struct Line(Marked);
 
 impl Line {
     fn text(&mut self, text: &str) {
-        self.capture.push(text.as_bytes());
+        self.0.text(text.as_bytes());
     }
 
     fn mark(&mut self, reason: RedactionReason) {
-        let offset = self.capture.total();
-        self.capture.push(MARK);
-        let length = (self.capture.kept() as u64).saturating_sub(offset);
-        if length > 0 {
-            self.redactions.push(Redaction { offset, length, reason });
-        }
+        self.0.mark(reason);
     }
 
     fn target(&mut self, uri: &http::Uri) {
@@ -163,7 +152,7 @@ mod tests {
         let (captured, redactions) = request_line(&head(uri), 1000);
         for redaction in &redactions {
             let (from, to) = (redaction.offset as usize, (redaction.offset + redaction.length) as usize);
-            assert_eq!(&captured.bytes[from..to], MARK);
+            assert_eq!(&captured.bytes[from..to], b"[redacted]");
         }
         String::from_utf8(captured.bytes).expect("text")
     }
@@ -177,6 +166,7 @@ mod tests {
         );
         assert_eq!(line("/o?upload%5Fid=A%2FB&keys=k&key="), "GET /o?upload%5Fid=[redacted]&keys=k&key=");
         assert_eq!(line("/plain"), "GET /plain");
+        assert_eq!(line("/a/eyJh.e30.s3cret?x=ya29.s3cret"), "GET /a/eyJh.e30.[redacted]?x=ya29.[redacted]");
         assert_eq!(line("http://ada:s3cret@host/x"), "GET ada:[redacted]@host/x");
     }
 

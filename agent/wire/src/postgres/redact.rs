@@ -8,16 +8,13 @@ mod connection;
 mod lexer;
 
 use crate::{
-    capture::Capture,
-    seam::{Captured, Redaction, RedactionReason, Token},
-    secret::Secret,
-    tokens::{self, Tokens},
+    seam::{Captured, Redaction, RedactionReason},
+    tokens::{self, Marked},
 };
 
 pub(super) use lexer::Redactor;
 
-/// Stands where a credential stood.
-pub(super) const MARK: &[u8] = b"[redacted]";
+pub(super) use crate::tokens::MARK;
 
 /// Where redacted text goes.
 pub(super) trait Output {
@@ -27,60 +24,29 @@ pub(super) trait Output {
 }
 
 /// Redacted text, cut at a limit.
-pub(super) struct RedactedCapture {
-    kept: Kept,
-    tokens: Tokens,
-}
-
-struct Kept {
-    capture: Capture,
-    redactions: Vec<Redaction>,
-    tokens: Vec<Token>,
-}
+pub(super) struct RedactedCapture(Marked);
 
 impl RedactedCapture {
     pub(super) fn new(limit: usize) -> Self {
-        let kept = Kept { capture: Capture::new(limit), redactions: Vec::new(), tokens: Vec::new() };
-        Self { kept, tokens: Tokens::new() }
+        Self(Marked::new(limit))
     }
 
     pub(super) fn so_far(&self) -> (Captured, Vec<Redaction>) {
-        let Kept { capture, redactions, tokens } = &self.kept;
-        (Captured { tokens: tokens.clone(), ..capture.so_far() }, redactions.clone())
+        self.0.so_far()
     }
 
-    pub(super) fn finish(mut self) -> (Captured, Vec<Redaction>) {
-        self.tokens.finish(&mut self.kept);
-        let Kept { capture, redactions, tokens } = self.kept;
-        (Captured { tokens, ..capture.finish() }, redactions)
+    pub(super) fn finish(self) -> (Captured, Vec<Redaction>) {
+        self.0.finish()
     }
 }
 
 impl Output for RedactedCapture {
     fn text(&mut self, bytes: &[u8]) {
-        self.tokens.push(bytes, &mut self.kept);
+        self.0.text(bytes);
     }
 
     fn mark(&mut self, reason: RedactionReason) {
-        self.tokens.finish(&mut self.kept);
-        tokens::Output::mark(&mut self.kept, reason, None);
-    }
-}
-
-impl tokens::Output for Kept {
-    fn text(&mut self, bytes: &[u8]) {
-        self.capture.push(bytes);
-    }
-
-    fn mark(&mut self, reason: RedactionReason, token: Option<Secret>) {
-        let offset = self.capture.total();
-        self.capture.push(MARK);
-        let length = (self.capture.kept() as u64).saturating_sub(offset);
-        if length > 0 {
-            self.redactions.push(Redaction { offset, length, reason });
-            let room = self.tokens.len() < Captured::TOKENS;
-            self.tokens.extend(token.filter(|_| room).map(|secret| Token { mark: offset, secret }));
-        }
+        self.0.mark(reason);
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::tokens::MARK;
 
 fn redacted(text: &str, piece: usize) -> String {
     let mut capture = RedactedCapture::new(usize::MAX);

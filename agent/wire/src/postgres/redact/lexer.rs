@@ -2,6 +2,7 @@
 
 use super::{Output, connection::Scanner};
 use crate::{
+    message::redact::{Redactor as Patterns, Sink},
     postgres::split::{is_word, is_word_start},
     seam::RedactionReason,
 };
@@ -71,8 +72,23 @@ pub(in crate::postgres) struct Redactor {
     /// In a SET: its name ends in `password`.
     sets_password: bool,
     scanner: Scanner,
+    /// Of the comment that is being read: it may hold a statement that somebody has put aside.
+    comment: Patterns,
     /// Text that goes out unchanged, gathered.
     pending: Vec<u8>,
+}
+
+/// Takes what is found in a comment.
+struct Comment<'a, O>(&'a mut O);
+
+impl<O: Output> Sink for Comment<'_, O> {
+    fn byte(&mut self, byte: u8) {
+        self.0.text(&[byte]);
+    }
+
+    fn mark(&mut self, reason: RedactionReason) {
+        self.0.mark(reason);
+    }
 }
 
 /// Puts text into a buffer and marks behind it.
@@ -111,6 +127,7 @@ impl Redactor {
             in_set: false,
             sets_password: false,
             scanner: Scanner::new(),
+            comment: Patterns::new(),
             pending: Vec::new(),
         }
     }
@@ -146,6 +163,11 @@ impl Redactor {
                 self.units(tag.get(..seen).unwrap_or_default(), out);
                 self.scanner.finish(out);
             }
+            State::Comment { previous: b'*', .. } => {
+                self.comment.byte(b'*', &mut Comment(out));
+                self.end_comment(out);
+            }
+            State::LineComment | State::Comment { .. } => self.end_comment(out),
             _ => {}
         }
     }
@@ -168,12 +190,11 @@ impl Redactor {
                 self.state = State::Plain;
                 self.plain(byte, out);
             }
-            State::LineComment => {
-                out.text(&[byte]);
-                if matches!(byte, b'\n' | b'\r') {
-                    self.state = State::Plain;
-                }
+            State::LineComment if matches!(byte, b'\n' | b'\r') => {
+                self.end_comment(out);
+                self.go(State::Plain, byte, out);
             }
+            State::LineComment => self.comment.byte(byte, &mut Comment(out)),
             State::Comment { .. } => self.comment(byte, out),
             State::QuotedName if byte == b'"' => {
                 out.text(&[byte]);
@@ -282,24 +303,36 @@ impl Redactor {
         }
     }
 
+    /// A star is held back until it is known whether it ends the comment: an end is never taken for a credential.
+    fn end_comment(&mut self, out: &mut impl Output) {
+        self.comment.finish(&mut Comment(out));
+        self.comment = Patterns::new();
+    }
+
     fn comment(&mut self, byte: u8, out: &mut impl Output) {
-        out.text(&[byte]);
         let State::Comment { depth, previous } = &mut self.state else {
             return;
         };
-        match (*previous, byte) {
-            (b'/', b'*') => {
-                *depth = depth.saturating_add(1);
-                *previous = 0;
-            }
-            (b'*', b'/') => {
-                *depth = depth.saturating_sub(1);
-                *previous = 0;
-                if *depth == 0 {
-                    self.state = State::Plain;
-                }
-            }
-            _ => *previous = byte,
+        if (*depth, *previous, byte) == (1, b'*', b'/') {
+            self.end_comment(out);
+            out.text(b"*");
+            return self.go(State::Plain, byte, out);
+        }
+        let held = *previous == b'*';
+        let (starts, ends) = ((*previous, byte) == (b'/', b'*'), (*previous, byte) == (b'*', b'/'));
+        match (starts, ends) {
+            (true, _) => *depth = depth.saturating_add(1),
+            (_, true) => *depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        *previous = if starts || ends { 0 } else { byte };
+        let holds = *previous == b'*';
+        let mut out = Comment(out);
+        if held {
+            self.comment.byte(b'*', &mut out);
+        }
+        if !holds {
+            self.comment.byte(byte, &mut out);
         }
     }
 

@@ -35,6 +35,19 @@ const CASES: &[(&str, &str)] = &[
         "alter role a password E'SEC\\'RET' valid until 'x'",
         "alter role a password E'[redacted]' valid until 'x'",
     ),
+    (
+        "select 1 /* alter role a password 'SECRET' */ from t",
+        "select 1 /* alter role a password '[redacted]' */ from t",
+    ),
+    (
+        "select 1 -- password => 'SECRET'\nfrom t where a = 'b'",
+        "select 1 -- password => '[redacted]'\nfrom t where a = 'b'",
+    ),
+    ("select 1 /* postgres://u:SECRET@h */", "select 1 /* postgres://u:[redacted]@h */"),
+    ("select 1 /* a /* password='SECRET' */ b */", "select 1 /* a /* password='[redacted]' */ b */"),
+    ("select 1 /* password 'SECRET */", "select 1 /* password '[redacted]*/"),
+    ("select 1 /* password 'SECRET **/; select 2", "select 1 /* password '[redacted]*/; select 2"),
+    ("select 1 -- password 'SECRET", "select 1 -- password '[redacted]"),
     ("alter role a password U&'SECRET'", "alter role a password U&'[redacted]'"),
     ("alter role a password $$SECRET$$", "alter role a password $$[redacted]$$"),
     ("alter role a password $t$SE$$C$RET$t$;", "alter role a password $t$[redacted]$t$;"),
@@ -80,7 +93,7 @@ fn what_is_no_credential_stays_verbatim() {
         "set password_encryption = 'md5'",
         "select 'http://h:80/' , 'https://h/a:b@c'",
         "select 'my password is'",
-        "-- password 'x'\nselect 1",
+        "-- password\nselect 'x'",
         "select e'a', 'b' password",
         "select $1, 'password'",
     ] {
