@@ -5,7 +5,7 @@
 //! without reading the tree. cgroup id = inode number.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::PathBuf,
@@ -37,6 +37,9 @@ const WALK_AGAIN_SECONDS: i64 = 30;
 /// Walks upon nudges are at least this far apart: a connection from an unknown cgroup costs one walk, a
 /// flood of them no more.
 const NUDGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Passes of one walk; where folders appear faster, the next walk sees the rest.
+const PASSES: usize = 4;
 
 /// What a nudge asks for.
 const WALK: u8 = 0;
@@ -74,6 +77,8 @@ pub(crate) struct Walker {
     default: CgroupVerdict,
     /// Of the cgroup where cgroup v2 is mounted, where that is walked.
     root_id: Option<u64>,
+    /// Ids of the folders that the last pass saw.
+    watched: HashSet<u64>,
     steering: Arc<Steering>,
     /// Called with the path of each cgroup that is gone.
     gone: Box<dyn Fn(&str) + Send>,
@@ -187,6 +192,7 @@ impl Walker {
             registry: Registry::new(table),
             default,
             root_id: None,
+            watched: HashSet::new(),
             steering,
             gone,
             told,
@@ -195,15 +201,32 @@ impl Walker {
     }
 
     fn walk(&mut self, watch: &rustix::fd::OwnedFd) -> io::Result<()> {
+        // What is made in a folder after it was listed and before it was watched makes no sound: as long as there
+        // are new ones they are listed again.
+        for _ in 0..PASSES {
+            let began = clock::monotonic_nanos();
+            let (folders, root) = self.list(watch)?;
+            let known = std::mem::take(&mut self.watched);
+            self.watched = folders.iter().map(|folder| folder.id).collect();
+            let settled = self.watched.is_subset(&known);
+            let change = self.registry.walked(folders, began, clock::monotonic_nanos());
+            self.apply(&change, root);
+            if settled {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// All folders, parents first, each watched from now on; and the id of the mount point's, where it is among
+    /// them.
+    fn list(&self, watch: &rustix::fd::OwnedFd) -> io::Result<(Vec<Folder>, Option<u64>)> {
         let flags = inotify::WatchFlags::CREATE
             | inotify::WatchFlags::DELETE
             | inotify::WatchFlags::ONLYDIR
             | inotify::WatchFlags::DONT_FOLLOW;
-        let began = clock::monotonic_nanos();
         let mut folders = Vec::new();
         let mut root = None;
-        // Parents come first. Each is watched before it is listed again by the next walk, so that nothing
-        // made in between is missed for longer than until then.
         for folder in self.root.folders()? {
             if let Err(error) = inotify::add_watch(watch, &folder, flags)
                 && error != rustix::io::Errno::NOENT
@@ -217,9 +240,7 @@ impl Walker {
             }
             folders.push(Folder { id, path });
         }
-        let change = self.registry.walked(folders, began, clock::monotonic_nanos());
-        self.apply(&change, root);
-        Ok(())
+        Ok((folders, root))
     }
 
     fn renew(&mut self) {

@@ -250,6 +250,13 @@ impl Book {
         self.entries.values().filter(|entry| entry.gone.is_none()).map(|entry| &entry.known)
     }
 
+    /// Those about whom there is something to look up: whoever lives, for it may change, and whoever went before
+    /// it was answered.
+    pub(crate) fn wanting(&self) -> impl Iterator<Item = &Arc<Known>> {
+        let wanting = |entry: &&Entry| entry.gone.is_none() || !entry.known.complete();
+        self.entries.values().filter(wanting).map(|entry| &entry.known)
+    }
+
     /// One of them.
     #[must_use]
     pub fn get(&self, uid: &str) -> Option<&Arc<Known>> {

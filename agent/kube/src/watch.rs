@@ -236,7 +236,7 @@ impl Follower {
     }
 
     fn look_up(&mut self) {
-        let uids: Vec<String> = self.book.living().map(|known| known.pod.uid.clone()).collect();
+        let uids: Vec<String> = self.book.wanting().map(|known| known.pod.uid.clone()).collect();
         for uid in uids {
             self.look_up_one(&uid);
         }

@@ -26,6 +26,7 @@ pub(crate) fn run() -> Option<ExitCode> {
         "echo" => echo(rest.first()?),
         "echo-here" => echo_here(),
         "hold" => hold(rest.first()?),
+        "knock" => knock(rest.first()?),
         _ => Err(format!("no such workload: {what}")),
     };
     Some(match done {
@@ -71,7 +72,13 @@ fn hold(address: &str) -> Result<(), String> {
     stream.read(&mut [0]).map(drop).map_err(failed)
 }
 
-/// The same with a server of its own, in the network namespace that it is in.
+/// Says something and is gone.
+fn knock(address: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| error.to_string();
+    TcpStream::connect(address).map_err(failed)?.write_all(b"\x01\x02 no protocol's\n").map_err(failed)
+}
+
+/// The same as echo with a server of its own, in the network namespace that it is in.
 fn echo_here() -> Result<(), String> {
     let address = crate::postgres::echo_server().map_err(|error| format!("{error:?}"))?;
     echo(&address.to_string())

@@ -105,6 +105,20 @@ fn annotated(email: Option<&str>) -> Value {
 }
 
 #[tokio::test]
+async fn what_was_asked_about_a_pod_that_went_meanwhile_is_known_all_the_same() {
+    let server = Server::start().await;
+    let watching = Watching::start(&server).await;
+    let path = "/api/v1/namespaces/shop/serviceaccounts/checkout";
+    server.answer(path, 200, annotated(Some("app@my-project.iam.gserviceaccount.com")));
+    watching.until("a watch", |_| server.watches() == 1).await;
+    server.put(owned(1, "apps/v1", "ReplicaSet", "web-5d9", 11));
+    server.remove(&uid(1));
+    watching.until("all is known", |at| at.known(1).is_some_and(|known| known.complete())).await;
+    let known = watching.known(1).expect("remembered");
+    assert_eq!(known.account, Account::Acts("app@my-project.iam.gserviceaccount.com".into()));
+}
+
+#[tokio::test]
 async fn the_account_that_a_service_account_acts_as_is_read_and_read_again() {
     let path = "/api/v1/namespaces/shop/serviceaccounts/checkout";
     let server = Server::start().await;

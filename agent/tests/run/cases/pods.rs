@@ -27,6 +27,7 @@ use crate::{
 cases!(
     a_connection_is_recorded_under_its_pod_with_all_that_is_known_of_it,
     a_pod_that_is_told_late_is_waited_for_and_nobody_else_waits,
+    a_pod_that_is_gone_before_anybody_has_told_of_it_is_named_all_the_same,
     a_pod_that_is_never_told_is_unresolved_with_its_evidence,
     without_an_api_server_connections_pass_and_are_unresolved,
     a_pod_is_left_alone_once_its_labels_say_so,
@@ -187,6 +188,39 @@ fn a_pod_that_is_told_late_is_waited_for_and_nobody_else_waits() -> Outcome {
     ensure(named(UID) == 1 && named(UID) + named(OTHER) == seen.len(), || format!("recorded: {seen:?}"))?;
     let resolved = seen.iter().all(|workload| workload.resolution() == Resolution::Pod);
     ensure(resolved, || format!("recorded: {seen:?}"))
+}
+
+fn a_pod_that_is_gone_before_anybody_has_told_of_it_is_named_all_the_same() -> Outcome {
+    let bench = Bench::new();
+    let tree = Tree::new(&bench)?;
+    let api = Api::start()?;
+    let address = echo_server()?.to_string();
+    let collector = Collector::start(&socket(&bench.path("tmp")), Manner::Good, None);
+    let agent = serve_as(&bench, &tree, &cluster(&bench, &tree, api.server.port, "30s")?)?;
+    let below = container(&tree, UID, &id("1"))?;
+    // Until a walk has seen it nobody can know whose it was.
+    std::thread::sleep(Duration::from_millis(300));
+    let (code, stdout, stderr) =
+        ended(&mut tree.command(&below, &program(), &[WORKLOAD, "knock", &address]))?;
+    ensure(code == Some(0), || format!("{code:?}: {stdout}{stderr}"))?;
+    until("its cgroup is gone", || fs::remove_dir(tree.path(&below)).is_ok())?;
+    fs::remove_dir(tree.path(&format!("kubepods/burstable/pod{UID}")))?;
+    // Another of its name comes first.
+    api.server.put(pod(OTHER, &id("2"), "checkout"));
+    let mut late = pod(UID, &id("1"), "checkout");
+    let container = json!({"exitCode": 0, "containerID": format!("containerd://{}", id("1"))});
+    late["status"]["containerStatuses"][0]["containerID"] = json!("");
+    late["status"]["containerStatuses"][0]["state"] = json!({"terminated": container});
+    api.server.put(late);
+    api.server.remove(UID);
+    until("it is recorded", || !workloads(&collector).is_empty())?;
+    stop(&bench, agent)?;
+    let seen = workloads(&collector);
+    let named = |workload: &v1::Workload| {
+        (workload.pod_uid.as_str(), workload.container.as_str(), workload.resolution())
+            == (UID, "app", Resolution::Pod)
+    };
+    ensure(seen.len() == 1 && seen.iter().all(named), || format!("recorded: {seen:?}"))
 }
 
 fn unresolved(collector: &Collector, reason: Resolution) -> Outcome {
