@@ -243,6 +243,7 @@ async fn serving(
     let nudge = Arc::new(nudge);
     let unknown = Arc::clone(&nudge);
     let pods = pods::start(config, &nudge).await?;
+    let store = pods.as_ref().map(|pods| Arc::clone(&pods.store));
     let table = Arc::new(Table::new(config, &node, pods, move |_id| unknown.nudge()));
     let own = place.own.id().map_err(system("read our own cgroup's id"))?;
     let mut plan = plan(config, &place, &table, node, target, [&[own], &*link.others].concat())?;
@@ -276,7 +277,7 @@ async fn serving(
     };
     let inherited = Inheritance { vault: Some(link.vault()), listeners: std::mem::take(&mut link.handed) };
     let worker = Worker::start(plan, seams, inherited)?;
-    let mut control = Control::start(config, &worker, HEARTBEAT_TIMEOUT);
+    let mut control = Control::start(config, &worker, store, HEARTBEAT_TIMEOUT);
 
     let refusals = keeper.as_ref().map(|keeper| Arc::clone(keeper.refusals()));
     let authority = material.as_ref().map(|material| Arc::clone(&material.authority));

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use verbatim_kube::Store;
 use verbatim_proxy::Shards;
 use verbatim_steer::{HookReport, Steering};
 
@@ -40,6 +41,8 @@ pub(crate) struct Hooks {
 /// Looks at the agent's parts, without keeping any of them.
 pub(crate) struct Health {
     pub(crate) vitals: Vitals,
+    /// Where the API server tells of pods.
+    pub(crate) pods: Option<Arc<Store>>,
     heartbeat_timeout: Duration,
     scanned: AtomicBool,
     draining: AtomicBool,
@@ -47,9 +50,10 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(vitals: Vitals, heartbeat_timeout: Duration) -> Self {
+    pub(crate) fn new(vitals: Vitals, pods: Option<Arc<Store>>, heartbeat_timeout: Duration) -> Self {
         Self {
             vitals,
+            pods,
             heartbeat_timeout,
             scanned: AtomicBool::new(false),
             draining: AtomicBool::new(false),

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use verbatim_api::v1;
+use verbatim_kube::Reach;
 use verbatim_proxy::Stats;
 
 use super::{exposition::Exposition, health::Health, orders::Orders};
@@ -24,6 +25,7 @@ pub(crate) fn render(health: &Health, orders: &Orders) -> String {
     spool(&mut text, health);
     kernel(&mut text, health);
     watchdog(&mut text, health);
+    pods(&mut text, health);
     bypass(&mut text, orders);
     conditions(&mut text, health);
     text.finish()
@@ -109,6 +111,14 @@ fn watchdog(text: &mut Exposition, health: &Health) {
     text.counter("verbatim_programs_restored_total", "Programs that were attached again.", hooks.restored);
     let help = "1: another agent has taken the hooks over.";
     text.gauge("verbatim_superseded", help, u8::from(hooks.superseded));
+}
+
+fn pods(text: &mut Exposition, health: &Health) {
+    let Some(store) = &health.pods else { return };
+    let help = "Pods of this node that are known, those that went lately too.";
+    text.gauge("verbatim_pods_known", help, u64::try_from(store.snapshot().len()).unwrap_or(u64::MAX));
+    let help = "1: the API server has told all pods, and tells what changes.";
+    text.gauge("verbatim_api_server_synced", help, u8::from(store.reach() == Reach::Synced));
 }
 
 fn bypass(text: &mut Exposition, orders: &Orders) {

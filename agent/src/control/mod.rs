@@ -18,6 +18,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use verbatim_agent_config::NodeAgent;
+use verbatim_kube::Store;
 
 pub(crate) use ask::{bypass, doctor};
 pub(crate) use health::Conditions;
@@ -41,11 +42,16 @@ pub(crate) struct Control {
 
 impl Control {
     /// Answers questions from now on.
-    pub(crate) fn start(config: &NodeAgent, worker: &Worker, heartbeat_timeout: Duration) -> Self {
+    pub(crate) fn start(
+        config: &NodeAgent,
+        worker: &Worker,
+        pods: Option<Arc<Store>>,
+        heartbeat_timeout: Duration,
+    ) -> Self {
         let limits = Limits { enabled: config.bypass.enabled, maximum: config.bypass.maximum.0 };
         let (steering, shards) = (worker.steering(), worker.shards());
         let orders = Arc::new(Orders::new(limits, steering, shards));
-        let health = Arc::new(Health::new(worker.vitals(), heartbeat_timeout));
+        let health = Arc::new(Health::new(worker.vitals(), pods, heartbeat_timeout));
         let watched = (Arc::downgrade(steering), Arc::downgrade(shards));
         let ordering = vec![tokio::spawn(watchdog::watch(watched.0, watched.1, Arc::clone(&health)))];
         let subject = Arc::new(Subject { health: Arc::clone(&health), orders: Arc::clone(&orders) });

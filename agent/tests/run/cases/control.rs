@@ -186,7 +186,7 @@ fn family(pid: u32) -> Vec<u32> {
 }
 
 /// Status and body.
-fn asked(address: SocketAddr, request: &str) -> Result<(u16, String), Failed> {
+pub(super) fn asked(address: SocketAddr, request: &str) -> Result<(u16, String), Failed> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
     stream.write_all(request.as_bytes())?;

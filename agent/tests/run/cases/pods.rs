@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::{SocketAddr, TcpListener},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -13,11 +14,12 @@ use verbatim_api::v1::{self, PrincipalKind, Resolution};
 
 use super::{
     cases,
+    control::asked,
     serving::{Tree, configuration, ends, serve_as, stop},
 };
 use crate::{
     Outcome,
-    api_server::Server,
+    api_server::{Mood, Server},
     collector::{Collector, Manner, socket},
     postgres::echo_server,
     support::{Bench, Guard, ended, ensure, until},
@@ -29,6 +31,7 @@ cases!(
     a_pod_that_is_told_late_is_waited_for_and_nobody_else_waits,
     a_pod_that_is_gone_before_anybody_has_told_of_it_is_named_all_the_same,
     a_pod_that_is_never_told_is_unresolved_with_its_evidence,
+    metrics_say_how_many_pods_are_known_and_whether_the_api_server_tells_of_them,
     without_an_api_server_connections_pass_and_are_unresolved,
     a_pod_is_left_alone_once_its_labels_say_so,
     two_hundred_and_fifty_pods_take_less_than_ten_mebibytes,
@@ -249,6 +252,30 @@ fn a_pod_that_is_never_told_is_unresolved_with_its_evidence() -> Outcome {
     echo(&tree, &below, &address)?;
     stop(&bench, agent)?;
     unresolved(&collector, Resolution::PodUnknown)
+}
+
+/// Waits until a metric has this value.
+fn until_metric(address: SocketAddr, line: &str) -> Outcome {
+    let request = "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    until(line, || asked(address, request).is_ok_and(|(_, page)| page.lines().any(|found| found == line)))
+}
+
+fn metrics_say_how_many_pods_are_known_and_whether_the_api_server_tells_of_them() -> Outcome {
+    let bench = Bench::new();
+    let tree = Tree::new(&bench)?;
+    let api = Api::start()?;
+    api.server.put(pod(UID, &id("1"), "checkout"));
+    let _collector = Collector::start(&socket(&bench.path("tmp")), Manner::Good, None);
+    let metrics = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+    let usual = cluster(&bench, &tree, api.server.port, "1s")?;
+    let agent = serve_as(&bench, &tree, &format!("{usual}metrics: {{listen: '{metrics}'}}\n"))?;
+    until_metric(metrics, "verbatim_pods_known 1")?;
+    until_metric(metrics, "verbatim_api_server_synced 1")?;
+    api.server.mood(Mood::HangsUp);
+    api.server.hang_up();
+    until_metric(metrics, "verbatim_api_server_synced 0")?;
+    until_metric(metrics, "verbatim_pods_known 1")?;
+    stop(&bench, agent)
 }
 
 fn without_an_api_server_connections_pass_and_are_unresolved() -> Outcome {
