@@ -18,6 +18,7 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
+    task::JoinSet,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -117,13 +118,15 @@ pub(crate) async fn serve(
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let router = router(subject);
     let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = JoinSet::new();
     let accept = async {
         loop {
+            while connections.try_join_next().is_some() {}
             let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let (acceptor, router) = (acceptor.clone(), router.clone());
-                    tokio::spawn(async move {
+                    connections.spawn(async move {
                         if let Err(error) = connection(stream, peer, acceptor, router).await {
                             tracing::debug!(%peer, error, "a connection ended early");
                         }
@@ -141,9 +144,10 @@ pub(crate) async fn serve(
         () = accept => {}
         () = ending => {}
     }
-    // Until the last answer is out.
+    // Until the last answer is out. Whoever keeps a connection for later loses it.
     let rest = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
     timeout(Duration::from_secs(2), room.acquire_many(rest)).await.ok();
+    connections.shutdown().await;
     Ok(())
 }
 
