@@ -7,6 +7,7 @@
 mod clients;
 mod lifecycle;
 mod stage;
+mod trust;
 mod who;
 
 use std::{
@@ -39,7 +40,7 @@ macro_rules! scenario {
 pub(crate) use scenario;
 
 fn scenarios() -> Vec<Scenario> {
-    [clients::scenarios(), lifecycle::scenarios()].into_iter().flatten().collect()
+    [clients::scenarios(), trust::scenarios(), lifecycle::scenarios()].into_iter().flatten().collect()
 }
 
 /// Started by the first scenario that runs; its failure is that of all of them.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fs,
     time::{Duration, Instant},
 };
 
@@ -11,11 +12,15 @@ use verbatim_tests::{
     audit::Seen,
     cluster::{
         Cluster, Kubectl,
+        google::Google,
         pods::Pod,
         product::{Product, service_on_node},
     },
     did::Did,
-    postgres::Server,
+    google::{self, Root},
+    parts::{self, Part},
+    pglog::Logged,
+    postgres::{self, Server},
     sets,
 };
 
@@ -23,12 +28,15 @@ use verbatim_tests::{
 pub(crate) const DATABASE: &str = "10.246.61.54";
 /// Namespace of the clients.
 pub(crate) const SHOP: &str = "shop";
+/// Namespace whose pods are not injected.
+pub(crate) const UNSELECTED: &str = "unselected";
 /// A Service for clients that only connect.
 pub(crate) const TRAFFIC: &str = "10.246.61.90";
 pub(crate) const TRAFFIC_PORT: u16 = 9000;
 
 /// What is steered, as the lab's overlay has it.
-const DESTINATIONS: &str = "  - { cidr: 10.246.61.54/32, ports: [5432], action: steer }
+const DESTINATIONS: &str = "  - { cidr: 199.36.153.8/30, ports: [443], action: steer }
+  - { cidr: 10.246.61.54/32, ports: [5432], action: steer }
   - { cidr: 10.246.61.90/32, ports: [9000], action: steer }
 ";
 
@@ -36,10 +44,14 @@ const DESTINATIONS: &str = "  - { cidr: 10.246.61.54/32, ports: [5432], action: 
 pub(crate) struct Stage {
     product: Option<Product>,
     pub(crate) server: Server,
+    google: Option<Google>,
     pub(crate) cluster: Cluster,
+    /// Of the lab's servers, PEM.
+    roots: String,
     /// What was there when the scenario began is not its own.
     before: HashSet<Vec<u8>>,
     logged_before: usize,
+    requested_before: usize,
 }
 
 impl Stage {
@@ -47,19 +59,39 @@ impl Stage {
         let begun = Instant::now();
         let cluster = Cluster::start()?;
         println!("the node is ready after {:.1} s", begun.elapsed().as_secs_f64());
-        let server = cluster.postgres(Default::default())?;
+        let root = Root::create(&cluster.folder().join("root"), "root of the lab's servers")?;
+        let shown = root.issue("database", &[DATABASE])?;
+        let server = cluster.postgres(postgres::Options { shown: Some(&shown), ..Default::default() })?;
+        let google = parts::missing(&[Part::Emulator])
+            .is_none()
+            .then(|| Google::start(&cluster, &root))
+            .transpose()?;
         let objects = json!({
             "apiVersion": "v1", "kind": "List",
             "items": [
-                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SHOP}},
-                account("reader"),
-                account("writer"),
+                {
+                    "apiVersion": "v1", "kind": "Namespace",
+                    "metadata": {"name": SHOP, "labels": {"verbatim-audit.github.io/capture": "enabled"}},
+                },
+                {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": UNSELECTED}},
+                account(SHOP),
+                account(UNSELECTED),
                 service_on_node(SHOP, "database", DATABASE, 5432),
                 service_on_node(SHOP, "traffic", TRAFFIC, TRAFFIC_PORT),
             ],
         });
         cluster.kubectl.apply(&flattened(&objects))?;
-        Ok(Self { product: None, server, cluster, before: HashSet::new(), logged_before: 0 })
+        let roots = fs::read_to_string(root.certificate())?;
+        Ok(Self {
+            product: None,
+            server,
+            google,
+            roots,
+            cluster,
+            before: HashSet::new(),
+            logged_before: 0,
+            requested_before: 0,
+        })
     }
 
     /// A scenario begins: Verbatim is there, and what is recorded until now is others'.
@@ -70,13 +102,14 @@ impl Stage {
         }
         self.before = self.product()?.audit().seen()?.into_iter().map(|one| one.record).collect();
         self.logged_before = self.server.log()?.len();
+        self.requested_before = self.requests()?.len();
         Ok(())
     }
 
     /// Has Verbatim installed, on what an installation before it has left.
     pub(crate) fn install(&mut self) -> Result<()> {
         let begun = Instant::now();
-        self.product = Some(Product::install(&self.cluster, DESTINATIONS)?);
+        self.product = Some(Product::install(&self.cluster, DESTINATIONS, &self.roots)?);
         println!("Verbatim is ready after {:.1} s", begun.elapsed().as_secs_f64());
         Ok(())
     }
@@ -108,15 +141,28 @@ impl Stage {
         Ok(seen)
     }
 
-    /// Waits until what clients did, what is recorded and what the server saw are the same.
+    /// What BigQuery's front has seen.
+    fn requests(&self) -> Result<Vec<Logged>> {
+        let requests = self.google.as_ref().map(Google::requests).transpose()?.unwrap_or_default();
+        Ok(requests.iter().filter_map(google::logged).collect())
+    }
+
+    /// Waits until what clients did, what is recorded and what the database saw are the same.
     pub(crate) fn agree(&self, did: &[Did]) -> Result<Vec<Seen>> {
+        self.agree_by(did, || Ok(self.server.log()?.split_off(self.logged_before)))
+    }
+
+    /// The same with what BigQuery saw.
+    pub(crate) fn agree_with_google(&self, did: &[Did]) -> Result<Vec<Seen>> {
+        self.agree_by(did, || Ok(self.requests()?.split_off(self.requested_before)))
+    }
+
+    fn agree_by(&self, did: &[Did], logged: impl Fn() -> Result<Vec<Logged>>) -> Result<Vec<Seen>> {
         const LIMIT: Duration = Duration::from_secs(30);
         let begun = Instant::now();
         loop {
             let seen = self.seen()?;
-            let logged = self.server.log()?;
-            let logged = logged.get(self.logged_before..).unwrap_or_default();
-            match sets::compare(did, &seen, logged) {
+            match sets::compare(did, &seen, &logged()?) {
                 Ok(()) => return Ok(seen),
                 Err(differences) if begun.elapsed() > LIMIT => return Err(differences.into()),
                 Err(_) => std::thread::sleep(Duration::from_millis(100)),
@@ -131,8 +177,8 @@ impl Stage {
     }
 }
 
-fn account(name: &str) -> Value {
-    json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": SHOP}})
+fn account(namespace: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "reader", "namespace": namespace}})
 }
 
 /// Lists within a list are none to the API server.

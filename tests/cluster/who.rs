@@ -36,6 +36,14 @@ pub(crate) fn containers(stage: &Stage, seen: &[Seen]) -> Result<HashSet<(String
     workloads.map(|workload| workload.map(|one| (one.container.clone(), one.container_kind()))).collect()
 }
 
+/// Some of these commands are this pod's.
+pub(crate) fn some_of(stage: &Stage, seen: &[Seen], uid: &str, pod: &Value) -> Result<()> {
+    let mut all = commands(stage, seen)?;
+    all.retain(|command| workload(command).is_ok_and(|workload| workload.pod_uid == uid));
+    ensure!(!all.is_empty(), "nothing of pod {uid} is recorded");
+    all.iter().try_for_each(|command| check(command, pod))
+}
+
 /// Some of these commands are this pod's, with these makers above it.
 pub(crate) fn made_by(stage: &Stage, seen: &[Seen], pod: &Value, makers: &[&str]) -> Result<()> {
     let mut all = commands(stage, seen)?;

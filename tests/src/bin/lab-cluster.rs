@@ -19,6 +19,7 @@ use verbatim_tests::{
         pods::Pod,
         product::{NAMESPACE, Product, service_on_node},
     },
+    google::Root,
     parts::{self, Part},
     postgres::Server,
 };
@@ -55,6 +56,7 @@ impl Stage {
         let begun = Instant::now();
         let cluster = Cluster::start()?;
         said(&format!("node {} is ready after {:.0} s", NODE, begun.elapsed().as_secs_f64()));
+        let root = Root::create(&cluster.folder().join("root"), "root of the lab's servers")?;
         let server = cluster.postgres(Default::default())?;
         let (namespace, account) = WHO;
         for object in [
@@ -65,7 +67,7 @@ impl Stage {
             cluster.kubectl.apply(&object)?;
         }
         command("kubectl apply -k docs/deploy");
-        let product = Product::install(&cluster, DESTINATIONS)?;
+        let product = Product::install(&cluster, DESTINATIONS, &fs::read_to_string(root.certificate())?)?;
         said(&format!("node agent and collector are ready after {:.0} s", begun.elapsed().as_secs_f64()));
         Ok(Self { product, server, cluster })
     }

@@ -73,6 +73,14 @@ impl Image {
         Ok(Self { reference: reference.to_owned(), files, links: Vec::new(), command })
     }
 
+    /// With this machine's roots, as the package ca-certificates would bring them.
+    #[must_use]
+    pub fn with_roots(mut self) -> Self {
+        let roots = "etc/ssl/certs/ca-certificates.crt";
+        self.files.push((PathBuf::from("/").join(roots), roots.to_owned()));
+        self
+    }
+
     /// Writes it into a file of its own below `folder`.
     pub(super) fn write(&self, folder: &Path) -> Result<PathBuf> {
         let name: String =
@@ -132,7 +140,9 @@ impl Image {
 
 /// Without what only debuggers read, which is half of it, where there is a tool for that.
 fn copy(from: &Path, to: &Path) -> Result<()> {
-    if shell::which("strip").is_some() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let program = fs::metadata(from).is_ok_and(|file| file.permissions().mode() & 0o111 != 0);
+    if program && shell::which("strip").is_some() {
         let (from, to) = (from.display().to_string(), to.display().to_string());
         return shell::run("strip", &["--strip-debug", "-o", &to, &from]).map(drop);
     }

@@ -3,6 +3,7 @@
 //!
 //! Only one can be on a machine at a time: kubelet's cgroups have names that it cannot be talked out of.
 
+pub mod google;
 pub mod image;
 pub mod kubectl;
 pub mod pods;

@@ -26,6 +26,7 @@ pub struct Pod {
     command: Vec<String>,
     init: Vec<String>,
     folders: Vec<PathBuf>,
+    hosts: Vec<Value>,
     environment: Vec<(String, String)>,
 }
 
@@ -43,6 +44,7 @@ impl Pod {
             command: words(&["sleep", "2147483647"]),
             init: Vec::new(),
             folders: Vec::new(),
+            hosts: Vec::new(),
             environment: words_of(&[
                 ("HOME", "/tmp"),
                 ("PYTHONDONTWRITEBYTECODE", "1"),
@@ -69,6 +71,14 @@ impl Pod {
     #[must_use]
     pub fn mounting(mut self, folder: PathBuf) -> Self {
         self.folders.push(folder);
+        self
+    }
+
+    /// In whose hosts file these addresses have these names: the lab has no DNS.
+    #[must_use]
+    pub fn knowing(mut self, hosts: &[(&str, &[&str])]) -> Self {
+        self.hosts =
+            hosts.iter().map(|(address, names)| json!({"ip": address, "hostnames": names})).collect();
         self
     }
 
@@ -147,6 +157,7 @@ impl Pod {
             "restartPolicy": restart,
             "terminationGracePeriodSeconds": 0,
             "hostNetwork": self.host_network,
+            "hostAliases": self.hosts,
             "initContainers": init,
             "containers": [container("client", &self.command)],
             "volumes": volumes,
@@ -217,6 +228,13 @@ pub fn psql() -> Result<String> {
 #[must_use]
 pub fn python(script: &str) -> [String; 2] {
     [parts::python().display().to_string(), clients::scripts().join(script).display().to_string()]
+}
+
+/// Command line of one of the lab's scripts for Node.js, and where it finds its packages.
+pub fn node(script: &str) -> Result<(Vec<String>, String)> {
+    let node = shell::which("node").context("node is not installed")?;
+    let script = clients::scripts().join(script).display().to_string();
+    Ok((vec![node.display().to_string(), script], parts::cache().join("node/").display().to_string()))
 }
 
 /// Folders of the machine that clients need, with what their Python links to.

@@ -14,21 +14,19 @@ use crate::{
     agent::{POOL, PROJECT_NUMBER},
     asking::Audit,
     cgroup,
-    google::Root,
     parts::is_root,
     wait,
 };
 
 /// Namespace of all of it.
 pub const NAMESPACE: &str = "verbatim";
-/// The collector's Service; its address is given, for the lab has no DNS.
-const COLLECTOR: &str = "10.246.61.74";
-/// Where the collector's pod puts its data: the lab has nobody who makes volumes.
-const VOLUME: &str = "collector-data";
+/// Folder of the cluster's where the collector's pod puts its data: the lab has nobody who makes volumes.
+pub const VOLUME: &str = "collector-data";
 
 /// Images of this workspace's binaries.
 const AGENT_IMAGE: &str = "localhost/verbatim-agent:lab";
 const COLLECTOR_IMAGE: &str = "localhost/verbatim-collector:lab";
+const ISSUER_IMAGE: &str = "localhost/verbatim-issuer:lab";
 
 /// Applied manifests.
 #[derive(Debug)]
@@ -40,16 +38,17 @@ pub struct Product {
 
 impl Product {
     /// Images, certificates, and an overlay; then `kubectl apply -k`, and waiting until all of it is ready.
-    pub fn install(cluster: &Cluster, destinations: &str) -> Result<Self> {
+    /// `roots`, PEM, vouch for the lab's servers: toward the node agent, and as a company's own in every bundle.
+    pub fn install(cluster: &Cluster, destinations: &str, roots: &str) -> Result<Self> {
         anyhow::ensure!(is_root(), "a cluster is root's");
         cluster.import(&Image::of(AGENT_IMAGE, &["verbatim-agent"])?)?;
         cluster.import(&Image::of(COLLECTOR_IMAGE, &["verbatim-collector", "verbatim"])?)?;
+        cluster.import(&Image::of(ISSUER_IMAGE, &["verbatim-issuer"])?.with_roots())?;
         let kubectl = cluster.kubectl.clone();
-        let overlay = overlay(cluster, destinations)?;
+        let overlay = overlay(cluster, destinations, roots)?;
         volume(cluster)?;
         let product = Self { kubectl, overlay, audit: Audit::new(PathBuf::new())? };
         product.apply()?;
-        product.secrets(cluster)?;
         product.wait_until_ready()?;
         let socket = product.audit_socket(cluster)?;
         Ok(Self { audit: Audit::new(socket)?, ..product })
@@ -85,10 +84,13 @@ impl Product {
 
     /// Waits until each part is.
     pub fn wait_until_ready(&self) -> Result<()> {
-        wait::until("the node agent and the collector to be ready", || {
+        wait::until("all parts to be ready", || {
             let agent = self.kubectl.get("daemonset", NAMESPACE, "verbatim-agent")?;
             let collector = self.kubectl.get("statefulset", NAMESPACE, "verbatim-collector")?;
-            let ready = agent["status"]["numberReady"] == 1 && collector["status"]["readyReplicas"] == 1;
+            let issuer = self.kubectl.get("deployment", NAMESPACE, "verbatim-issuer")?;
+            let ready = agent["status"]["numberReady"] == 1
+                && collector["status"]["readyReplicas"] == 1
+                && issuer["status"]["readyReplicas"] == issuer["spec"]["replicas"];
             Ok(ready.then_some(()))
         })
         .with_context(|| self.situation())
@@ -137,28 +139,6 @@ impl Product {
         let process = process(cluster, &pod, "collector")?;
         Ok(PathBuf::from(format!("/proc/{process}/root/run/verbatim/audit.sock")))
     }
-
-    /// What nobody issues yet: the collector's certificate and the node's, of an authority of the lab's own.
-    fn secrets(&self, cluster: &Cluster) -> Result<()> {
-        let root = Root::create(&cluster.folder().join("ingest"), "ingest of the lab")?;
-        let authority = fs::read_to_string(root.certificate())?;
-        let names = ["verbatim-collector.verbatim.svc", COLLECTOR];
-        for (name, shown) in [
-            ("verbatim-collector-tls", root.issue("collector", &names)?),
-            ("verbatim-agent-tls", root.issue("agent", &["node1"])?),
-        ] {
-            self.kubectl.apply(&json!({
-                "apiVersion": "v1", "kind": "Secret",
-                "metadata": {"name": name, "namespace": NAMESPACE},
-                "stringData": {
-                    "ca.crt": authority,
-                    "tls.crt": fs::read_to_string(&shown.certificate)?,
-                    "tls.key": fs::read_to_string(&shown.key)?,
-                },
-            }))?;
-        }
-        Ok(())
-    }
 }
 
 /// Id of the first process of a pod's container, as the harness sees it.
@@ -206,7 +186,7 @@ fn volume(cluster: &Cluster) -> Result<()> {
 }
 
 /// A copy of docs/deploy, and beside it an overlay of it.
-fn overlay(cluster: &Cluster, destinations: &str) -> Result<PathBuf> {
+fn overlay(cluster: &Cluster, destinations: &str, roots: &str) -> Result<PathBuf> {
     let base = cluster.folder().join("deploy");
     let overlay = cluster.folder().join("overlay");
     for folder in [&base, &overlay] {
@@ -221,6 +201,8 @@ fn overlay(cluster: &Cluster, destinations: &str) -> Result<PathBuf> {
     }
     let agent = fs::read_to_string(source.join("cluster-agent.yaml"))?;
     fs::write(overlay.join("node-agent.yaml"), lab_configuration(&agent, destinations)?)?;
+    fs::write(overlay.join("lab-roots.pem"), roots)?;
+    fs::write(overlay.join("issuer.yaml"), issuer(roots))?;
     fs::write(overlay.join("kustomization.yaml"), KUSTOMIZATION)?;
     fs::write(overlay.join("agent.yaml"), AGENT)?;
     fs::write(overlay.join("service.yaml"), SERVICE)?;
@@ -241,6 +223,7 @@ fn lab_configuration(shipped: &str, destinations: &str) -> Result<String> {
         .replace("kubepods.slice", "kubepods")
         .replace("kubernetes: {}", &format!("kubernetes: {}", kubernetes()))
         .replace("kind: NodeAgent", "kind: NodeAgent\nnode: node1");
+    let after = after.replace("system: true }", "system: false, files: [/etc/verbatim/lab-roots.pem] }");
     Ok(format!("{before}destinations:\n{destinations}selectors:{after}"))
 }
 
@@ -254,22 +237,23 @@ fn kubernetes() -> Value {
 const KUSTOMIZATION: &str = "\
 apiVersion: kustomize.config.k8s.io/v1beta1
 kind: Kustomization
-namespace: verbatim
 bases: [../deploy]
 images:
   - { name: verbatim-agent, newName: localhost/verbatim-agent, newTag: lab }
   - { name: verbatim-collector, newName: localhost/verbatim-collector, newTag: lab }
+  - { name: verbatim-issuer, newName: localhost/verbatim-issuer, newTag: lab }
 configMapGenerator:
   - name: verbatim-agent
+    namespace: verbatim
     behavior: replace
-    files: [node-agent.yaml]
-patchesStrategicMerge: [agent.yaml, service.yaml]
+    files: [node-agent.yaml, lab-roots.pem]
+patchesStrategicMerge: [agent.yaml, service.yaml, issuer.yaml]
 patchesJson6902:
   - path: update.yaml
     target: { group: apps, version: v1, kind: DaemonSet, name: verbatim-agent, namespace: verbatim }
 ";
 
-/// No DNS here.
+/// No DNS here: Services have given addresses.
 const AGENT: &str = "\
 apiVersion: apps/v1
 kind: DaemonSet
@@ -279,6 +263,7 @@ spec:
     spec:
       hostAliases:
         - { ip: 10.246.61.74, hostnames: [verbatim-collector.verbatim.svc] }
+        - { ip: 10.246.61.75, hostnames: [verbatim-issuer.verbatim.svc] }
 ";
 
 const SERVICE: &str = "\
@@ -286,7 +271,26 @@ apiVersion: v1
 kind: Service
 metadata: { name: verbatim-collector, namespace: verbatim }
 spec: { clusterIP: 10.246.61.74 }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: verbatim-issuer, namespace: verbatim }
+spec: { clusterIP: 10.246.61.75 }
 ";
+
+/// The issuer's own file as it is shipped, with a company's roots.
+fn issuer(roots: &str) -> String {
+    let shipped = include_str!("../../../docs/deploy/issuer.yaml");
+    let file = shipped.lines().skip_while(|line| line.trim() != "issuer.yaml: |").skip(1);
+    let file: String =
+        file.take_while(|line| line.starts_with("    ")).map(|line| format!("{line}\n")).collect();
+    let file = file.replace("extraRoots: []", "extraRoots: [/etc/verbatim/lab-roots.pem]");
+    let roots: String = roots.lines().map(|line| format!("    {line}\n")).collect();
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: verbatim-issuer, namespace: verbatim }}\ndata:\n  \
+         issuer.yaml: |\n{file}  lab-roots.pem: |\n{roots}"
+    )
+}
 
 /// Kubernetes 1.20 has no `maxSurge` for DaemonSets.
 const UPDATE: &str = "\

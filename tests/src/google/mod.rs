@@ -177,7 +177,7 @@ pub fn token(pod: Pod) -> String {
 }
 
 /// Where the emulator listens within the namespace.
-const EMULATOR: &str = "127.0.0.1:9050";
+pub(crate) const EMULATOR: &str = "127.0.0.1:9050";
 
 fn network(ground: &Ground) -> Result<Namespace> {
     let namespace = Namespace::create(format!("{}-google", ground.name))?;
@@ -202,7 +202,7 @@ fn network(ground: &Ground) -> Result<Namespace> {
     Ok(namespace)
 }
 
-fn emulator(place: &Place) -> Result<Process> {
+pub(crate) fn emulator(place: &Place) -> Result<Process> {
     let folder = parts::emulator();
     let mut command = place.command(folder.join("venv/bin/python"));
     command
