@@ -26,6 +26,10 @@ fn seen(paths: &[PathBuf]) -> Vec<Option<(SystemTime, u64)>> {
 
 /// Looks for as long as the agent runs. What cannot be used, half of a change not least, leaves the old in force.
 pub(crate) fn reread(config: &config::Authority, authority: Arc<Authority>) -> JoinHandle<()> {
+    follow(config, authority, PAUSE)
+}
+
+fn follow(config: &config::Authority, authority: Arc<Authority>, pause: Duration) -> JoinHandle<()> {
     let config = config.clone();
     let intermediates =
         config.intermediates.iter().flat_map(|one| [one.certificate.clone(), one.key.clone()]);
@@ -33,7 +37,7 @@ pub(crate) fn reread(config: &config::Authority, authority: Arc<Authority>) -> J
     tokio::spawn(async move {
         let mut last = seen(&paths);
         loop {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(pause).await;
             let now = seen(&paths);
             if now == last {
                 continue;
@@ -49,4 +53,65 @@ pub(crate) fn reread(config: &config::Authority, authority: Arc<Authority>) -> J
             last = now;
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use verbatim_tls::{IssuingRoot, NameClass, Request, RootId};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Writes what an issuer of files would.
+    fn write(config: &config::Authority, root: &IssuingRoot) {
+        let request = Request::make().expect("made");
+        let issued = root.intermediate(&request.pem().expect("PEM"), "node-1", HOUR).expect("issued");
+        let [one] = config.intermediates.as_slice() else { panic!("one intermediate") };
+        let put = |path: &PathBuf, text: &str| {
+            let beside = path.with_extension("new");
+            std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path)).expect("written");
+        };
+        put(&one.key, &request.key_pem());
+        put(&one.certificate, &issued.certificate);
+        put(&config.roots[0], &root.certificate_pem());
+    }
+
+    async fn until(authority: &Authority, wanted: &RootId) {
+        for _ in 0..500 {
+            if authority.leads_to().contains(wanted) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("not within 10 s");
+    }
+
+    #[tokio::test]
+    async fn files_that_change_are_used_and_the_old_ones_where_they_are_none() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = |name: &str| folder.path().join(name);
+        let intermediate = config::Intermediate { certificate: path("i.pem"), key: path("i.key") };
+        let config = config::Authority {
+            roots: vec![path("roots.pem")],
+            intermediates: vec![intermediate],
+            ..config::Authority::default()
+        };
+        let root = || IssuingRoot::make(NameClass::Api, &[], HOUR).expect("made");
+        let (first, second, third) = (root(), root(), root());
+        write(&config, &first);
+        let authority =
+            Arc::new(Authority::from_pem(&authority_files(&config).expect("read")).expect("used"));
+        let task = follow(&config, Arc::clone(&authority), Duration::from_millis(20));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        write(&config, &second);
+        until(&authority, &second.id()).await;
+        // Half a change is none, and the other half is noticed.
+        std::fs::write(path("roots.pem"), "no root at all").expect("written");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(authority.leads_to(), [second.id()]);
+        write(&config, &third);
+        until(&authority, &third.id()).await;
+        task.abort();
+    }
 }
