@@ -54,9 +54,9 @@ fn believing() -> Options {
     }
 }
 
-/// The same, and everything is logged.
+/// The same, and everything is logged, also what libraries have to say.
 fn telling_all() -> Options {
-    Options { metrics: true, extra: "log: {level: trace}", ..believing() }
+    Options { metrics: true, extra: "log: {level: 'trace,aya=info,aya_obj=info'}", ..believing() }
 }
 
 /// Somebody who signs delegations.
@@ -168,7 +168,8 @@ fn page(lab: &Lab, path: &str) -> Result<String> {
 fn no_credential_comes_out_anywhere(lab: &mut Lab) -> Result<()> {
     let client =
         lab.google_pod(Pod::A)?.with("PGPASSWORD", "plantedsecretenv").with("SECRET", "plantedsecretenv");
-    let ended = client.python("all", "evidence.py", &["all"])?.finish()?;
+    let arguments = ["all", "ya29.plantedsecretargument", "eyJhbGciOiJFUzI1NiJ9.e30.plantedsecretargument"];
+    let ended = client.python("all", "evidence.py", &arguments)?.finish()?;
     ensure!(ended.text().contains("done"), "{}", ended.complaints());
     let socket = lab.collector.audit_socket();
     let ask = |arguments: &[&str]| cli::run(Source::Socket(&socket), arguments);
@@ -190,7 +191,7 @@ fn no_credential_comes_out_anywhere(lab: &mut Lab) -> Result<()> {
         ("findings", ask(&["findings", "-o", "json"])?),
         ("coverage", ask(&["coverage", "--json"])?),
     ];
-    ensure!(said[1].1.contains("TRACE"), "not everything is logged: {}", said[1].1);
+    ensure!(said[1].1.contains(" DEBUG "), "not everything is logged: {}", said[1].1);
     let marked = said[4].1.lines().filter(|line| line.contains("[redacted]")).count();
     ensure!(marked >= 25, "only {marked} commands had anything taken out: {}", said[4].1);
     for command in lab.collector.commands()? {

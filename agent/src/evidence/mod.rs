@@ -406,4 +406,6 @@ fn merge(proof: &mut Proof, behalf: Behalf) {
 }
 
 #[cfg(test)]
+mod fetch_tests;
+#[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 
 mod bigquery;
 mod cluster;
+mod delegation;
 
 use std::{
     fs,
@@ -15,6 +16,7 @@ use clap::Args;
 use serde_json::Value;
 
 use bigquery::BigQuery;
+use delegation::Delegation;
 
 use crate::{
     binaries, command, ebpf, place, place::Place, postgres::Postgres, say, scratch::Scratch, setup,
@@ -91,7 +93,7 @@ impl Demo<'_> {
             "A line that begins with a time is Verbatim's. Its record was safe before the command went on.",
         );
         let mut psql = Command::new(self.postgres.program("psql"));
-        psql.arg("-X").arg(self.address("report")).args([
+        psql.arg("-X").arg(self.address("chidi%40demo.example")).args([
             "-c",
             "SELECT city, count(*) AS purchases, sum(amount) FROM purchase JOIN customer ON customer.id = customer \
              GROUP BY city ORDER BY 3 DESC",
@@ -103,14 +105,34 @@ impl Demo<'_> {
         say::heading("An AI agent with a database tool, captured: Python and psycopg, as they are");
         let script = scratch.join("agent.py");
         fs::write(&script, include_str!("agent.py")).with_context(|| script.display().to_string())?;
+        say::line(
+            "Somebody asked it to act, and its framework was given a signed token that says so. It sends that",
+        );
+        say::line(
+            "along in a comment (sqlcommenter); Verbatim checks it against the issuer's keys, and cuts its",
+        );
+        say::line("signature out of what it keeps.");
+        let delegation = Delegation::issue(scratch, "ada@demo.example", "support/ai-agent")?;
         let mut python = Command::new(self.place.python());
-        python.arg(&script).arg(self.address("agent"));
-        self.capture("support/ai-agent", &python)
+        python.arg(&script).arg(self.address("agent")).arg(&delegation.token);
+        let believed = [
+            Path::new("--on-behalf-of-issuer"),
+            Path::new(delegation::ISSUER),
+            Path::new("--on-behalf-of-audience"),
+            Path::new(delegation::AUDIENCE),
+            Path::new("--on-behalf-of-jwks"),
+            &delegation.keys,
+        ];
+        self.capture_with("support/ai-agent", &believed, &python)
     }
 
     /// Runs a workload under capture. It ends with the workload's own exit code.
     fn capture(&self, service_account: &str, workload: &Command) -> Result<()> {
-        let agent = self.agent(service_account, &[], workload)?;
+        self.capture_with(service_account, &[], workload)
+    }
+
+    fn capture_with(&self, service_account: &str, options: &[&Path], workload: &Command) -> Result<()> {
+        let agent = self.agent(service_account, options, workload)?;
         say::command(&command::typed_in(&self.place.root, &agent));
         ended_well(agent)
     }
@@ -147,8 +169,13 @@ impl Demo<'_> {
         self.verbatim(&["records"])?;
         say::heading("What did the agent get wrong, and what was it refused?");
         self.verbatim(&["records", "--service-account", "ai-agent", "--status", "error"])?;
+        say::heading("What was done on whose behalf, verified?");
+        self.verbatim(&["records", "--behalf", "verified"])?;
+        say::heading("Who used credentials that are not its own? The report logs in as a person");
+        self.verbatim(&["records", "--credential-match", "no"])?;
         say::heading("All that is known of one of them");
-        let mut json = self.verbatim_command(&["records", "--text", "DELETE", "--output", "json"])?;
+        let mut json = self
+            .verbatim_command(&["records", "--text", "DELETE", "--behalf", "verified", "--output", "json"])?;
         let answer = command::output(&mut json)?;
         let first: Value = answer.lines().next().map(serde_json::from_str).transpose()?.unwrap_or_default();
         let Some(id) = first["id"].as_str() else {

@@ -9,8 +9,9 @@ INSERT INTO customer VALUES
     (3, 'Chidi Eze', 'chidi@example.org', 'Lagos'), (4, 'Dana Levi', 'dana@example.org', 'Lyon');
 INSERT INTO purchase VALUES
     (1, 1, 'lamp', 42.00), (2, 2, 'desk', 310.00), (3, 3, 'chair', 120.50), (4, 4, 'lamp', 42.00), (5, 1, 'desk', 310.00);
-CREATE ROLE report LOGIN;
-GRANT SELECT ON customer, purchase TO report;
+-- The report logs in with a person's own user, as reports do.
+CREATE ROLE "chidi@demo.example" LOGIN;
+GRANT SELECT ON customer, purchase TO "chidi@demo.example";
 CREATE ROLE agent LOGIN;
 GRANT SELECT ON customer, purchase TO agent;
 GRANT UPDATE (amount) ON purchase TO agent;

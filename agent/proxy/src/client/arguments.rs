@@ -2,6 +2,8 @@
 //!
 //! Errs on the side of cutting: an argument is kept to tell processes apart, not to be run again.
 
+use verbatim_wire::without_tokens;
+
 /// Arguments kept.
 const ARGUMENTS: usize = 64;
 /// Bytes of each.
@@ -31,7 +33,8 @@ pub(super) fn redacted(command_line: &[u8]) -> Vec<String> {
     let mut mysql = false;
     let mut kept = Vec::new();
     for (place, argument) in command_line.split(|&byte| byte == 0).take(ARGUMENTS).enumerate() {
-        let cut = argument.get(..ARGUMENT_BYTES).unwrap_or(argument);
+        let argument = without_tokens(argument);
+        let cut = argument.get(..ARGUMENT_BYTES).unwrap_or(&argument);
         let argument = String::from_utf8_lossy(cut).into_owned();
         if place == 0 {
             let name = argument.rsplit('/').next().unwrap_or_default();
