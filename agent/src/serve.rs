@@ -2,6 +2,7 @@
 //!
 //! Owns how a configuration file becomes a worker's plan. Which cgroup is whose is `workloads`' business.
 
+mod issuing;
 mod link;
 mod namespaces;
 mod pods;
@@ -13,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::sync::mpsc;
 use verbatim_proxy::{
     ProxyConfig,
     seam::{Observer, Policy, Summary},
@@ -38,7 +39,6 @@ use crate::{
     evidence::{Engine, EvidenceError},
     handover::Message,
     identity::Table,
-    issued::{self, Receivers},
     logging,
     supervisor::{self, SupervisorError},
     trust::{Judge, Keeper, Material, MaterialError, TrustError, TrustFolder},
@@ -187,45 +187,6 @@ fn target(config: &NodeAgent, issued: &Issued) -> Result<Target, ServeError> {
     Ok(Target::parse(address, tls.as_ref())?)
 }
 
-/// Has the authority kept up to date by whoever issues it.
-fn follow_authority(
-    config: &NodeAgent,
-    material: Option<&Material>,
-    collector: Issued,
-    evidence: &Engine,
-) -> Issuing {
-    let (Some(tls), Some(material)) = (&config.tls, material) else { return Issuing::default() };
-    let authority = Arc::clone(&material.authority);
-    match &tls.authority {
-        config::Authority { issuer: Some(issuer), .. } => {
-            // One that a person has configured goes before the cluster's.
-            let fingerprints =
-                config.credentials.fingerprint_key.is_none().then(|| Arc::clone(evidence.fingerprints()));
-            let receivers = Receivers { authority, collector, fingerprints };
-            let (task, known) = issued::start(issuer, receivers);
-            Issuing { task: Some(task), known: Some(known) }
-        }
-        config::Authority { ephemeral: Some(_), .. } => Issuing::default(),
-        files => Issuing { task: Some(issued::reread(files, authority)), known: None },
-    }
-}
-
-/// What keeps the authority up to date.
-#[derive(Default)]
-struct Issuing {
-    task: Option<JoinHandle<()>>,
-    /// Where an issuer does it.
-    known: Option<issued::Known>,
-}
-
-impl Drop for Issuing {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
-    }
-}
-
 async fn serving(
     config: &NodeAgent,
     (target, issued): (Target, Issued),
@@ -265,7 +226,7 @@ async fn serving(
         _ => None,
     };
     let (evidence, looking) = Engine::configured(config)?;
-    let issuing = follow_authority(config, material.as_ref(), issued, &evidence);
+    let issuing = issuing::follow(config, material.as_ref(), issued, &evidence);
     let standing = Arc::clone(&table);
     let seams = Seams {
         identities: Arc::<Table>::clone(&table),

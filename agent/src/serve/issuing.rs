@@ -1,0 +1,52 @@
+//! Who keeps the authority up to date: the cluster's issuer, or whoever writes the files.
+
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use verbatim_agent_config::{self as config, NodeAgent};
+use verbatim_ship::Issued;
+
+use crate::{
+    evidence::Engine,
+    issued::{self, Receivers},
+    trust::Material,
+};
+
+/// Has the authority kept up to date by whoever issues it.
+pub(super) fn follow(
+    config: &NodeAgent,
+    material: Option<&Material>,
+    collector: Issued,
+    evidence: &Engine,
+) -> Issuing {
+    let (Some(tls), Some(material)) = (&config.tls, material) else { return Issuing::default() };
+    let authority = Arc::clone(&material.authority);
+    match &tls.authority {
+        config::Authority { issuer: Some(issuer), .. } => {
+            // One that a person has configured goes before the cluster's.
+            let fingerprints =
+                config.credentials.fingerprint_key.is_none().then(|| Arc::clone(evidence.fingerprints()));
+            let receivers = Receivers { authority, collector, fingerprints };
+            let (task, known) = issued::start(issuer, receivers);
+            Issuing { task: Some(task), known: Some(known) }
+        }
+        config::Authority { ephemeral: Some(_), .. } => Issuing::default(),
+        files => Issuing { task: Some(issued::reread(files, authority)), known: None },
+    }
+}
+
+/// What keeps the authority up to date; it ends when this is dropped.
+#[derive(Default)]
+pub(super) struct Issuing {
+    task: Option<JoinHandle<()>>,
+    /// Where an issuer does it.
+    pub(super) known: Option<issued::Known>,
+}
+
+impl Drop for Issuing {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
