@@ -247,6 +247,8 @@ impl<R: Records> Journal<R> {
             }
             appended => appended,
         }?;
+        // One of the two says it: a request, or the session's start.
+        self.counters.proven(proof.matches.max(session.presented.matches), proof.behalf);
         let (capture, reason) = captured(command);
         let watched = self.observer.enabled();
         let mut open = Open {

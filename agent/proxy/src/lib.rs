@@ -36,4 +36,4 @@ pub use config::ProxyConfig;
 pub use protocols::{Builtin, Detected, Protocols};
 pub use records::Records;
 pub use shards::{Deps, Shards, ShardsError};
-pub use stats::{EndedAlike, EndedBy, SplicedBy, Stats};
+pub use stats::{EndedAlike, EndedBy, ProvenBy, SplicedBy, Stats};

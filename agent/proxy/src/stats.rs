@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use verbatim_api::v1::OpaqueReason;
+use verbatim_api::v1::{BehalfKind, CredentialMatch, OpaqueReason};
 use verbatim_sys::clock;
 
 pub(crate) use ended::Ended;
@@ -36,6 +36,33 @@ impl SplicedBy {
     }
 }
 
+/// Number of values of [`CredentialMatch`] and of [`BehalfKind`], from 0 without a hole.
+const PROOFS: usize = 4;
+
+/// Commands by what speaks for them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProvenBy {
+    credentials: [u64; PROOFS],
+    behalf: [u64; PROOFS],
+}
+
+impl ProvenBy {
+    /// Whose credentials they were sent with; those without any are left out.
+    pub fn credentials(&self) -> impl Iterator<Item = (CredentialMatch, u64)> {
+        counted(self.credentials, |value| CredentialMatch::try_from(value).ok())
+    }
+
+    /// How well it is known on whose behalf; those of which nothing is known are left out.
+    pub fn behalf(&self) -> impl Iterator<Item = (BehalfKind, u64)> {
+        counted(self.behalf, |value| BehalfKind::try_from(value).ok())
+    }
+}
+
+fn counted<T>(counts: [u64; PROOFS], value: fn(i32) -> Option<T>) -> impl Iterator<Item = (T, u64)> {
+    let values = counts.into_iter().enumerate().skip(1);
+    values.filter_map(move |(at, count)| Some((value(i32::try_from(at).ok()?)?, count)))
+}
+
 /// A snapshot of all shards' counters since they were started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -55,6 +82,8 @@ pub struct Stats {
     pub denied: u64,
     /// Commands held for a person.
     pub held: u64,
+    /// Commands by what speaks for them.
+    pub proven: ProvenBy,
     /// Connections that passed undecoded, wholly or from some point on.
     pub spliced: SplicedBy,
     /// Connection tasks that panicked.
@@ -81,6 +110,8 @@ pub(crate) struct Counters {
     pub(crate) commands: AtomicU64,
     pub(crate) denied: AtomicU64,
     pub(crate) held: AtomicU64,
+    credentials: [AtomicU64; PROOFS],
+    behalf: [AtomicU64; PROOFS],
     pub(crate) spliced: [AtomicU64; REASONS],
     pub(crate) panics: AtomicU64,
     pub(crate) unwritten: AtomicU64,
@@ -113,6 +144,17 @@ impl Counters {
         }
     }
 
+    /// A command was recorded, with this to speak for it.
+    pub(crate) fn proven(&self, credential: CredentialMatch, behalf: BehalfKind) {
+        let place = |value: i32| usize::try_from(value).unwrap_or_default();
+        if let Some(counter) = self.credentials.get(place(credential.into())) {
+            add(counter, 1);
+        }
+        if let Some(counter) = self.behalf.get(place(behalf.into())) {
+            add(counter, 1);
+        }
+    }
+
     pub(crate) fn add_to(&self, stats: &mut Stats) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         // Ended first: otherwise a connection that comes and goes in between makes `open` wrap.
@@ -131,6 +173,13 @@ impl Counters {
         stats.bytes_sent += read(&self.bytes_sent);
         stats.bytes_received += read(&self.bytes_received);
         self.ended_by.add_to(&mut stats.ended);
+        for (sums, counters) in
+            [(&mut stats.proven.credentials, &self.credentials), (&mut stats.proven.behalf, &self.behalf)]
+        {
+            for (sum, counter) in sums.iter_mut().zip(counters) {
+                *sum += read(counter);
+            }
+        }
         for (sum, counter) in stats.spliced.0.iter_mut().zip(&self.spliced) {
             *sum += read(counter);
         }
@@ -140,6 +189,22 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_of_proof_has_a_counter() {
+        assert!(
+            CredentialMatch::try_from(PROOFS as i32).is_err() && BehalfKind::try_from(PROOFS as i32).is_err()
+        );
+        let counters = Counters::default();
+        counters.proven(CredentialMatch::No, BehalfKind::Unspecified);
+        counters.proven(CredentialMatch::Unspecified, BehalfKind::Verified);
+        let mut stats = Stats::default();
+        counters.add_to(&mut stats);
+        let credentials: Vec<_> = stats.proven.credentials().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(credentials, [(CredentialMatch::No, 1)]);
+        let behalf: Vec<_> = stats.proven.behalf().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(behalf, [(BehalfKind::Verified, 1)]);
+    }
 
     #[test]
     fn every_opaque_reason_has_a_counter() {

@@ -56,6 +56,7 @@ fn relayed(text: &mut Exposition, stats: &Stats) {
     text.counter("verbatim_commands_total", "Commands recorded as started.", stats.commands);
     text.counter("verbatim_commands_denied_total", "Commands refused by policy.", stats.denied);
     text.counter("verbatim_commands_held_total", "Commands held for a person.", stats.held);
+    proven(text, stats);
     let bytes = [
         ([("direction", "to_server")], stats.bytes_sent),
         ([("direction", "to_workload")], stats.bytes_received),
@@ -69,6 +70,25 @@ fn relayed(text: &mut Exposition, stats: &Stats) {
     );
     let help = "Records that found no room before the end of draining: the next start writes them.";
     text.counter("verbatim_records_unwritten_total", help, stats.unwritten);
+}
+
+fn proven(text: &mut Exposition, stats: &Stats) {
+    let matches: Vec<_> = stats
+        .proven
+        .credentials()
+        .map(|(value, count)| (lower(value.as_str_name(), "CREDENTIAL_MATCH_"), count))
+        .collect();
+    let matches = matches.iter().map(|(value, count)| ([("match", value.as_str())], *count));
+    let help = "Commands by whether their credentials are the workload's own.";
+    text.family("verbatim_commands_by_credential_total", "counter", help, matches);
+    let kinds: Vec<_> = stats
+        .proven
+        .behalf()
+        .map(|(value, count)| (lower(value.as_str_name(), "BEHALF_KIND_"), count))
+        .collect();
+    let kinds = kinds.iter().map(|(value, count)| ([("kind", value.as_str())], *count));
+    let help = "Commands by how well it is known on whose behalf they were sent.";
+    text.family("verbatim_commands_by_behalf_total", "counter", help, kinds);
 }
 
 fn spool(text: &mut Exposition, health: &Health) {
