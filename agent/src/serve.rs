@@ -238,7 +238,7 @@ async fn serving(
     };
     let inherited = Inheritance { vault: Some(link.vault()), listeners: std::mem::take(&mut link.handed) };
     let worker = Worker::start(plan, seams, inherited)?;
-    let mut control = Control::start(config, &worker, store, HEARTBEAT_TIMEOUT);
+    let mut control = Control::start(config, &worker, store, issuing.known.clone(), HEARTBEAT_TIMEOUT);
 
     let refusals = keeper.as_ref().map(|keeper| Arc::clone(keeper.refusals()));
     let authority = material.as_ref().map(|material| Arc::clone(&material.authority));

@@ -13,7 +13,7 @@ use verbatim_kube::Store;
 use verbatim_proxy::Shards;
 use verbatim_steer::{HookReport, Steering};
 
-use crate::worker::Vitals;
+use crate::{issued::Known, worker::Vitals};
 
 /// A shard that has been silent for longer does not live.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -43,6 +43,8 @@ pub(crate) struct Health {
     pub(crate) vitals: Vitals,
     /// Where the API server tells of pods.
     pub(crate) pods: Option<Arc<Store>>,
+    /// Where the cluster's issuer gives certificates.
+    pub(crate) issuer: Option<Known>,
     heartbeat_timeout: Duration,
     scanned: AtomicBool,
     draining: AtomicBool,
@@ -50,10 +52,16 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) fn new(vitals: Vitals, pods: Option<Arc<Store>>, heartbeat_timeout: Duration) -> Self {
+    pub(crate) fn new(
+        vitals: Vitals,
+        pods: Option<Arc<Store>>,
+        issuer: Option<Known>,
+        heartbeat_timeout: Duration,
+    ) -> Self {
         Self {
             vitals,
             pods,
+            issuer,
             heartbeat_timeout,
             scanned: AtomicBool::new(false),
             draining: AtomicBool::new(false),

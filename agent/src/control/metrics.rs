@@ -26,6 +26,7 @@ pub(crate) fn render(health: &Health, orders: &Orders) -> String {
     kernel(&mut text, health);
     watchdog(&mut text, health);
     pods(&mut text, health);
+    issuer(&mut text, health);
     bypass(&mut text, orders);
     conditions(&mut text, health);
     text.finish()
@@ -139,6 +140,17 @@ fn pods(text: &mut Exposition, health: &Health) {
     text.gauge("verbatim_pods_known", help, u64::try_from(store.snapshot().len()).unwrap_or(u64::MAX));
     let help = "1: the API server has told all pods, and tells what changes.";
     text.gauge("verbatim_api_server_synced", help, u8::from(store.reach() == Reach::Synced));
+}
+
+fn issuer(text: &mut Exposition, health: &Health) {
+    let Some(known) = &health.issuer else { return };
+    let standing = known.now();
+    let help = "1: the issuer gave certificates when it was asked last.";
+    let answers = standing.failing.is_none() && standing.until.is_some();
+    text.gauge("verbatim_issuer_answers", help, u8::from(answers));
+    let help = "Until when what the issuer gave is good, seconds since 1970; 0 where it has given nothing.";
+    let until = standing.until.and_then(|until| u64::try_from(until).ok()).unwrap_or_default();
+    text.gauge("verbatim_issued_until_seconds", help, until);
 }
 
 fn bypass(text: &mut Exposition, orders: &Orders) {

@@ -24,7 +24,7 @@ pub(crate) use ask::{bypass, doctor};
 pub(crate) use health::Conditions;
 pub(crate) use words::Order;
 
-use crate::{doctor::Doctor, worker::Worker};
+use crate::{doctor::Doctor, issued::Known, worker::Worker};
 use health::Health;
 use http::Subject;
 use orders::{Limits, Orders};
@@ -46,12 +46,13 @@ impl Control {
         config: &NodeAgent,
         worker: &Worker,
         pods: Option<Arc<Store>>,
+        issuer: Option<Known>,
         heartbeat_timeout: Duration,
     ) -> Self {
         let limits = Limits { enabled: config.bypass.enabled, maximum: config.bypass.maximum.0 };
         let (steering, shards) = (worker.steering(), worker.shards());
         let orders = Arc::new(Orders::new(limits, steering, shards));
-        let health = Arc::new(Health::new(worker.vitals(), pods, heartbeat_timeout));
+        let health = Arc::new(Health::new(worker.vitals(), pods, issuer, heartbeat_timeout));
         let watched = (Arc::downgrade(steering), Arc::downgrade(shards));
         let ordering = vec![tokio::spawn(watchdog::watch(watched.0, watched.1, Arc::clone(&health)))];
         let subject = Arc::new(Subject { health: Arc::clone(&health), orders: Arc::clone(&orders) });
