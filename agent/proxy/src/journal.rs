@@ -2,7 +2,7 @@
 //!
 //! Owns the table of open commands and every append of the connection. Knows no socket and no decoder.
 
-use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
 use verbatim_api::v1;
 use verbatim_spool::{AppendError, Appended, Draft};
@@ -89,6 +89,8 @@ pub(crate) struct Journal<R> {
     evidence: Arc<dyn Evidence>,
     observer: Arc<dyn Observer>,
     open: VecDeque<Open>,
+    /// How many of them have a text that held a password.
+    sensitive: Cell<usize>,
     /// Commands that were refused of late, with their records' ids.
     refused: VecDeque<(CommandId, Vec<u8>)>,
     opened_boottime: u64,
@@ -120,6 +122,7 @@ impl<R: Records> Journal<R> {
             evidence,
             observer,
             open: VecDeque::new(),
+            sensitive: Cell::new(0),
             refused: VecDeque::new(),
             opened_boottime: clock::boottime_nanos(),
             opened_wall: clock::wall_nanos(),
@@ -284,6 +287,7 @@ impl<R: Records> Journal<R> {
             open.on_behalf_of =
                 proof.on_behalf_of.first().map(|person| (person.kind(), person.subject.clone()));
         }
+        self.sensitive.set(self.sensitive.get() + usize::from(open.sensitive));
         self.open.push_back(open);
         self.commands += 1;
         add(&self.counters.commands, 1);
@@ -399,7 +403,8 @@ impl<R: Records> Journal<R> {
             }
         }
         let hushed;
-        let outcome = if open.sensitive || self.open.iter().any(|open| open.sensitive) {
+        // What fails a message or a pipeline is told of its first command.
+        let outcome = if self.sensitive.get() > 0 {
             hushed = hush::outcome(outcome);
             &hushed
         } else {
@@ -442,6 +447,7 @@ impl<R: Records> Journal<R> {
                 ..self.summary(outcome)
             });
         }
+        self.sensitive.set(self.sensitive.get().saturating_sub(usize::from(open.sensitive)));
         Ok(())
     }
 
