@@ -85,6 +85,10 @@ pub fn reap(input: impl BufRead) -> Vec<(Leftover, io::Error)> {
         open.into_iter().rev().partition(|leftover| matches!(leftover, Leftover::Mount(_)));
     let (cgroups, others): (Vec<_>, Vec<_>) =
         others.into_iter().partition(|leftover| matches!(leftover, Leftover::Cgroup(_)));
+    // All of them before any is removed, and twice: one's processes may just be making another's.
+    for cgroup in cgroups.iter().chain(&cgroups) {
+        cgroup.stop();
+    }
     disks
         .into_iter()
         .chain(cgroups)

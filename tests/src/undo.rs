@@ -53,6 +53,19 @@ impl Leftover {
         }
     }
 
+    /// Ends its processes, where it has any and the kernel can do that at once.
+    pub fn stop(&self) {
+        if let Self::Cgroup(path) = self {
+            // In a hierarchy of version 1 there is no such file, and what is gone needs none.
+            drop(
+                fs::OpenOptions::new()
+                    .write(true)
+                    .open(Path::new(path).join("cgroup.kill"))
+                    .map(|mut kill| drop(io::Write::write_all(&mut kill, b"1"))),
+            );
+        }
+    }
+
     /// Undoes it. What is not there any more is fine.
     pub fn undo(&self) -> io::Result<()> {
         match self {

@@ -79,9 +79,9 @@ pub fn missing() -> Option<String> {
 pub struct Cluster {
     /// Orders to it.
     pub kubectl: Kubectl,
-    // Pods first: whoever would start them again goes with the tree right after.
-    _pods: Vec<Guard>,
+    // kubelet first: it would start pods again.
     node: Node,
+    _pods: Vec<Guard>,
     control: Control,
     tree: Tree,
     _pins: Guard,
