@@ -26,6 +26,12 @@ impl Tally {
         self.skipped += other.skipped;
     }
 
+    /// The same, where this many of those that passed did nothing.
+    pub(crate) fn without_skipped(self, skipped: u64) -> Self {
+        let skipped = skipped.min(self.passed);
+        Self { passed: self.passed - skipped, skipped: self.skipped + skipped, ..self }
+    }
+
     /// What a run's output adds up to, its closing lines only. A run that failed without saying which test
     /// did counts as one failure: a crash must not look like nothing.
     pub(crate) fn of_run(output: &str, ended_well: bool) -> Self {
@@ -57,6 +63,15 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped)
     }
+}
+
+/// What `verbatim_missing::skip` writes among the errors, before the test's name and the reason.
+const SKIPPED: &str = "SKIPPED ";
+
+/// The test that a line says did nothing: its harness takes it for one that passed.
+pub(crate) fn of_skip_line(line: &str) -> Option<&str> {
+    let (name, reason) = line.strip_prefix(SKIPPED)?.split_once(": ")?;
+    (!name.contains(char::is_whitespace) && !reason.is_empty()).then_some(name)
 }
 
 /// The test that a line is about, and how it ended: `test records::are_kept ... ok`, with or without the kind
@@ -97,6 +112,20 @@ mod tests {
     #[test]
     fn a_run_that_ends_badly_after_a_good_closing_line_is_a_failure() {
         assert_eq!(Tally::of_run(CLOSING, false), Tally { passed: 3, failed: 1, skipped: 1 });
+    }
+
+    #[test]
+    fn a_unit_test_that_did_nothing_counts_as_skipped() {
+        let line = "SKIPPED authority::tests::clients::java: java is not on this machine";
+        assert_eq!(of_skip_line(line), Some("authority::tests::clients::java"));
+        for other in
+            ["SKIPPED advisories", "SKIPPED Linux 6.1 in qemu: no kernel", "test a ... ok", "SKIPPED a: "]
+        {
+            assert_eq!(of_skip_line(other), None, "{other}");
+        }
+        let tally = Tally::of_run(CLOSING, true);
+        assert_eq!(tally.without_skipped(2), Tally { passed: 1, failed: 0, skipped: 3 });
+        assert_eq!(tally.without_skipped(9), Tally { passed: 0, failed: 0, skipped: 4 });
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! of the crates that load eBPF programs, make namespaces or mount.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
@@ -22,7 +23,7 @@ use crate::{
     place::Place,
     say, setup,
     setup::Purpose,
-    tally::{self, Tally},
+    tally::{self, Ending, Tally},
 };
 
 #[derive(Args)]
@@ -185,11 +186,12 @@ fn observe(command: &mut Command, name: &str, logs: &Path, watched: bool, ran: &
         Ok(all)
     });
     let mut output = String::new();
+    let mut ended = BTreeMap::new();
     for line in BufReader::new(child.stdout.take().context("the output of a test program")?).split(b'\n') {
         let line = String::from_utf8_lossy(&line?).into_owned();
         writeln!(log, "{line}")?;
         if let Some((name, ending)) = tally::of_test_line(&line) {
-            ran.add(name, ending);
+            ended.insert(name.to_owned(), ending);
         }
         if watched {
             println!("    {line}");
@@ -200,7 +202,12 @@ fn observe(command: &mut Command, name: &str, logs: &Path, watched: bool, ran: &
     let complaints =
         complaining.join().ok().with_context(|| format!("reading the errors of {name} failed"))??;
     let status = child.wait()?;
-    let tally = Tally::of_run(&output, status.success());
+    let skipped: BTreeSet<&str> = complaints.lines().filter_map(tally::of_skip_line).collect();
+    let tally = Tally::of_run(&output, status.success()).without_skipped(skipped.len() as u64);
+    for (name, ending) in &ended {
+        let ending = if skipped.contains(name.as_str()) { Ending::Skipped } else { *ending };
+        ran.add(name, ending);
+    }
     let mark = if tally.failed == 0 { say::green("ok") } else { say::red("FAILED") };
     if tally.failed > 0 && !watched {
         print!("{output}{complaints}");

@@ -72,6 +72,12 @@ pub(crate) const TOOLS: Need = Need {
     },
 };
 
+pub(crate) const TRUSTING: Need = Need {
+    packages: &["default-jdk-headless", "wget"],
+    purpose: "clients that trust in their own ways: Java's trust store, GnuTLS",
+    met: || ["java", "keytool", "wget"].iter().all(|name| place::program(name).is_some()),
+};
+
 pub(crate) const QEMU: Need = Need {
     packages: &["qemu-system-x86", "busybox-static"],
     purpose: "a machine for kernels that are not this one's, and what its root file system holds",

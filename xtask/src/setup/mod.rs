@@ -82,7 +82,7 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
         packages.push(apt::OPENSSL);
     }
     if purpose == Test {
-        packages.extend([apt::NODE, apt::TOOLS, apt::CLOCKS]);
+        packages.extend([apt::NODE, apt::TOOLS, apt::TRUSTING, apt::CLOCKS]);
     }
     if purpose == Bench {
         packages.extend([apt::PGBOUNCER, apt::NGHTTP2, apt::IPERF]);

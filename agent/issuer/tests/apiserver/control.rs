@@ -52,20 +52,21 @@ pub(crate) struct Control {
 fn programs() -> Option<PathBuf> {
     let cache = std::env::var_os("VERBATIM_CACHE").map(PathBuf::from);
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/verbatim"));
-    let folder = cache.or_else(home)?.join("kubernetes");
-    let etcd = Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    (folder.join("version").is_file() && etcd.is_ok_and(|status| status.success())).then_some(folder)
+    Some(cache.or_else(home)?.join("kubernetes")).filter(|folder| folder.join("version").is_file())
+}
+
+/// Why there can be none on this machine.
+pub(crate) fn missing() -> Option<String> {
+    let built = programs().is_some();
+    (!built)
+        .then(|| "set-up has not built Kubernetes".to_owned())
+        .or_else(|| verbatim_missing::programs(&["etcd"]))
 }
 
 impl Control {
-    /// `None`, which is said, where the programs are not on this machine.
-    #[expect(clippy::print_stderr, reason = "what is skipped is said")]
-    pub(crate) fn start() -> Option<Self> {
+    pub(crate) fn start() -> Self {
         rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-        let Some(programs) = programs() else {
-            eprintln!("skipped: set-up has not built Kubernetes on this machine, or etcd is not installed");
-            return None;
-        };
+        let programs = programs().expect("looked for when the tests were listed");
         let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::tempdir().expect("folder");
         let at = |name: &str| folder.path().join(name);
@@ -117,7 +118,7 @@ impl Control {
             let metadata = json!({"name": name, "namespace": namespace});
             control.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
         }
-        Some(control)
+        control
     }
 
     fn log(&self) -> String {

@@ -1,11 +1,11 @@
 //! The issuer with a real API server and the rights of the manifest, no more.
 //!
-//! The programs are those that set-up built for the lab's cluster. Without them the scenarios are skipped, and that is
-//! said.
+//! The programs are those that set-up built for the lab's cluster. Without them the scenarios count as ignored, or as
+//! failed where `REQUIRE_LAB=1` says so.
 
 mod control;
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use control::Control;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
@@ -18,6 +18,28 @@ use tokio_rustls::TlsAcceptor;
 use verbatim_inject::{ContainerTrust, NotInjected, trust};
 use verbatim_issuer::{Running, config, start};
 use verbatim_issuer_api::PATH;
+use verbatim_missing::Case;
+
+fn main() -> ExitCode {
+    let missing = control::missing();
+    let case = |name, run| Case { name, missing: missing.clone(), run };
+    verbatim_missing::main(vec![
+        case("the_manifests_rights_are_enough_for_an_issuer_and_its_webhook", || {
+            wait(the_manifests_rights_are_enough_for_an_issuer_and_its_webhook())
+        }),
+        case("tokens_are_what_a_real_api_server_says_of_them", || {
+            wait(tokens_are_what_a_real_api_server_says_of_them())
+        }),
+        case("a_webhook_whose_certificate_has_expired_keeps_no_pod_from_starting", || {
+            wait(a_webhook_whose_certificate_has_expired_keeps_no_pod_from_starting())
+        }),
+    ])
+}
+
+fn wait(case: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    runtime.block_on(case);
+}
 
 /// Waits for something to be there.
 async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut found: impl FnMut() -> F) -> T {
@@ -78,9 +100,8 @@ async fn injected(pods: &Api<Pod>) -> Option<()> {
     matches!(trust(&made).get("app"), Some(ContainerTrust::Injected { .. })).then_some(())
 }
 
-#[tokio::test]
 async fn the_manifests_rights_are_enough_for_an_issuer_and_its_webhook() {
-    let Some(control) = Control::start() else { return };
+    let control = Control::start();
     let admin = control.admin();
     control.manifest("issuer.yaml");
     let issuer = issuer(&control).await;
@@ -146,9 +167,8 @@ async fn ask(port: u16, token: &str) -> (u16, String) {
     control::post(port, PATH, token, body).await
 }
 
-#[tokio::test]
 async fn tokens_are_what_a_real_api_server_says_of_them() {
-    let Some(control) = Control::start() else { return };
+    let control = Control::start();
     control.manifest("issuer.yaml");
     let issuer = issuer(&control).await;
     let port = issuer.address.port();
@@ -191,9 +211,8 @@ async fn tokens_are_what_a_real_api_server_says_of_them() {
     issuer.stop().await;
 }
 
-#[tokio::test]
 async fn a_webhook_whose_certificate_has_expired_keeps_no_pod_from_starting() {
-    let Some(control) = Control::start() else { return };
+    let control = Control::start();
     // Everything is right but the time.
     let authority = verbatim_tls::PlainAuthority::make("servers", Duration::from_secs(3600)).expect("made");
     let expired = authority.server(&["127.0.0.1".to_owned()], Duration::from_secs(1)).expect("made");

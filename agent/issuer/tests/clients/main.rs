@@ -1,12 +1,12 @@
 //! Real clients with exactly what an injected container has: its variables, and the bundle's two files.
 //!
-//! A client that is not on this machine is skipped, and that is said.
+//! The tests of a client that is not on this machine count as ignored, or as failed where `REQUIRE_LAB=1` says so.
 
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
     path::Path,
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
     sync::Arc,
     time::Duration,
 };
@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::Pod;
 use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use verbatim_inject::{Options, RootId, inject};
+use verbatim_missing::Case;
 use verbatim_tls::{
     Authority, AuthorityMaterial, Downstream, IssuingRoot, LeafName, NameClass, Request, Roots, trust_files,
     variables,
@@ -90,15 +91,15 @@ impl Cluster {
         env.iter().map(|one| (text(&one["name"]), text(&one["value"]))).collect()
     }
 
-    /// Whether a client takes the server for what it says it is; `None` where it is not on this machine.
-    fn accepted(&self, words: &[&str], own: &[(&str, &str)]) -> Option<bool> {
+    /// Whether a client takes the server for what it says it is.
+    fn accepted(&self, words: &[&str], own: &[(&str, &str)]) -> bool {
         let url = format!("https://localhost:{}/", self.address.port());
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).arg(&url).env_clear().envs(self.variables(own));
         for kept in ["PATH", "HOME", "PYENV_ROOT", "LD_LIBRARY_PATH"] {
             command.envs(std::env::var_os(kept).map(|value| (kept, value)));
         }
-        let output = command.stdin(Stdio::null()).output().ok()?;
+        let output = command.stdin(Stdio::null()).output().expect("it was there when the tests were listed");
         let said = String::from_utf8_lossy(&output.stdout);
         let ok = output.status.success() && said.trim_end().ends_with("ok");
         if !ok {
@@ -110,18 +111,8 @@ impl Cluster {
                 "{words:?} failed for another reason: {why}"
             );
         }
-        Some(ok)
+        ok
     }
-}
-
-#[expect(clippy::print_stderr, reason = "what is skipped is said")]
-fn there(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let found = found.is_ok_and(|status| status.success());
-    if !found {
-        eprintln!("skipped: {program} is not on this machine");
-    }
-    found
 }
 
 const PYTHON: &str = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode())";
@@ -141,52 +132,88 @@ class Get {
 }
 ";
 
-#[test]
-fn real_clients_in_an_injected_container_trust_us_without_being_told() {
-    let cluster = Cluster::start();
-    for (program, words) in [
-        ("curl", vec!["curl", "-sS"]),
-        ("python3", vec!["python3", "-c", PYTHON]),
-        ("node", vec!["node", "-e", NODE]),
-    ] {
-        if there(program) {
-            assert_eq!(cluster.accepted(&words, &[]), Some(true), "{program}");
-        }
-    }
+fn main() -> ExitCode {
+    let case = |name, programs: &[_], run| Case { name, missing: verbatim_missing::programs(programs), run };
+    verbatim_missing::main(vec![
+        case(
+            "curl_in_an_injected_container_trusts_us_without_being_told",
+            &["curl"],
+            curl_in_an_injected_container_trusts_us_without_being_told,
+        ),
+        case(
+            "python_in_an_injected_container_trusts_us_without_being_told",
+            &["python3"],
+            python_in_an_injected_container_trusts_us_without_being_told,
+        ),
+        case(
+            "node_in_an_injected_container_trusts_us_without_being_told",
+            &["node"],
+            node_in_an_injected_container_trusts_us_without_being_told,
+        ),
+        case(
+            "java_trusts_us_by_its_own_trust_store_and_keeps_its_options",
+            &["java"],
+            java_trusts_us_by_its_own_trust_store_and_keeps_its_options,
+        ),
+        case(
+            "curl_with_roots_of_its_own_keeps_them_and_refuses_us",
+            &["curl"],
+            curl_with_roots_of_its_own_keeps_them_and_refuses_us,
+        ),
+        case(
+            "python_with_roots_of_its_own_keeps_them_and_refuses_us",
+            &["python3"],
+            python_with_roots_of_its_own_keeps_them_and_refuses_us,
+        ),
+        case(
+            "node_with_roots_of_its_own_keeps_them_and_refuses_us",
+            &["node"],
+            node_with_roots_of_its_own_keeps_them_and_refuses_us,
+        ),
+    ])
 }
 
-#[test]
+fn curl_in_an_injected_container_trusts_us_without_being_told() {
+    assert!(Cluster::start().accepted(&["curl", "-sS"], &[]));
+}
+
+fn python_in_an_injected_container_trusts_us_without_being_told() {
+    assert!(Cluster::start().accepted(&["python3", "-c", PYTHON], &[]));
+}
+
+fn node_in_an_injected_container_trusts_us_without_being_told() {
+    assert!(Cluster::start().accepted(&["node", "-e", NODE], &[]));
+}
+
 fn java_trusts_us_by_its_own_trust_store_and_keeps_its_options() {
-    if !there("java") {
-        return;
-    }
     let cluster = Cluster::start();
     let script = cluster.path("Get.java");
     std::fs::write(Path::new(&script), JAVA).expect("written");
     let words = ["java", "-XX:TieredStopAtLevel=1", &script];
-    assert_eq!(cluster.accepted(&words, &[("JAVA_TOOL_OPTIONS", "-Xmx64m -Dx='a b'")]), Some(true));
+    assert!(cluster.accepted(&words, &[("JAVA_TOOL_OPTIONS", "-Xmx64m -Dx='a b'")]));
     // One that has a trust store of its own keeps it, and so refuses us.
     let own = format!(
         "-Djavax.net.ssl.trustStore={} -Djavax.net.ssl.trustStoreType=PKCS12",
         cluster.path("own.p12")
     );
-    assert_eq!(cluster.accepted(&words, &[("JAVA_TOOL_OPTIONS", &own)]), Some(false));
-    assert_eq!(cluster.accepted(&words, &[("_JAVA_OPTIONS", &own)]), Some(false));
+    assert!(!cluster.accepted(&words, &[("JAVA_TOOL_OPTIONS", &own)]));
+    assert!(!cluster.accepted(&words, &[("_JAVA_OPTIONS", &own)]));
 }
 
-#[test]
-fn a_client_with_roots_of_its_own_keeps_them_and_refuses_us() {
+fn curl_with_roots_of_its_own_keeps_them_and_refuses_us() {
+    let cluster = Cluster::start();
+    assert!(!cluster.accepted(&["curl", "-sS"], &[("CURL_CA_BUNDLE", &cluster.path("own.pem"))]));
+}
+
+fn python_with_roots_of_its_own_keeps_them_and_refuses_us() {
     let cluster = Cluster::start();
     let own = cluster.path("own.pem");
-    for (program, words, variable) in [
-        ("curl", vec!["curl", "-sS"], "CURL_CA_BUNDLE"),
-        ("python3", vec!["python3", "-c", PYTHON], "SSL_CERT_FILE"),
-        ("node", vec!["node", "-e", NODE], "NODE_EXTRA_CA_CERTS"),
-        // By no variable at all: it is built in.
-        ("python3", vec!["python3", "-c", PINNED, &own], "UNRELATED"),
-    ] {
-        if there(program) {
-            assert_eq!(cluster.accepted(&words, &[(variable, &own)]), Some(false), "{program} {variable}");
-        }
-    }
+    assert!(!cluster.accepted(&["python3", "-c", PYTHON], &[("SSL_CERT_FILE", &own)]));
+    // By no variable at all: they are built in.
+    assert!(!cluster.accepted(&["python3", "-c", PINNED, &own], &[]));
+}
+
+fn node_with_roots_of_its_own_keeps_them_and_refuses_us() {
+    let cluster = Cluster::start();
+    assert!(!cluster.accepted(&["node", "-e", NODE], &[("NODE_EXTRA_CA_CERTS", &cluster.path("own.pem"))]));
 }

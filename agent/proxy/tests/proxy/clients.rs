@@ -20,14 +20,6 @@ use crate::support::{
     tls::{Lab, params, shake_server},
 };
 
-fn installed(program: &str) -> bool {
-    let there = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if there.is_err() {
-        println!("SKIP {program}: not installed");
-    }
-    there.is_ok()
-}
-
 /// Answers every request of HTTP/1.1 with a word, over TLS.
 fn serve(world: &World, config: ServerConfig) {
     let config = Arc::new(config);
@@ -79,7 +71,7 @@ fn curl(world: &World, trusted: &tempfile::NamedTempFile, arguments: &[&str]) ->
 
 #[test]
 fn curl_speaks_http_1_1_over_tls_and_its_request_is_recorded() {
-    if !installed("curl") {
+    if !verbatim_missing::has("curl") {
         return;
     }
     let lab = Lab::new();
@@ -109,7 +101,7 @@ impl Drop for Killed {
 
 #[test]
 fn curl_speaks_http_2_over_tls_and_its_requests_are_recorded() {
-    if !installed("curl") || !installed("nghttpd") {
+    if !verbatim_missing::has("curl") || !verbatim_missing::has("nghttpd") {
         return;
     }
     let lab = Lab::new();
@@ -151,7 +143,7 @@ fn node(world: &World, trusted: &tempfile::NamedTempFile) -> (String, String) {
 
 #[test]
 fn node_with_our_trust_is_decoded_and_without_it_loses_one_connection() {
-    if !installed("node") {
+    if !verbatim_missing::has("node") {
         return;
     }
     let lab = Lab::new();

@@ -50,7 +50,7 @@ fn a_bundle_holds_what_the_file_held_and_our_roots_and_no_key() {
 #[test]
 fn a_bundle_of_the_system_holds_all_of_its_roots() {
     let Some(system) = crate::system_bundle() else {
-        return eprintln!("skipped: there is no bundle on this machine");
+        return verbatim_missing::skip("the system's bundle of roots is not on this machine");
     };
     let authority = authority();
     let (bundle, problems) = pem_bundle(&Source::System, &authority);
@@ -169,13 +169,12 @@ fn whatever_is_cut_or_changed_in_a_store_is_an_error_or_a_certificate_less() {
     assert!(jks::read(&old).is_err(), "a certificate of four gigabytes");
 }
 
-/// `keytool` with these arguments; `None` where it is not on this machine, which is said.
+/// `keytool` with these arguments; `None`, and the test skipped, where it is not on this machine.
 fn keytool(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("keytool").args(arguments).stdin(Stdio::null()).output();
-    let Ok(output) = output else {
-        eprintln!("skipped: keytool is not on this machine");
+    if !verbatim_missing::has("keytool") {
         return None;
-    };
+    }
+    let output = Command::new("keytool").args(arguments).stdin(Stdio::null()).output().unwrap();
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "keytool said:\n{text}");

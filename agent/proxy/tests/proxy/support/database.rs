@@ -21,7 +21,7 @@ pub(crate) struct Identity {
 }
 
 impl Database {
-    /// Trusts everybody, without TLS. `None`, with a line that says so, where PostgreSQL is not installed or
+    /// Trusts everybody, without TLS. `None`, and the test skipped, where PostgreSQL is not installed or
     /// cannot be started.
     pub(crate) fn start() -> Option<Self> {
         Self::start_with(None, "host all all all trust\n")
@@ -39,7 +39,7 @@ impl Database {
         let may_switch_user =
             fs::read_to_string("/proc/self/status").is_ok_and(|s| s.contains("\nUid:\t0\t"));
         let (Some(binaries), true) = (installed, may_switch_user) else {
-            println!("SKIP postgresql: not installed, or not root");
+            verbatim_missing::skip("PostgreSQL is not installed, or this is not root");
             return None;
         };
         let directory = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! Real clients: what they accept of us, and what they refuse of a thief.
 //!
-//! A client that is not on this machine is skipped, and that is said.
+//! Tests of a client that is not on this machine count as skipped.
 
 use std::{
     io::{Read, Write},
@@ -174,16 +174,6 @@ fn output(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Whether the program is there; if not, that is said.
-fn there(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    if !there {
-        eprintln!("skipped: {program} is not on this machine");
-    }
-    there
-}
-
 fn script(folder: &Path, name: &str, text: &str) -> std::path::PathBuf {
     let path = folder.join(name);
     std::fs::write(&path, text).unwrap();
@@ -192,7 +182,7 @@ fn script(folder: &Path, name: &str, text: &str) -> std::path::PathBuf {
 
 #[test]
 fn curl_accepts_leaves_and_refuses_forgeries() {
-    if !there("curl") {
+    if !verbatim_missing::has("curl") {
         return;
     }
     let cases = Cases::start();
@@ -212,7 +202,7 @@ fn curl_accepts_leaves_and_refuses_forgeries() {
 
 #[test]
 fn openssl_accepts_leaves_and_refuses_forgeries() {
-    if !there("openssl") {
+    if !verbatim_missing::has("openssl") {
         return;
     }
     let cases = Cases::start();
@@ -236,7 +226,7 @@ fn openssl_accepts_leaves_and_refuses_forgeries() {
 
 #[test]
 fn psql_accepts_leaves_and_refuses_forgeries() {
-    if !there("psql") {
+    if !verbatim_missing::has("psql") {
         return;
     }
     let cases = Cases::start();
@@ -255,7 +245,7 @@ fn psql_accepts_leaves_and_refuses_forgeries() {
 
 #[test]
 fn python_accepts_leaves_and_refuses_forgeries() {
-    if !there("python3") {
+    if !verbatim_missing::has("python3") {
         return;
     }
     let cases = Cases::start();
@@ -282,7 +272,7 @@ for port, name in zip(sys.argv[2::2], sys.argv[3::2]):
 
 #[test]
 fn wget_accepts_leaves_and_refuses_forgeries() {
-    if !there("wget") {
+    if !verbatim_missing::has("wget") {
         return;
     }
     let (authority, folder) = (authority(), tempfile::tempdir().unwrap());
@@ -291,7 +281,7 @@ fn wget_accepts_leaves_and_refuses_forgeries() {
     for (text, address) in [("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
         for class in [1, 0] {
             let Ok(server) = Server::start_at(address, forged(&authority, class, text)) else {
-                eprintln!("skipped: this machine has no {address}");
+                verbatim_missing::skip(&format!("this machine has no {address}"));
                 continue;
             };
             let host = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
@@ -315,7 +305,7 @@ fn wget_accepts_leaves_and_refuses_forgeries() {
 
 #[test]
 fn node_accepts_leaves_and_refuses_forgeries() {
-    if !there("node") {
+    if !verbatim_missing::has("node") {
         return;
     }
     let cases = Cases::start();
@@ -346,7 +336,7 @@ const one = (port, name) => new Promise((done) => {
 
 #[test]
 fn java_accepts_leaves_and_refuses_forgeries_with_our_trust_store() {
-    if !there("java") {
+    if !verbatim_missing::has("java") {
         return;
     }
     let cases = Cases::start();
