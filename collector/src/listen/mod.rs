@@ -5,9 +5,10 @@
 mod certificate;
 mod counted;
 mod tcp;
+mod tls;
 mod unix;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -18,7 +19,7 @@ use tonic::{
     Request, Status,
     service::Routes,
     transport::{
-        Certificate, Identity, Server, ServerTlsConfig,
+        Server,
         server::{TcpConnectInfo, TlsConnectInfo, UdsConnectInfo},
     },
 };
@@ -28,8 +29,6 @@ use crate::config::{Address, Listener};
 
 /// Connections of one listener; more are closed at once.
 const CONNECTIONS: usize = 1024;
-/// A TLS handshake takes no longer.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Streams of one connection.
 const STREAMS: u32 = 128;
 
@@ -110,52 +109,18 @@ pub async fn listen(
             Ok(Listening { address: listener.listen.clone(), task })
         }
         Address::Tcp(wanted) => {
-            let tls = tls(listener).await?;
+            let current = tls::follow(listener).await?;
             let failed = |source| ListenError::Bind { address: listener.listen.to_string(), source };
             let bound = TcpListener::bind(wanted).await.map_err(failed)?;
             let address = Address::Tcp(bound.local_addr().map_err(failed)?);
-            let mut server = server
-                .tls_config(tls)
-                .map_err(|e| ListenError::Tls {
-                    address: listener.listen.to_string(),
-                    detail: error_text(&e),
-                })?
-                .layer(tonic::service::InterceptorLayer::new(admit(listener.allowed_names.clone())));
-            let incoming = tcp::accept(bound, room);
+            let admit = tonic::service::InterceptorLayer::new(admit(listener.allowed_names.clone()));
+            let mut server = server.layer(admit);
+            let incoming = tcp::accept(bound, current, room);
             let router = server.add_routes(routes);
             let task = tokio::spawn(router.serve_with_incoming_shutdown(incoming, shutdown));
             Ok(Listening { address, task })
         }
     }
-}
-
-fn error_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(e) = source {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        source = e.source();
-    }
-    text
-}
-
-async fn tls(listener: &Listener) -> Result<ServerTlsConfig, ListenError> {
-    let Some(tls) = &listener.tls else { return Err(ListenError::NoTls(listener.listen.to_string())) };
-    let read = async |what, path: &PathBuf| {
-        tokio::fs::read(path).await.map_err(|source| ListenError::File {
-            what,
-            path: path.display().to_string(),
-            source,
-        })
-    };
-    let certificate = read("certificate", &tls.certificate).await?;
-    let key = read("key", &tls.key).await?;
-    let client_ca = read("clientCa", &tls.client_ca).await?;
-    Ok(ServerTlsConfig::new()
-        .identity(Identity::from_pem(certificate, key))
-        .client_ca_root(Certificate::from_pem(client_ca))
-        .timeout(HANDSHAKE))
 }
 
 /// Lets those in whose certificate has one of the names; everybody whom the CA vouches for where none are

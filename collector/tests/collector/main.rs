@@ -12,5 +12,6 @@ mod offline;
 mod parts;
 mod rebuild;
 mod retention;
+mod rotation;
 mod stores;
 mod support;

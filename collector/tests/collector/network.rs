@@ -17,28 +17,50 @@ use verbatim_collector::{
 use crate::support::{Place, append, files_with, node::Node, search};
 
 /// A certificate authority of a test's own.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(pub(crate) CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("key")).expect("authority"))
     }
 
     /// Certificate and key, PEM.
-    fn issue(&self, name: &str) -> (String, String) {
+    pub(crate) fn issue(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().expect("key");
         let params = CertificateParams::new(vec![name.to_owned()]).expect("name");
         (params.signed_by(&key, &self.0).expect("signed").pem(), key.serialize_pem())
     }
 }
 
-struct Network {
-    place: Place,
-    collector: Collector,
-    server: Authority,
-    nodes: Authority,
+/// To a server that the authority vouches for.
+pub(crate) async fn connect(
+    to: SocketAddr,
+    server: &Authority,
+    identity: Option<(String, String)>,
+) -> Result<Channel, String> {
+    let mut tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(server.0.pem()))
+        .domain_name("collector.test");
+    if let Some((certificate, key)) = identity {
+        tls = tls.identity(Identity::from_pem(certificate, key));
+    }
+    let endpoint = Endpoint::from_shared(format!("https://{to}")).expect("endpoint");
+    endpoint.tls_config(tls).expect("tls").connect().await.map_err(|e| e.to_string())
+}
+
+/// One batch.
+pub(crate) async fn write(channel: Channel) -> Result<(), String> {
+    let written = append(&mut IngestClient::new(channel), vec![Node::new().batch()]).await;
+    written.map(drop).map_err(|e| e.to_string())
+}
+
+pub(crate) struct Network {
+    pub(crate) place: Place,
+    pub(crate) collector: Collector,
+    pub(crate) server: Authority,
+    pub(crate) nodes: Authority,
     auditors: Authority,
 }
 
@@ -50,7 +72,7 @@ fn address(address: &Address) -> SocketAddr {
 }
 
 impl Network {
-    async fn new(allowed_names: &[&str]) -> Self {
+    pub(crate) async fn new(allowed_names: &[&str]) -> Self {
         let place = Place::new();
         let (server, nodes, auditors) = (Authority::new(), Authority::new(), Authority::new());
         let write = |name: &str, text: &str| {
@@ -76,23 +98,16 @@ impl Network {
         Self { place, collector, server, nodes, auditors }
     }
 
-    async fn connect(&self, to: &Address, identity: Option<(String, String)>) -> Result<Channel, String> {
-        let mut tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(self.server.0.pem()))
-            .domain_name("collector.test");
-        if let Some((certificate, key)) = identity {
-            tls = tls.identity(Identity::from_pem(certificate, key));
-        }
-        let endpoint = Endpoint::from_shared(format!("https://{}", address(to))).expect("endpoint");
-        endpoint.tls_config(tls).expect("tls").connect().await.map_err(|e| e.to_string())
+    pub(crate) async fn connect(
+        &self,
+        to: &Address,
+        identity: Option<(String, String)>,
+    ) -> Result<Channel, String> {
+        connect(address(to), &self.server, identity).await
     }
 
-    async fn ingest(&self, identity: Option<(String, String)>) -> Result<(), String> {
-        let channel = self.connect(&self.collector.ingest, identity).await?;
-        append(&mut IngestClient::new(channel), vec![Node::new().batch()])
-            .await
-            .map(drop)
-            .map_err(|e| e.to_string())
+    pub(crate) async fn ingest(&self, identity: Option<(String, String)>) -> Result<(), String> {
+        write(self.connect(&self.collector.ingest, identity).await?).await
     }
 
     async fn audit(&self, identity: Option<(String, String)>) -> Result<usize, String> {
