@@ -126,7 +126,8 @@ fn examine(ctx: &SkBuffContext, skb: *mut __sk_buff, sk: *mut bpf_sock, before: 
         marks::exempt(sk);
         return ALLOW;
     }
-    let drops = rule == Action::Deny as u8 || verdict.denies() || verdict.fails_closed();
+    let closed = verdict.fails_closed() && rule != Action::SteerOrPass as u8;
+    let drops = rule == Action::Deny as u8 || verdict.denies() || closed;
     // A reset carries nothing, and lets the other end know.
     if drops && is_reset(skb, &ends) {
         return ALLOW;

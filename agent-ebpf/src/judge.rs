@@ -203,8 +203,9 @@ fn judge_workload(
     if lookup::bypassed() {
         return Judgement::quiet(Ruling::Pass, Counter::Bypassed);
     }
+    let closed = verdict.fails_closed() && rule != Action::SteerOrPass as u8;
     let Some(now) = lookup::alive_at(config) else {
-        return if verdict.fails_closed() {
+        return if closed {
             Judgement::loud(Ruling::Deny, Counter::StaleDenied, EventKind::StaleDenied)
         } else {
             Judgement::loud(Ruling::Pass, Counter::StalePassed, EventKind::StalePassed)
@@ -212,6 +213,9 @@ fn judge_workload(
     };
     // SAFETY: values of TGT are replaced whole, never changed in place.
     let Some(target) = (unsafe { TGT.get(caller.netns) }) else {
+        if rule == Action::SteerOrPass as u8 {
+            return Judgement::loud(Ruling::Pass, Counter::StalePassed, EventKind::StalePassed);
+        }
         return Judgement::loud(Ruling::Refuse, Counter::Missed, EventKind::Miss);
     };
     if attempt.port == target.port && attempt.destination.connects_to_loopback() {
@@ -226,7 +230,7 @@ fn judge_workload(
     if config.has_host_listener() {
         return Judgement::quiet(Ruling::Steer(way_to_host(config, attempt), now), Counter::SteeredHost);
     }
-    if verdict.fails_closed() {
+    if closed {
         Judgement::loud(Ruling::Deny, Counter::DeviceDenied, EventKind::BoundToDevice)
     } else {
         Judgement::loud(Ruling::Pass, Counter::DevicePassed, EventKind::BoundToDevice)

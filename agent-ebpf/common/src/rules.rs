@@ -12,6 +12,9 @@ pub enum Action {
     Steer = 1,
     /// Fails with EPERM.
     Deny = 2,
+    /// Of destinations only: goes to the proxy, and its way untouched while the proxy cannot take it, whatever the
+    /// workload's fail mode.
+    SteerOrPass = 3,
 }
 
 /// What happens to connects that would be steered while the proxy is dead. Kept in maps as its number.

@@ -1,6 +1,6 @@
 //! What a configuration file says as a whole: that nothing in it contradicts anything else in it.
 
-use super::{NodeAgent, OnBehalfOf, Trust, Untrusted};
+use super::{Action, FailMode, NodeAgent, OnBehalfOf, Trust, Untrusted};
 
 /// Room for commands of usual length, bytes.
 const LEAST_SEGMENT: u64 = 64 << 10;
@@ -12,6 +12,23 @@ const STEERED_TO: [u16; 2] = [61_973, 62_973];
 pub(super) fn check(config: &NodeAgent) -> Result<(), String> {
     if config.destinations.is_empty() {
         return Err("`destinations` is empty, so nothing would be steered: list at least one".into());
+    }
+    for destination in &config.destinations {
+        match (destination.fail_mode, destination.action) {
+            (None, _) | (Some(FailMode::Open), Action::Steer) => {}
+            (Some(FailMode::Open), _) => {
+                return Err(format!(
+                    "`destinations[].failMode` of {} means nothing: only what is steered can fail",
+                    destination.cidr
+                ));
+            }
+            (Some(FailMode::Closed), _) => {
+                return Err(format!(
+                    "`destinations[].failMode` of {} may only be `open`: `closed` is a selector's to say",
+                    destination.cidr
+                ));
+            }
+        }
     }
     if config.selectors.is_empty() {
         return Err("`selectors` is empty, so nothing would be steered: list at least one".into());
@@ -277,6 +294,16 @@ collector: {address: 'unix:/run/collector.sock'}
         assert_eq!(limits("{dialTimeout: 1s, connectionsPerShard: 1}"), "nothing");
         let small = said(spool, "spool: {directory: /var/lib/verbatim/spool, segmentSize: 0B}");
         assert!(small.contains("too small for a command"), "{small}");
+    }
+
+    #[test]
+    fn only_what_is_steered_can_be_said_to_fail_open() {
+        let with = |action: &str| said("action: steer", action);
+        assert_eq!(with("action: steer, failMode: open"), "nothing");
+        assert!(
+            with("action: deny, failMode: open").contains("`destinations[].failMode` of 10.0.0.0/8 means")
+        );
+        assert!(with("action: steer, failMode: closed").contains("may only be `open`"));
     }
 
     #[test]

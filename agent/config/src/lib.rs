@@ -271,6 +271,9 @@ pub struct Destination {
     pub ports: Vec<u16>,
     /// What becomes of them.
     pub action: Action,
+    /// `open`: while the agent cannot take them they pass, unrecorded, also where a selector says `closed`. For what a
+    /// workload cannot do without, such as the metadata server.
+    pub fail_mode: Option<FailMode>,
 }
 
 /// What to do with some workloads.

@@ -15,7 +15,7 @@ fn read(text: &str) -> Result<NodeAgent, ConfigError> {
 #[test]
 fn the_documented_configuration_is_read() {
     let config = read(DOCUMENTED).expect("read");
-    assert_eq!((config.selectors.len(), config.destinations.len()), (3, 2));
+    assert_eq!((config.selectors.len(), config.destinations.len()), (3, 3));
     assert_eq!(config.tls.map(|tls| tls.authority.intermediates.len()), Some(2));
 }
 

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use verbatim_steer::{Event, EventKind};
+use verbatim_steer::{Action, DestinationRule, Event, EventKind};
 
 use crate::{
     Outcome,
@@ -21,6 +21,7 @@ use crate::{
 
 cases![
     a_dead_proxy_means_eperm_or_passing_as_the_workload_says,
+    a_destination_that_fails_open_passes_whatever_the_workload_says,
     a_heartbeat_is_kept_for_as_long_as_it_is_said,
     without_a_listener_connects_are_refused_and_reported,
     reports_are_limited_and_what_is_kept_back_is_counted,
@@ -74,6 +75,38 @@ fn a_dead_proxy_means_eperm_or_passing_as_the_workload_says(name: &str) -> Outco
         drop(beating);
     }
     Ok(())
+}
+
+fn a_destination_that_fails_open_passes_whatever_the_workload_says(name: &str) -> Outcome {
+    let lab = Lab::configured(name, |config| config.heartbeat_timeout = TIMEOUT);
+    let (pair, elsewhere) = (Pair::new(), Pair::new());
+    let server = Server::on(&pair.server, Pair::SERVER_V4);
+    let other = Server::on(&elsewhere.server, Pair::SERVER_V4);
+    let rule = |port| DestinationRule {
+        action: Action::SteerOrPass,
+        ..DestinationRule::steer(Pair::SERVER_V4.parse::<std::net::IpAddr>().expect("address"), Some(port))
+    };
+    lab.steering.set_destinations(&[rule(server.port), rule(other.port)])?;
+    lab.steering.attach()?;
+    let (_proxy, ..) = lab.proxy(&pair.client);
+    let order = |port| format!("connect destination={}:{port}", Pair::SERVER_V4);
+    let (mut workload, mut missed) = (lab.workload(&pair.client), lab.workload(&elsewhere.client));
+    lab.steering.set_cgroup(lab.steered.id(), STEER_CLOSED)?;
+    thread::sleep(TIMEOUT * 2);
+    let answer = workload.ask(&order(server.port));
+    equal(&answer, &answer.contains(" server "), &true)?;
+    equal("the proxy was dead", &lab.count("stale_passed"), &1)?;
+
+    let beating = lab.steering.heartbeat().keep(|| true)?;
+    thread::sleep(TIMEOUT);
+    let answer = workload.ask(&order(server.port));
+    equal(&answer, &answer.contains(" flow "), &true)?;
+    // Without a listener in its namespace.
+    let answer = missed.ask(&order(other.port));
+    equal(&answer, &answer.contains(" server "), &true)?;
+    equal("no listener", &lab.count("stale_passed"), &2)?;
+    drop(beating);
+    equal("nobody was refused", &lab.count("stale_denied"), &0)
 }
 
 fn a_heartbeat_is_kept_for_as_long_as_it_is_said(name: &str) -> Outcome {
