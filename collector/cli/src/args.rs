@@ -157,6 +157,12 @@ pub(crate) struct FilterArgs {
     /// Pod name or UID.
     #[arg(long, value_name = "NAME")]
     pub(crate) pod: Option<String>,
+    /// Cluster: projects/PROJECT/locations/LOCATION/clusters/CLUSTER.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// What the pod belongs to in the end: Deployment/NAME, CronJob/NAME, DaemonSet/NAME, ...
+    #[arg(long, value_name = "KIND/NAME")]
+    pub(crate) owner: Option<String>,
     /// How the workload was named: given, rule, pod, container-unknown; or why it was not: not-a-container,
     /// pod-unknown, no-api-server, cgroup-gone.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]

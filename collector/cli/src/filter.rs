@@ -17,6 +17,8 @@ pub(crate) fn build(args: &FilterArgs, now: Timestamp) -> Result<v1::Filter, Fai
         namespace: text(&args.namespace),
         service_account: text(&args.service_account),
         pod: text(&args.pod),
+        cluster: text(&args.cluster),
+        owner: args.owner.as_deref().map_or(Ok(String::new()), owner)?,
         service: text(&args.service),
         database: text(&args.database),
         operations: values::<v1::Operation>(&args.operation)?,
@@ -41,6 +43,16 @@ pub(crate) fn build(args: &FilterArgs, now: Timestamp) -> Result<v1::Filter, Fai
 
 fn values<T: Named + Into<i32>>(names: &[String]) -> Result<Vec<i32>, Failure> {
     names.iter().map(|name| T::parse(name).map(Into::into)).collect()
+}
+
+/// `KIND/NAME`.
+fn owner(text: &str) -> Result<String, Failure> {
+    match text.split_once('/') {
+        Some((kind, name)) if !kind.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(text.to_owned())
+        }
+        _ => Err(Failure::Usage(format!("`{text}` is no owner: write KIND/NAME, e.g. Deployment/cart"))),
+    }
 }
 
 /// `2026-11-24T10:00:00Z` or a span before now such as `90m`; nanoseconds since 1970.
@@ -84,6 +96,13 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_has_a_kind_and_a_name() {
+        for text in ["", "cart", "/cart", "Deployment/", "apps/Deployment/cart"] {
+            assert_eq!(owner(text).unwrap_err().exit_code(), 2, "{text}");
+        }
+    }
+
+    #[test]
     fn conditions_become_the_api_s_filter() {
         let args = FilterArgs {
             operation: vec!["query".into(), "execute".into()],
@@ -96,6 +115,8 @@ mod tests {
             on_behalf_of: Some("ada".into()),
             behalf: vec!["verified".into()],
             resolution: vec!["pod-unknown".into()],
+            cluster: Some("projects/p/locations/l/clusters/c".into()),
+            owner: Some("Deployment/cart".into()),
             parent: Some("00000000-0000-0000-0000-000000000001".into()),
             ..FilterArgs::default()
         };
@@ -109,6 +130,10 @@ mod tests {
         assert_eq!(filter.findings, findings);
         assert_eq!(filter.credential_matches, [v1::CredentialMatch::No as i32]);
         assert_eq!(filter.resolutions, [v1::Resolution::PodUnknown as i32]);
+        assert_eq!(
+            (filter.cluster.as_str(), filter.owner.as_str()),
+            ("projects/p/locations/l/clusters/c", "Deployment/cart")
+        );
         let verified = [v1::BehalfKind::Verified as i32];
         assert_eq!((filter.on_behalf_of.as_str(), &filter.behalf_kinds[..]), ("ada", &verified[..]));
         assert_eq!((filter.parent_command_id.len(), filter.parent_command_id.last()), (16, Some(&1)));

@@ -140,6 +140,8 @@ fn of_names(names: &Names, filter: &v1::Filter) -> bool {
         && (is(&filter.pod, &names.pod_name) || filter.pod == names.pod_uid)
         && is(&filter.service, &names.service)
         && is(&filter.database, &names.database)
+        && is(&filter.cluster, &names.cluster)
+        && is(&filter.owner, &names.owner)
 }
 
 /// Rows behind `after` in the asked order.

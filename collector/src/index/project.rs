@@ -53,6 +53,7 @@ impl Record<'_> {
         let workload = self.envelope.workload.clone().unwrap_or_default();
         let client = self.content.as_ref().and_then(|c| c.client.as_ref());
         let target = self.content.as_ref().and_then(|c| c.target.as_ref());
+        let owner = self.content.as_ref().and_then(|c| c.pod.as_ref()).and_then(|pod| pod.owners.last());
         let principal = match client {
             _ if !workload.principal.is_empty() => workload.principal,
             Some(client) if !client.local_user.is_empty() => client.local_user.clone(),
@@ -67,6 +68,8 @@ impl Record<'_> {
             pod_uid: workload.pod_uid,
             service: target.map(|t| t.service.clone()).unwrap_or_default(),
             database: target.map(|t| t.database.clone()).unwrap_or_default(),
+            cluster: workload.cluster,
+            owner: owner.map(|owner| format!("{}/{}", owner.kind, owner.name)).unwrap_or_default(),
         }
     }
 

@@ -24,6 +24,10 @@ pub struct Names {
     pub service: String,
     /// Content-borne.
     pub database: String,
+    /// `projects/PROJECT/locations/LOCATION/clusters/CLUSTER`.
+    pub cluster: String,
+    /// `KIND/NAME` of the last owner in the pod's chain; content-borne.
+    pub owner: String,
 }
 
 impl Names {
@@ -37,6 +41,8 @@ impl Names {
             (&mut self.pod_uid, &other.pod_uid),
             (&mut self.service, &other.service),
             (&mut self.database, &other.database),
+            (&mut self.cluster, &other.cluster),
+            (&mut self.owner, &other.owner),
         ];
         for (mine, theirs) in pairs {
             if mine.is_empty() {

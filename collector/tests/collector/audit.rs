@@ -23,9 +23,12 @@ async fn every_field_of_the_filter_restricts_and_all_of_them_together() {
     let place = Place::new();
     let collector = place.start().await;
     let mut node = Node::new();
+    let cluster = "projects/p/locations/l/clusters/c";
+    node.workload.cluster = cluster.to_owned();
     let flow = node.connection(None, Capture::Decoded);
     node.command(&flow, "SELECT wanted FROM accounts");
     let mut local = node.workload.clone();
+    local.cluster = String::new();
     local.principal_kind = v1::PrincipalKind::Local.into();
     local.principal = String::new();
     (local.namespace, local.service_account) = (String::new(), String::new());
@@ -38,6 +41,10 @@ async fn every_field_of_the_filter_restricts_and_all_of_them_together() {
     content.client = Some(v1::Client { local_user: "local:host/ada".to_owned(), ..v1::Client::default() });
     content.target =
         Some(v1::Target { service: "mysql".to_owned(), database: "hr".to_owned(), ..Default::default() });
+    let owner =
+        |kind: &str, name: &str| v1::Owner { kind: kind.into(), name: name.into(), ..v1::Owner::default() };
+    let owners = vec![owner("Job", "nightly-29"), owner("CronJob", "nightly")];
+    content.pod = Some(v1::Pod { owners, ..v1::Pod::default() });
     let other = node.push(envelope, Some(content));
     node.finish(b"", &other, Status::NotForwarded);
     append(&mut place.ingest_client().await, vec![node.batch()]).await.expect("acknowledged");
@@ -56,6 +63,7 @@ async fn every_field_of_the_filter_restricts_and_all_of_them_together() {
         v1::Filter { service_account: "cart".to_owned(), ..f() },
         v1::Filter { pod: "cart-0".to_owned(), ..f() },
         v1::Filter { pod: "7e57".to_owned(), ..f() },
+        v1::Filter { cluster: cluster.to_owned(), ..f() },
         v1::Filter { service: "postgresql".to_owned(), ..f() },
         v1::Filter { operations: vec![Operation::Query.into()], ..f() },
         v1::Filter { decisions: vec![Decision::Allowed.into()], ..f() },
@@ -75,6 +83,7 @@ async fn every_field_of_the_filter_restricts_and_all_of_them_together() {
     let only_the_second = [
         v1::Filter { principal: "local:host/ada".to_owned(), ..f() },
         v1::Filter { pod: "0ther".to_owned(), ..f() },
+        v1::Filter { owner: "CronJob/nightly".to_owned(), ..f() },
         v1::Filter { service: "mysql".to_owned(), ..f() },
         v1::Filter { decisions: vec![Decision::Denied.into()], ..f() },
         v1::Filter { from_wall_nanos: late, ..f() },
@@ -84,7 +93,12 @@ async fn every_field_of_the_filter_restricts_and_all_of_them_together() {
         let found = search(&mut audit, filter.clone()).await;
         assert_eq!(texts(&found), ["DELETE FROM audit_log"], "{filter:?}");
     }
-    for nothing in [text("wanted delete"), v1::Filter { namespace: "sho".to_owned(), ..f() }] {
+    for nothing in [
+        text("wanted delete"),
+        v1::Filter { namespace: "sho".to_owned(), ..f() },
+        v1::Filter { cluster: "c".to_owned(), ..f() },
+        v1::Filter { owner: "Job/nightly-29".to_owned(), ..f() },
+    ] {
         assert!(search(&mut audit, nothing.clone()).await.is_empty(), "{nothing:?}");
     }
     collector.shut_down().await.expect("ends");

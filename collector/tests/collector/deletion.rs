@@ -26,6 +26,9 @@ async fn deleted_content_is_in_no_file_any_more_and_the_chain_stays_whole() {
                 node.started(&flow, &format!("SELECT zzsecret{n:04}zz FROM hidden{n:04}place"));
             let user = format!("local:host/ghost{n:04}user");
             content.client = Some(v1::Client { local_user: user, ..v1::Client::default() });
+            let owner =
+                v1::Owner { kind: "Job".to_owned(), name: format!("wraith{n:04}job"), ..Default::default() };
+            content.pod = Some(v1::Pod { owners: vec![owner], ..v1::Pod::default() });
             let id = node.push(envelope, Some(content));
             node.finish(&flow, &id, v1::Status::Ok);
             secrets.push(id);
@@ -45,7 +48,8 @@ async fn deleted_content_is_in_no_file_any_more_and_the_chain_stays_whole() {
     let deleted = audit.delete_content(request).await.expect("deleted").into_inner().deleted;
     assert_eq!(deleted, 20, "of ten commands both contents");
     for n in (0..300).step_by(30) {
-        for left in [format!("zzsecret{n:04}zz"), format!("hidden{n:04}place"), format!("ghost{n:04}user")] {
+        for left in ["zzsecret{n}zz", "hidden{n}place", "ghost{n}user", "wraith{n}job"] {
+            let left = left.replace("{n}", &format!("{n:04}"));
             assert_eq!(files_with(&place.data(), &left), Vec::<std::path::PathBuf>::new(), "{left}");
         }
         assert_eq!(search(&mut audit, text(&format!("zzsecret{n:04}zz"))).await, []);

@@ -349,6 +349,8 @@ mod agreement {
             pod_name: format!("pod{}", n % 5),
             pod_uid: format!("uid{}", n % 5),
             service: if n.is_multiple_of(2) { "postgresql".to_owned() } else { String::new() },
+            cluster: if n.is_multiple_of(3) { "c0".to_owned() } else { String::new() },
+            owner: format!("Job/{}", n % 3),
             ..Names::default()
         };
         let text = format!("{} from {}", WORDS[word], WORDS[(word + n as usize) % WORDS.len()]);
@@ -450,6 +452,7 @@ mod agreement {
             (vec(1_i32..7, 0..2), vec(1_i32..5, 0..2), 0_u64..50, 0_u64..70, 0_u64..5),
             (maybe(&["things.0", "things.9"]), maybe(&["drop"]), 0_u32..12, 0_u64..30, 0_i32..8),
             (maybe(&["person0", "person9"]), 0_i32..12, 0_i32..9, vec(0_i32..8, 0..2)),
+            (maybe(&["c0", "c1"]), maybe(&["Job/1", "Job/9"])),
         )
             .prop_map(
                 |(
@@ -458,6 +461,7 @@ mod agreement {
                     (statuses, decisions, from, to, flow),
                     (method, resource, http_status, parent, finding),
                     (on_behalf_of, credential_match, behalf, resolutions),
+                    (cluster, owner),
                 )| {
                     v1::Filter {
                         method,
@@ -473,6 +477,8 @@ mod agreement {
                         behalf_kinds: if behalf > 2 { Vec::new() } else { vec![behalf] },
                         on_behalf_of,
                         resolutions,
+                        cluster,
+                        owner,
                         principal,
                         namespace,
                         pod,

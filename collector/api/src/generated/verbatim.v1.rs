@@ -2400,6 +2400,13 @@ pub struct Filter {
     /// How the workload was named, or why it was not.
     #[prost(enumeration = "Resolution", repeated, tag = "23")]
     pub resolutions: ::prost::alloc::vec::Vec<i32>,
+    /// Exact, as the workload's: projects/PROJECT/locations/LOCATION/clusters/CLUSTER.
+    #[prost(string, tag = "24")]
+    pub cluster: ::prost::alloc::string::String,
+    /// Exact: the last of the pod's owners that is known, as KIND/NAME, e.g. "Deployment/cart" rather than its
+    /// ReplicaSet. Gone with the content.
+    #[prost(string, tag = "25")]
+    pub owner: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SearchRequest {

@@ -20,7 +20,8 @@ pub(super) const COMMAND: &str = "commands.key, commands.id, commands.flow,
   (SELECT name FROM names WHERE id = commands.service), (SELECT name FROM names WHERE id = commands.database),
   operation, capture, decision, status, wall, duration, position, gone, started, finished,
   (SELECT name FROM names WHERE id = commands.method), resource, parent, http_status, grpc_status, findings, ended,
-  credential_match, behalf, (SELECT name FROM names WHERE id = commands.on_behalf_of), resolution
+  credential_match, behalf, (SELECT name FROM names WHERE id = commands.on_behalf_of), resolution,
+  (SELECT name FROM names WHERE id = commands.cluster), (SELECT name FROM names WHERE id = commands.owner)
   FROM commands";
 
 /// The last `Resolution` of a workload that is named; those after it are rare.
@@ -33,7 +34,9 @@ pub(super) const SESSION: &str = "sessions.key, sessions.flow, '',
   (SELECT name FROM names WHERE id = sessions.pod_name), (SELECT name FROM names WHERE id = sessions.pod_uid),
   (SELECT name FROM names WHERE id = sessions.service), (SELECT name FROM names WHERE id = sessions.database),
   opened_wall, closed_wall, protocol, capture, bytes_sent, bytes_received, opened, closed, reason,
-  (SELECT name FROM names WHERE id = sessions.node), cgroup, series, number, opened_boottime FROM sessions";
+  (SELECT name FROM names WHERE id = sessions.node), cgroup, series, number, opened_boottime,
+  (SELECT name FROM names WHERE id = sessions.cluster), (SELECT name FROM names WHERE id = sessions.owner)
+  FROM sessions";
 
 pub(super) fn id(row: &Row<'_>, column: usize) -> rusqlite::Result<Id> {
     let bytes = row.get_ref(column)?.as_blob()?;
@@ -51,7 +54,8 @@ pub(super) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|n| n as u64)
 }
 
-fn names(row: &Row<'_>) -> rusqlite::Result<Names> {
+/// `last`: the first of the two columns that stand at the end.
+fn names(row: &Row<'_>, last: usize) -> rusqlite::Result<Names> {
     let name = |column| row.get::<_, Option<String>>(column).map(Option::unwrap_or_default);
     Ok(Names {
         principal: name(3)?,
@@ -61,6 +65,8 @@ fn names(row: &Row<'_>) -> rusqlite::Result<Names> {
         pod_uid: name(7)?,
         service: name(8)?,
         database: name(9)?,
+        cluster: name(last)?,
+        owner: name(last + 1)?,
     })
 }
 
@@ -69,7 +75,7 @@ pub(super) fn command_row(row: &Row<'_>) -> rusqlite::Result<CommandRow> {
         key: row.get(0)?,
         id: id(row, 1)?,
         flow: row.get(2)?,
-        names: names(row)?,
+        names: names(row, 31)?,
         operation: row.get(10)?,
         capture: row.get(11)?,
         decision: row.get(12)?,
@@ -98,7 +104,7 @@ pub(super) fn session_row(row: &Row<'_>) -> rusqlite::Result<SessionRow> {
     Ok(SessionRow {
         key: row.get(0)?,
         flow: id(row, 1)?,
-        names: names(row)?,
+        names: names(row, 24)?,
         opened_wall: unsigned(row, 10)?,
         closed_wall: unsigned(row, 11)?,
         protocol: row.get(12)?,
@@ -159,6 +165,8 @@ impl Conditions {
             ("service_account", &f.service_account),
             ("service", &f.service),
             ("database", &f.database),
+            ("cluster", &f.cluster),
+            ("owner", &f.owner),
         ] {
             if !wanted.is_empty() {
                 self.push(&format!("{table}.{column} {is}"), wanted.clone());

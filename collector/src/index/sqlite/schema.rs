@@ -9,7 +9,7 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, time::
 use rusqlite::{Connection, OpenFlags};
 
 /// Raised with every change below: a file of another version is made again.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 
 const TABLES: &str = "
 CREATE TABLE position (position INTEGER NOT NULL);
@@ -26,7 +26,7 @@ CREATE TABLE commands (
   method INTEGER NOT NULL, resource TEXT NOT NULL, parent BLOB NOT NULL, http_status INTEGER NOT NULL,
   grpc_status INTEGER, findings INTEGER NOT NULL, ended BLOB,
   credential_match INTEGER NOT NULL, behalf INTEGER NOT NULL, on_behalf_of INTEGER NOT NULL,
-  resolution INTEGER NOT NULL
+  resolution INTEGER NOT NULL, cluster INTEGER NOT NULL, owner INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX commands_id ON commands (id);
 CREATE INDEX commands_principal ON commands (principal);
@@ -48,7 +48,7 @@ CREATE TABLE sessions (
   opened_wall INTEGER NOT NULL, closed_wall INTEGER NOT NULL, protocol INTEGER NOT NULL, capture INTEGER NOT NULL,
   bytes_sent INTEGER NOT NULL, bytes_received INTEGER NOT NULL, opened BLOB, closed BLOB,
   reason INTEGER NOT NULL, node INTEGER NOT NULL, cgroup INTEGER NOT NULL, series INTEGER NOT NULL,
-  number INTEGER NOT NULL, opened_boottime INTEGER NOT NULL
+  number INTEGER NOT NULL, opened_boottime INTEGER NOT NULL, cluster INTEGER NOT NULL, owner INTEGER NOT NULL
 );
 CREATE INDEX sessions_counted ON sessions (node, cgroup, series, number);
 CREATE TABLE readings (

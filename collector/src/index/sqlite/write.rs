@@ -179,10 +179,19 @@ fn name_id(t: &Transaction<'_>, names: &mut HashMap<String, i64>, name: &str) ->
     Ok(id)
 }
 
-fn name_ids(t: &Transaction<'_>, known: &mut HashMap<String, i64>, n: &Names) -> rusqlite::Result<[i64; 7]> {
-    let mut ids = [0; 7];
-    let names =
-        [&n.principal, &n.namespace, &n.service_account, &n.pod_name, &n.pod_uid, &n.service, &n.database];
+fn name_ids(t: &Transaction<'_>, known: &mut HashMap<String, i64>, n: &Names) -> rusqlite::Result<[i64; 9]> {
+    let mut ids = [0; 9];
+    let names = [
+        &n.principal,
+        &n.namespace,
+        &n.service_account,
+        &n.pod_name,
+        &n.pod_uid,
+        &n.service,
+        &n.database,
+        &n.cluster,
+        &n.owner,
+    ];
     for (id, name) in ids.iter_mut().zip(names) {
         *id = name_id(t, known, name)?;
     }
@@ -199,14 +208,14 @@ fn store_command(
     let on_behalf_of = name_id(t, known, &row.on_behalf_of)?;
     t.prepare_cached(
         "REPLACE INTO commands VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,
-           ?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,?31)",
+           ?21,?22,?23,?24,?25,?26,?27,?28,?29,?30,?31,?32,?33)",
     )?
     .execute(params![
         row.key, &row.id[..], row.flow, n[0], n[1], n[2], n[3], n[4], n[5], n[6], row.operation, row.capture,
         row.decision, row.status, row.wall as i64, row.duration as i64, row.position as i64, row.content_gone,
         row.started.map(|l| l.to_bytes()), row.finished.map(|l| l.to_bytes()), method, row.resource, row.parent,
         row.http_status, row.grpc_status, row.findings, row.ended.map(|l| l.to_bytes()),
-        row.credential_match, row.behalf, on_behalf_of, row.resolution,
+        row.credential_match, row.behalf, on_behalf_of, row.resolution, n[7], n[8],
     ])?;
     Ok(())
 }
@@ -220,7 +229,7 @@ fn store_session(
     let node = name_id(t, known, &row.node)?;
     t.prepare_cached(
         "REPLACE INTO sessions VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,
-           ?21,?22,?23)",
+           ?21,?22,?23,?24,?25)",
     )?
     .execute(params![
         row.key,
@@ -246,6 +255,8 @@ fn store_session(
         row.series as i64,
         row.number as i64,
         row.opened_boottime as i64,
+        n[7],
+        n[8],
     ])?;
     Ok(())
 }
@@ -267,14 +278,15 @@ fn remove(t: &Transaction<'_>, ids: &[Id]) -> rusqlite::Result<()> {
     let mut names: Vec<i64> = Vec::new();
     for (table, column, others) in [("commands", "id", "method, on_behalf_of"), ("sessions", "flow", "0, 0")]
     {
-        let select =
-            format!("SELECT key, principal, service, database, {others} FROM {table} WHERE {column} = ?1");
+        let select = format!(
+            "SELECT key, principal, service, database, owner, {others} FROM {table} WHERE {column} = ?1"
+        );
         let delete = format!("DELETE FROM {table} WHERE key = ?1");
         for id in ids {
-            let row: Option<(i64, [i64; 5])> = t
+            let row: Option<(i64, [i64; 6])> = t
                 .prepare_cached(&select)?
                 .query_row([&id[..]], |r| {
-                    Ok((r.get(0)?, [r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?]))
+                    Ok((r.get(0)?, [r.get(1)?, r.get(2)?, r.get(3)?, r.get(4)?, r.get(5)?, r.get(6)?]))
                 })
                 .optional()?;
             let Some((key, used)) = row else { continue };
@@ -296,9 +308,9 @@ fn remove(t: &Transaction<'_>, ids: &[Id]) -> rusqlite::Result<()> {
             "DELETE FROM names WHERE id = ?1 AND NOT EXISTS (
                SELECT 1 FROM commands WHERE principal = ?1
                UNION ALL SELECT 1 FROM commands WHERE ?1 IN (service, database, method, on_behalf_of, namespace, service_account,
-                 pod_name, pod_uid)
+                 pod_name, pod_uid, cluster, owner)
                UNION ALL SELECT 1 FROM sessions WHERE ?1 IN (principal, service, database, namespace,
-                 service_account, pod_name, pod_uid, node)
+                 service_account, pod_name, pod_uid, node, cluster, owner)
                UNION ALL SELECT 1 FROM readings WHERE node = ?1)",
         )?
         .execute([id])?;
