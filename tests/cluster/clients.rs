@@ -9,6 +9,8 @@ use verbatim_tests::{
         product::NAMESPACE,
     },
     did::{self, Did},
+    parts::Part,
+    wait,
 };
 
 use crate::{
@@ -17,6 +19,18 @@ use crate::{
     who,
 };
 
+/// Google's servers are there where its emulator is.
+const WITH_METADATA: &[Part] = &[
+    Part::Root,
+    Part::Sandbox,
+    Part::Cluster,
+    Part::Binaries,
+    Part::Postgres,
+    Part::Python,
+    Part::Bpf,
+    Part::Emulator,
+];
+
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         scenario!(psql_in_a_pod_reaches_the_database_by_its_service_and_is_recorded),
@@ -24,6 +38,12 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         scenario!(a_pod_on_the_nodes_own_network_is_recorded),
         scenario!(an_init_container_and_the_one_after_it_are_recorded_apart),
         scenario!(the_pods_of_jobs_and_deployments_are_recorded_with_whoever_made_them),
+        scenario!(a_cron_jobs_pods_are_recorded_with_the_job_and_whoever_made_that),
+        Scenario {
+            name: "principal_and_cluster_are_those_that_the_metadata_server_says",
+            needs: WITH_METADATA,
+            body: principal_and_cluster_are_those_that_the_metadata_server_says,
+        },
         scenario!(people_ask_in_the_collectors_pod_and_nowhere_else),
     ]
 }
@@ -91,6 +111,35 @@ fn the_pods_of_jobs_and_deployments_are_recorded_with_whoever_made_them(stage: &
         }
     }
     stage.kubectl().delete("deployment", SHOP, "deployment")
+}
+
+fn a_cron_jobs_pods_are_recorded_with_the_job_and_whoever_made_that(stage: &mut Stage) -> Result<()> {
+    let (statement, _) = asking("cron-1");
+    stage.kubectl().apply(&client("cron").runs(&[&psql()?, "-X", "-c", &statement]).cron_job()?)?;
+    // At the next full minute, and perhaps at one more.
+    let seen = wait::until("what its first pod did", || {
+        let mut seen = stage.seen()?;
+        seen.retain(|one| one.ids.iter().any(|id| id == "cron-1"));
+        Ok((!seen.is_empty()).then_some(seen))
+    })?;
+    let recorded = who::pods(stage, &seen)?;
+    let mut pods = stage.kubectl().list("pod", SHOP, "app=cron")?;
+    pods.retain(|pod| pod["metadata"]["uid"].as_str().is_some_and(|uid| recorded.contains(uid)));
+    ensure!(pods.len() == recorded.len(), "of {recorded:?} there are {}", pods.len());
+    for pod in &pods {
+        who::made_by(stage, &seen, pod, &["Job", "CronJob"])?;
+    }
+    stage.kubectl().delete("cronjob", SHOP, "cron")
+}
+
+fn principal_and_cluster_are_those_that_the_metadata_server_says(stage: &mut Stage) -> Result<()> {
+    // The configuration says nothing of them from here on.
+    stage.product()?.forget_platform()?;
+    stage.product()?.restart_agent()?;
+    let (statement, did) = asking("metadata-1");
+    let (_, pod) = stage.run(&client("metadata").runs(&[&psql()?, "-X", "-c", &statement]))?;
+    let seen = stage.agree(&[did])?;
+    who::all_of(stage, &seen, &pod)
 }
 
 fn people_ask_in_the_collectors_pod_and_nowhere_else(stage: &mut Stage) -> Result<()> {

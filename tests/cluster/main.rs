@@ -5,7 +5,9 @@
 #![allow(clippy::print_stdout, reason = "the reasons of what is ignored are part of the harness's report")]
 
 mod clients;
+mod kinds;
 mod lifecycle;
+mod outage;
 mod stage;
 mod trust;
 mod who;
@@ -40,7 +42,16 @@ macro_rules! scenario {
 pub(crate) use scenario;
 
 fn scenarios() -> Vec<Scenario> {
-    [clients::scenarios(), trust::scenarios(), lifecycle::scenarios()].into_iter().flatten().collect()
+    [
+        clients::scenarios(),
+        trust::scenarios(),
+        kinds::scenarios(),
+        outage::scenarios(),
+        lifecycle::scenarios(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// Started by the first scenario that runs; its failure is that of all of them.

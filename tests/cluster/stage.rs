@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use verbatim_tests::{
     audit::Seen,
     cluster::{
-        Cluster, Kubectl,
+        Cluster, Kubectl, NODE,
         google::Google,
         pods::Pod,
         product::{Product, service_on_node},
@@ -60,7 +60,7 @@ impl Stage {
         let cluster = Cluster::start()?;
         println!("the node is ready after {:.1} s", begun.elapsed().as_secs_f64());
         let root = Root::create(&cluster.folder().join("root"), "root of the lab's servers")?;
-        let shown = root.issue("database", &[DATABASE])?;
+        let shown = root.issue("database", &[DATABASE, NODE])?;
         let server = cluster.postgres(postgres::Options { shown: Some(&shown), ..Default::default() })?;
         let google = parts::missing(&[Part::Emulator])
             .is_none()

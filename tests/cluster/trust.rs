@@ -84,7 +84,7 @@ fn psql_over_tls_is_recorded_where_the_webhook_gave_trust(stage: &mut Stage) -> 
 }
 
 /// Its container has the bundle, and the stored pod says so.
-fn injected(pod: &Value) -> Result<()> {
+pub(crate) fn injected(pod: &Value) -> Result<()> {
     let said = pod.pointer("/metadata/annotations/verbatim-audit.github.io~1injected");
     said.map(drop).with_context(|| format!("the webhook gave it nothing: {}", pod["metadata"]))
 }
@@ -99,7 +99,7 @@ fn a_pod_that_was_not_injected_is_spliced_and_recorded_so(stage: &mut Stage) -> 
 }
 
 /// The pod's connection is recorded as its own, undecoded, and why.
-fn spliced(stage: &Stage, pod: &Value, reason: OpaqueReason) -> Result<()> {
+pub(crate) fn spliced(stage: &Stage, pod: &Value, reason: OpaqueReason) -> Result<()> {
     let uid = pod["metadata"]["uid"].as_str().context("a pod without a UID")?;
     let session = wait::until("the record of what passed undecoded", || {
         let mut all = stage.product()?.audit().sessions()?;
@@ -203,7 +203,7 @@ fn intermediates_change_unseen_and_a_root_leaves_stragglers_that_are_spliced_and
 }
 
 /// What the node agent says of its node's pods, asked in its pod. It ends with 2 where something is not captured.
-fn doctor(stage: &Stage) -> Result<String> {
+pub(crate) fn doctor(stage: &Stage) -> Result<String> {
     let agent = stage.product()?.agent()?;
     let name = agent["metadata"]["name"].as_str().context("a pod without a name")?;
     let doctor = ["exec", "-n", product::NAMESPACE, name, "--", "/usr/bin/verbatim-agent", "doctor"];

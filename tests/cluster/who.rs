@@ -36,6 +36,12 @@ pub(crate) fn containers(stage: &Stage, seen: &[Seen]) -> Result<HashSet<(String
     workloads.map(|workload| workload.map(|one| (one.container.clone(), one.container_kind()))).collect()
 }
 
+/// UIDs of the pods that these commands came from.
+pub(crate) fn pods(stage: &Stage, seen: &[Seen]) -> Result<HashSet<String>> {
+    let workloads = commands(stage, seen)?.into_iter().map(|command| workload(&command));
+    workloads.map(|workload| workload.map(|one| one.pod_uid)).collect()
+}
+
 /// Some of these commands are this pod's.
 pub(crate) fn some_of(stage: &Stage, seen: &[Seen], uid: &str, pod: &Value) -> Result<()> {
     let mut all = commands(stage, seen)?;
@@ -54,6 +60,31 @@ pub(crate) fn made_by(stage: &Stage, seen: &[Seen], pod: &Value, makers: &[&str]
         check(&command, pod)?;
         let kinds: Vec<String> = known(&command)?.owners.into_iter().map(|owner| owner.kind).collect();
         ensure!(kinds == makers, "made by {kinds:?}, expected {makers:?}");
+    }
+    Ok(())
+}
+
+/// These commands come out of this pod's cgroup, and no name in them is another's: either the pod is named, its
+/// container perhaps not, or for one of these reasons nothing of it is.
+pub(crate) fn nobody_elses(stage: &Stage, seen: &[Seen], pod: &Value, reasons: &[Resolution]) -> Result<()> {
+    ensure!(!seen.is_empty(), "nothing is recorded");
+    for command in commands(stage, seen)? {
+        let workload = workload(&command)?;
+        ensure!(workload.pod_uid == text(pod, "/metadata/uid")?, "of another pod: {workload:?}");
+        let named = [&workload.namespace, &workload.pod_name, &workload.service_account, &workload.principal];
+        let named = named.map(String::as_str);
+        let (namespace, account) =
+            (text(pod, "/metadata/namespace")?, text(pod, "/spec/serviceAccountName")?);
+        match workload.resolution() {
+            Resolution::Pod | Resolution::ContainerUnknown => {
+                let its = [namespace, text(pod, "/metadata/name")?, account, &principal(namespace, account)];
+                ensure!(named == its, "named {named:?}, expected {its:?}");
+            }
+            reason => {
+                ensure!(reasons.contains(&reason), "unresolved for another reason: {workload:?}");
+                ensure!(named.iter().all(|name| name.is_empty()), "named all the same: {workload:?}");
+            }
+        }
     }
     Ok(())
 }

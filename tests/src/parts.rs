@@ -29,6 +29,8 @@ pub enum Part {
     Openssl,
     /// `curl`, with HTTP/2.
     Curl,
+    /// `java`, with its compiler.
+    Java,
     /// Google's clients and others for HTTP, in Python.
     PythonGoogle,
     /// Google's client of BigQuery for Node.js.
@@ -91,6 +93,7 @@ fn probe(part: Part) -> Option<String> {
         }
         Part::Openssl => program("openssl", "apt-get install openssl"),
         Part::Curl => program("curl", "apt-get install curl"),
+        Part::Java => program("java", "apt-get install default-jdk-headless"),
         Part::PythonGoogle => (!has_google())
             .then(|| "Google's Python clients are not there: cargo xtask setup makes them".to_owned()),
         Part::Emulator => absent(

@@ -30,6 +30,8 @@ pub struct Image {
     files: Vec<(PathBuf, String)>,
     links: Vec<(String, String)>,
     command: Vec<String>,
+    /// Without so much as a list of users.
+    bare: bool,
 }
 
 impl Image {
@@ -51,26 +53,40 @@ impl Image {
             files: vec![(busybox, "bin/busybox".to_owned())],
             links,
             command: command.iter().map(|word| (*word).to_owned()).collect(),
+            bare: false,
         })
     }
 
     /// Binaries of this workspace, the first of which is what it runs, with the libraries that they load and nothing
     /// else: no shell, no tools.
     pub fn of(reference: &str, programs: &[&str]) -> Result<Self> {
+        let programs: Vec<PathBuf> =
+            programs.iter().map(|name| binaries::find(name)).collect::<Result<_>>()?;
+        Self::with_libraries(reference, &programs)
+    }
+
+    /// A program of the machine's with what it loads and nothing else: no shell, no users, no roots.
+    pub fn bare(reference: &str, program: &Path) -> Result<Self> {
+        Ok(Self { bare: true, ..Self::with_libraries(reference, &[program.to_owned()])? })
+    }
+
+    fn with_libraries(reference: &str, programs: &[PathBuf]) -> Result<Self> {
         let mut files: Vec<(PathBuf, String)> = Vec::new();
-        for name in programs {
-            let program = binaries::find(name)?;
-            for library in libraries(&program)? {
+        let mut names = Vec::new();
+        for program in programs {
+            for library in libraries(program)? {
                 let to = library.trim_start_matches('/').to_owned();
                 if files.iter().all(|(_, other)| *other != to) {
                     files.push((library.into(), to));
                 }
             }
-            files.push((program, format!("usr/bin/{name}")));
+            let name = program.file_name().context("a program without a name")?.display().to_string();
+            files.push((program.clone(), format!("usr/bin/{name}")));
+            names.push(name);
         }
-        let first = programs.first().context("an image of no program")?;
+        let first = names.first().context("an image of no program")?;
         let command = vec![format!("/usr/bin/{first}")];
-        Ok(Self { reference: reference.to_owned(), files, links: Vec::new(), command })
+        Ok(Self { reference: reference.to_owned(), files, links: Vec::new(), command, bare: false })
     }
 
     /// With this machine's roots, as the package ca-certificates would bring them.
@@ -121,11 +137,13 @@ impl Image {
         for name in ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr/bin"] {
             fs::create_dir_all(tree.join(name))?;
         }
-        fs::write(
-            tree.join("etc/passwd"),
-            "root:x:0:0:root:/root:/bin/sh\nnobody:x:65532:65532::/:/bin/sh\n",
-        )?;
-        fs::write(tree.join("etc/group"), "root:x:0:\nnobody:x:65532:\n")?;
+        if !self.bare {
+            fs::write(
+                tree.join("etc/passwd"),
+                "root:x:0:0:root:/root:/bin/sh\nnobody:x:65532:65532::/:/bin/sh\n",
+            )?;
+            fs::write(tree.join("etc/group"), "root:x:0:\nnobody:x:65532:\n")?;
+        }
         for (from, to) in &self.files {
             let to = tree.join(to);
             fs::create_dir_all(to.parent().context("a file has a folder")?)?;

@@ -23,6 +23,10 @@ pub struct Pod {
     /// Whether it shares the node's network.
     pub host_network: bool,
     open_input: bool,
+    read_only: bool,
+    restarted: bool,
+    tokenless: bool,
+    image: Option<String>,
     command: Vec<String>,
     init: Vec<String>,
     folders: Vec<PathBuf>,
@@ -41,6 +45,10 @@ impl Pod {
             labels: vec![("app".to_owned(), name.to_owned())],
             host_network: false,
             open_input: false,
+            read_only: false,
+            restarted: false,
+            tokenless: false,
+            image: None,
             command: words(&["sleep", "2147483647"]),
             init: Vec::new(),
             folders: Vec::new(),
@@ -120,6 +128,34 @@ impl Pod {
         self
     }
 
+    /// Whose containers may write nowhere in their root file system.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// Whose container is started again when it ends.
+    #[must_use]
+    pub fn restarted(mut self) -> Self {
+        self.restarted = true;
+        self
+    }
+
+    /// Without its service account's token: kubelet need ask the API server for nothing to start it.
+    #[must_use]
+    pub fn without_token(mut self) -> Self {
+        self.tokenless = true;
+        self
+    }
+
+    /// Of another image, with nothing of the machine's.
+    #[must_use]
+    pub fn of_image(mut self, reference: &str) -> Self {
+        self.image = Some(reference.to_owned());
+        self
+    }
+
     /// In the node's own network.
     #[must_use]
     pub fn on_the_nodes_network(mut self) -> Self {
@@ -129,7 +165,7 @@ impl Pod {
 
     /// What a pod, or whoever makes such pods, is specified by.
     pub fn spec(&self, restart: &str) -> Result<Value> {
-        let mut mounted = mounted()?;
+        let mut mounted = if self.image.is_none() { mounted()? } else { Vec::new() };
         mounted.extend(self.folders.iter().cloned());
         let mounts: Vec<Value> = mounted
             .iter()
@@ -146,8 +182,9 @@ impl Pod {
             self.environment.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         let container = |name: &str, command: &[String]| {
             json!({
-                "name": name, "image": image::TOOLS, "imagePullPolicy": "Never", "command": command, "stdin": self.open_input,
+                "name": name, "image": self.image.as_deref().unwrap_or(image::TOOLS), "imagePullPolicy": "Never", "command": command, "stdin": self.open_input,
                 "env": environment, "volumeMounts": mounts,
+                "securityContext": {"readOnlyRootFilesystem": self.read_only},
             })
         };
         let init: Vec<Value> =
@@ -157,6 +194,7 @@ impl Pod {
             "restartPolicy": restart,
             "terminationGracePeriodSeconds": 0,
             "hostNetwork": self.host_network,
+            "automountServiceAccountToken": !self.tokenless,
             "hostAliases": self.hosts,
             "initContainers": init,
             "containers": [container("client", &self.command)],
@@ -170,12 +208,12 @@ impl Pod {
         self.labels.iter().map(|(name, value)| (name.clone(), Value::from(value.clone()))).collect()
     }
 
-    /// The pod itself; it is not started again.
+    /// The pod itself; it is not started again unless that is asked for.
     pub fn manifest(&self) -> Result<Value> {
         Ok(json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": self.name, "namespace": self.namespace, "labels": self.labels()},
-            "spec": self.spec("Never")?,
+            "spec": self.spec(if self.restarted { "Always" } else { "Never" })?,
         }))
     }
 

@@ -74,6 +74,15 @@ impl Product {
         self.apply()
     }
 
+    /// Takes out of the node agent's file what a metadata server says as well.
+    pub fn forget_platform(&self) -> Result<()> {
+        let mut left = kubernetes();
+        if let Some(left) = left.as_object_mut() {
+            left.retain(|key, _| matches!(key.as_str(), "labels" | "resolveTimeout"));
+        }
+        self.configure(&kubernetes().to_string(), &left.to_string())
+    }
+
     /// Deletes the node agent's pod and waits for the one in its place.
     pub fn restart_agent(&self) -> Result<()> {
         let before = self.agent()?;

@@ -108,6 +108,7 @@ fn find(path: &str, recursive: bool, account: &Account) -> Option<Found> {
         "instance/name" => text("lab-node"),
         "instance/zone" => Some(Found::Text(format!("projects/{}/zones/europe-west1-b", account.number))),
         "instance/attributes/cluster-name" => text("lab"),
+        "instance/attributes/cluster-location" => text("europe-west6"),
         "instance/service-accounts" if recursive => {
             Some(Found::Json(json!({"default": all(), account.email.as_str(): all()})))
         }
