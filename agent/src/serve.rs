@@ -471,7 +471,9 @@ fn destinations(config: &NodeAgent) -> Result<Vec<DestinationRule>, SteerError> 
     for destination in &config.destinations {
         let prefix = Prefix::new(destination.cidr.address, destination.cidr.prefix)?;
         let action = match destination.action {
-            config::Action::Steer if destination.fail_mode == Some(config::FailMode::Open) => Action::SteerOrPass,
+            config::Action::Steer if destination.fail_mode == Some(config::FailMode::Open) => {
+                Action::SteerOrPass
+            }
             config::Action::Steer => Action::Steer,
             config::Action::Pass => Action::Pass,
             config::Action::Deny => Action::Deny,
