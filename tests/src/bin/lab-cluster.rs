@@ -1,7 +1,8 @@
 //! The lab's Kubernetes node for people.
 //!
 //! `up` starts one with Verbatim on it, says how to reach it, and takes it away at the end of its standard input.
-//! `demo FOLDER` does what `cargo xtask demo --cluster` shows, with the workload and the database of that folder.
+//! `demo FOLDER ISSUER AUDIENCE` does what `cargo xtask demo --cluster` shows, with the workload and the database of that
+//! folder, and a delegation of that issuer with its key set.
 #![allow(clippy::print_stdout, reason = "it talks to a person")]
 
 use std::{
@@ -39,8 +40,8 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["up"] => up(),
-        ["demo", folder] => demo(Path::new(folder)),
-        other => bail!("unknown arguments {other:?}: expected `up` or `demo FOLDER`"),
+        ["demo", folder, issuer, audience] => demo(Path::new(folder), issuer, audience),
+        other => bail!("unknown arguments {other:?}: expected `up` or `demo FOLDER ISSUER AUDIENCE`"),
     }
 }
 
@@ -94,7 +95,7 @@ fn up() -> Result<()> {
     Ok(())
 }
 
-fn demo(folder: &Path) -> Result<()> {
+fn demo(folder: &Path, issuer: &str, audience: &str) -> Result<()> {
     heading("A Kubernetes node of its own: control plane, kubelet, containerd, kube-proxy");
     let stage = Stage::start()?;
     let read = |name: &str| {
@@ -102,6 +103,8 @@ fn demo(folder: &Path) -> Result<()> {
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
     stage.server.admin("shop", &format!("DROP TABLE item CASCADE; {}", read("shop.sql")?))?;
+    said(&format!("{issuer} is believed to say on whose behalf a workload acts"));
+    stage.product.believe(issuer, audience, &read("delegation.keys.json")?)?;
 
     heading(
         "An AI agent with a database tool, as a Deployment would run it: nothing in its pod knows of Verbatim",
@@ -110,12 +113,14 @@ fn demo(folder: &Path) -> Result<()> {
     let script = stage.cluster.folder().join("workload");
     fs::create_dir_all(&script)?;
     fs::write(script.join("agent.py"), read("agent.py")?)?;
-    let script = script.join("agent.py").display().to_string();
+    fs::write(script.join("token"), read("delegation.token")?)?;
+    let (script, token) = (script.join("agent.py"), script.join("token").display().to_string());
+    let script = script.display().to_string();
     let python = parts::python().display().to_string();
     let address = format!("postgresql://agent@{DATABASE}/shop?sslmode=disable");
     let pod = Pod::new(namespace, account, "assistant")
         .mounting(stage.cluster.folder().join("workload"))
-        .runs(&[&python, &script, &address]);
+        .runs(&[&python, &script, &address, &token]);
     stage.cluster.kubectl.apply(&pod.job()?)?;
     let done = ["wait", "-n", namespace, "--for=condition=complete", "--timeout=120s", "job/assistant"];
     stage.kubectl(&done)?;
@@ -124,8 +129,11 @@ fn demo(folder: &Path) -> Result<()> {
     heading("What the trail says, asked in the collector's pod");
     stage.recorded()?;
     stage.verbatim(&["records"])?;
-    heading("All that is known of one of them: which pod, which principal, and whose pod it is");
-    let answer = stage.product.verbatim(&["records", "--text", "DELETE", "--output", "json"])?;
+    heading("What was done on whose behalf, verified?");
+    stage.verbatim(&["records", "--behalf", "verified"])?;
+    heading("All that is known of one of them: which pod, which principal, whose pod it is, and who asked");
+    let verified = ["records", "--text", "DELETE", "--behalf", "verified", "--output", "json"];
+    let answer = stage.product.verbatim(&verified)?;
     let first: Value = answer.lines().next().map(serde_json::from_str).transpose()?.unwrap_or_default();
     let id =
         first["id"].as_str().with_context(|| format!("no DELETE in the trail, which holds: {answer}"))?;

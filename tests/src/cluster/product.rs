@@ -83,6 +83,17 @@ impl Product {
         self.configure(&kubernetes().to_string(), &left.to_string())
     }
 
+    /// From now on an issuer's signed tokens say on whose behalf workloads act; `keys` is its JWKS.
+    pub fn believe(&self, issuer: &str, audience: &str, keys: &str) -> Result<()> {
+        let at = self.overlay.join("kustomization.yaml");
+        let text = fs::read_to_string(&at)?;
+        fs::write(self.overlay.join("issuer-keys.json"), keys)?;
+        fs::write(&at, text.replace("lab-roots.pem]", "lab-roots.pem, issuer-keys.json]"))?;
+        let one = json!({"issuer": issuer, "audiences": [audience], "jwks": {"file": "/etc/verbatim/issuer-keys.json"}});
+        self.configure("spool:\n", &format!("onBehalfOf: {}\nspool:\n", json!({"issuers": [one]})))?;
+        self.restart_agent()
+    }
+
     /// Deletes the node agent's pod and waits for the one in its place.
     pub fn restart_agent(&self) -> Result<()> {
         let before = self.agent()?;
