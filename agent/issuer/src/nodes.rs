@@ -17,6 +17,7 @@ use crate::{
     limits::Limits,
     metrics::{Asked, Metrics},
     review::{Agent, ReviewError, Reviewer},
+    store::{Store, StoreError},
 };
 
 /// Tokens that are shown to the API server at the same time.
@@ -26,7 +27,8 @@ const REVIEWS: usize = 16;
 pub(crate) struct Desk {
     reviewer: Reviewer,
     config: Nodes,
-    kept: watch::Receiver<Arc<Kept>>,
+    store: Store,
+    kept: watch::Sender<Arc<Kept>>,
     by_address: Limits,
     by_node: Limits,
     reviews: Semaphore,
@@ -51,6 +53,9 @@ pub(crate) enum Refusal {
     /// What is kept.
     #[error(transparent)]
     Kept(#[from] KeptError),
+    /// See [`StoreError`].
+    #[error("what is kept cannot be read now")]
+    Store(#[from] StoreError),
 }
 
 impl Refusal {
@@ -59,7 +64,9 @@ impl Refusal {
             Self::Review(ReviewError::NoToken | ReviewError::Invalid { .. }) => {
                 (StatusCode::UNAUTHORIZED, Asked::Refused)
             }
-            Self::Review(ReviewError::Kube(_)) => (StatusCode::SERVICE_UNAVAILABLE, Asked::Failed),
+            Self::Review(ReviewError::Kube(_)) | Self::Store(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Asked::Failed)
+            }
             Self::Review(_) => (StatusCode::FORBIDDEN, Asked::Refused),
             Self::TooOften => (StatusCode::TOO_MANY_REQUESTS, Asked::TooOften),
             Self::Request(_) | Self::Issue(IssueError::Request(_)) => (StatusCode::BAD_REQUEST, Asked::Bad),
@@ -74,11 +81,13 @@ impl Desk {
     pub(crate) fn new(
         reviewer: Reviewer,
         config: &Nodes,
-        kept: watch::Receiver<Arc<Kept>>,
+        store: Store,
+        kept: watch::Sender<Arc<Kept>>,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             reviewer,
+            store,
             kept,
             by_address: Limits::new(config.requests_per_minute),
             by_node: Limits::new(config.requests_per_minute),
@@ -144,7 +153,8 @@ impl Desk {
             return Err(Refusal::TooOften);
         }
         let request: NodeRequest = serde_json::from_slice(body)?;
-        let kept = Arc::clone(&self.kept.borrow());
+        // Another replica may have begun a rotation a moment ago: nobody is given what was withdrawn.
+        let kept = self.store.look_and_tell(&self.kept).await?;
         issue(&kept, &node, &request, self.config.intermediate_lifetime.0, self.config.client_lifetime.0)
     }
 }

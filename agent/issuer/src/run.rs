@@ -112,7 +112,7 @@ pub async fn start(client: Client, config: &Config) -> Result<Running, StartErro
     let reviewer =
         Reviewer::new(client.clone(), &namespace, &config.nodes.service_account, &config.nodes.audience);
     let subject = Arc::new(Subject {
-        desk: Desk::new(reviewer, &config.nodes, know_kept.clone(), Arc::clone(&metrics)),
+        desk: Desk::new(reviewer, &config.nodes, store.clone(), tell_kept.clone(), Arc::clone(&metrics)),
         webhook: Webhook::new(
             &config.injection,
             &config.bundle.config_map,

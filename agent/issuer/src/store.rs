@@ -153,21 +153,26 @@ impl Store {
     pub async fn follow(self, told: watch::Sender<Arc<Kept>>) {
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
-            match self.look().await {
-                Ok(kept) => {
-                    told.send_if_modified(|known| {
-                        let other = **known != kept;
-                        if other {
-                            *known = Arc::new(kept);
-                        }
-                        other
-                    });
-                }
-                Err(error) => {
-                    tracing::error!(%error, "what is kept cannot be looked at; what is known stays")
-                }
+            if let Err(error) = self.look_and_tell(&told).await {
+                tracing::error!(%error, "what is kept cannot be looked at; what is known stays");
             }
         }
+    }
+
+    /// As [`Store::look`], and tells where it is another than what was known.
+    pub(crate) async fn look_and_tell(
+        &self,
+        told: &watch::Sender<Arc<Kept>>,
+    ) -> Result<Arc<Kept>, StoreError> {
+        let kept = self.look().await?;
+        told.send_if_modified(|known| {
+            let other = **known != kept;
+            if other {
+                *known = Arc::new(kept);
+            }
+            other
+        });
+        Ok(Arc::clone(&told.borrow()))
     }
 }
 

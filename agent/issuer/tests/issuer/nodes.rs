@@ -1,8 +1,12 @@
 //! Nodes that ask, and others.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde_json::{Value, json};
+use verbatim_issuer::{Class, Kept, Rules, Store};
 use verbatim_issuer_api::{NodeAnswer, NodeRequest, PATH};
 use verbatim_tls::{Authority, AuthorityMaterial, LeafName, Request};
 
@@ -136,5 +140,37 @@ async fn requests_that_are_none_too_long_or_too_many_are_refused() {
         codes.push(lab.ask("POST", PATH, Some("good"), requests().1).await.0);
     }
     assert_eq!((codes.first(), codes.last()), (Some(&200), Some(&429)), "{codes:?}");
+    lab.issuer.stop().await;
+}
+
+#[tokio::test]
+async fn what_another_replica_withdrew_a_moment_ago_is_given_to_nobody() {
+    let lab = Lab::start("").await;
+    agent_pod(&lab);
+    lab.fake.token("good", status(USER, &json!(["verbatim-issuer"]), Some(("agent-1", "u1"))));
+    let roots = async || {
+        let (code, answer) = lab.ask("POST", PATH, Some("good"), requests().1).await;
+        assert_eq!(code, 200, "{}", String::from_utf8_lossy(&answer));
+        let answer: NodeAnswer = serde_json::from_slice(&answer).expect("answer");
+        answer.intermediates.into_iter().map(|one| one.root).collect::<Vec<_>>()
+    };
+    let before = roots().await;
+    let day = Duration::from_secs(24 * 3600);
+    let rules =
+        Rules { names: Vec::new(), lifetime: 90 * day, lead: 30 * day, own_lead: 7 * day, signed: day };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs().cast_signed();
+    let replica = Store::new(lab.fake.client(), "verbatim", "verbatim-issuer", rules);
+    let rotate = |kept: &mut Kept, rules: &Rules| {
+        kept.begin(Class::Databases, rules, now)?;
+        kept.hasten(Class::Databases, now);
+        Ok(())
+    };
+    replica.change(rotate).await.expect("rotated");
+    let after = roots().await;
+    assert_eq!(before[0], after[0], "API names were not rotated");
+    assert_ne!(before[1], after[1], "databases were");
+    // While it cannot be known, nothing is given.
+    lab.fake.fail(super::SECRET, 500);
+    assert_eq!(lab.ask("POST", PATH, Some("good"), requests().1).await.0, 503);
     lab.issuer.stop().await;
 }
