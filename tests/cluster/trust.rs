@@ -182,14 +182,18 @@ fn intermediates_change_unseen_and_a_root_leaves_stragglers_that_are_spliced_and
     let rotate = ["/usr/bin/verbatim-issuer", "rotate", "--config", "/etc/verbatim/issuer.yaml"];
     let rotate = [&rotate[..], &["--class", "databases", "--now"]].concat();
     stage.kubectl().exec(product::NAMESPACE, issuer, &rotate)?;
-    // The node asks its issuer for the new ones at its start.
-    stage.product()?.restart_agent()?;
+    // The node asks an issuer for the new ones at its start. Those look every few seconds at what they share, and the
+    // one that it reaches may not have done so since.
+    wait::until("the node to have been given what leads to the new root", || {
+        stage.product()?.restart_agent()?;
+        let told = doctor(stage)?;
+        let straggler = told.split_once("straggler").map(|(_, rest)| rest).unwrap_or_default();
+        ensure!(straggler.contains("it lacks 1 of the roots"), "{told}");
+        Ok(Some(()))
+    })?;
 
     ask("straggling")?;
     spliced(stage, &pod, OpaqueReason::OtherRoots)?;
-    let told = doctor(stage)?;
-    let straggler = told.split_once("straggler").map(|(_, rest)| rest).unwrap_or_default();
-    ensure!(straggler.contains("it lacks 1 of the roots"), "{told}");
     let (statement, after) = asking("after-rotation");
     let (_, pod) = stage.run(&over_tls(SHOP, "rotated").runs(&[&psql, "-X", "-c", &statement]))?;
     injected(&pod)?;
