@@ -64,7 +64,7 @@ fn a_second_daemon_set_takes_over_under_load_without_a_connection_lost_or_unreco
     let said = stage.kubectl().logs(SHOP, "load", "client")?;
     let counts: Counts = serde_json::from_str(said.trim()).context("what the client counted")?;
     let served = served(server)?;
-    println!("{counts:?}; the server served {served}");
+    eprintln!("{counts:?}; the server served {served}");
     ensure!(counts.failed == 0 && counts.lost == 0 && counts.served == CONNECTS, "{counts:?}");
     let recorded = recorded(stage, served)?;
     ensure!(recorded.len() as u64 == served, "{} recorded of {served}", recorded.len());

@@ -2,7 +2,10 @@
 //! one after the other, in the order in which they are listed, each also alone.
 //!
 //! Where a cluster cannot be had they count as ignored, or as failed where `REQUIRE_LAB=1` says so.
+//!
+//! Standard output is the harness's alone: it writes a test's name before it runs, and how it ended on the same line.
 #![allow(clippy::print_stdout, reason = "the reasons of what is ignored are part of the harness's report")]
+#![allow(clippy::print_stderr, reason = "a scenario takes long enough to say how far it is")]
 
 mod clients;
 mod kinds;

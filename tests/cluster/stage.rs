@@ -58,7 +58,7 @@ impl Stage {
     pub(crate) fn start() -> Result<Self> {
         let begun = Instant::now();
         let cluster = Cluster::start()?;
-        println!("the node is ready after {:.1} s", begun.elapsed().as_secs_f64());
+        eprintln!("the node is ready after {:.1} s", begun.elapsed().as_secs_f64());
         let root = Root::create(&cluster.folder().join("root"), "root of the lab's servers")?;
         let shown = root.issue("database", &[DATABASE, NODE])?;
         let server = cluster.postgres(postgres::Options { shown: Some(&shown), ..Default::default() })?;
@@ -96,7 +96,7 @@ impl Stage {
 
     /// A scenario begins: Verbatim is there, and what is recorded until now is others'.
     pub(crate) fn begin(&mut self, name: &str) -> Result<()> {
-        println!("{name}");
+        eprintln!("{name}");
         if self.product.is_none() {
             self.install()?;
         }
@@ -110,7 +110,7 @@ impl Stage {
     pub(crate) fn install(&mut self) -> Result<()> {
         let begun = Instant::now();
         self.product = Some(Product::install(&self.cluster, DESTINATIONS, &self.roots)?);
-        println!("Verbatim is ready after {:.1} s", begun.elapsed().as_secs_f64());
+        eprintln!("Verbatim is ready after {:.1} s", begun.elapsed().as_secs_f64());
         Ok(())
     }
 
