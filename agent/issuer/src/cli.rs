@@ -11,13 +11,14 @@ use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::{EnvFilter, fmt};
 use verbatim_config::ConfigError;
+use verbatim_tls::now;
 
 use crate::{
     bundle::Others,
     config::{self, Config, LogFormat},
     kept::{Class, Kept},
     run::{self, StartError, rules},
-    store::{Store, StoreError, now},
+    store::{Store, StoreError},
 };
 
 /// Holds the cluster's roots, gives nodes their intermediates, and has pods trust them.

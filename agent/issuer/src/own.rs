@@ -22,12 +22,11 @@ use rustls::{
 };
 use serde_json::json;
 use tokio::sync::watch;
-use verbatim_tls::IssueError;
+use verbatim_tls::{IssueError, now};
 
 use crate::{
     config::Config,
     kept::{Class, Kept, KeptError},
-    store::now,
 };
 
 /// How long the issuer's own certificate is good for. Made anew at each start, and at half of it.

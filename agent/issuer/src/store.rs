@@ -1,10 +1,6 @@
 //! Where what is kept is: a Secret of the issuer's own namespace, changed only by who has read its last version.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
@@ -12,6 +8,7 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use tokio::sync::watch;
+use verbatim_tls::now;
 
 use crate::kept::{Class, Kept, KeptError, Rules};
 
@@ -51,13 +48,6 @@ pub enum StoreError {
     /// Others are quicker each time.
     #[error("the Secret {0} changes all the time")]
     Contended(String),
-}
-
-/// Seconds since 1970.
-#[must_use]
-pub(crate) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// The Secret.

@@ -9,7 +9,7 @@ mod files;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use tokio::task::JoinHandle;
@@ -17,7 +17,7 @@ use verbatim_agent_config::ClusterIssuer;
 use verbatim_credential::{FingerprintKey, Fingerprints};
 use verbatim_issuer_api::{NodeAnswer, NodeRequest};
 use verbatim_ship::Issued;
-use verbatim_tls::{Authority, AuthorityMaterial, NameClass, Request, RootId};
+use verbatim_tls::{Authority, AuthorityMaterial, NameClass, Request, RootId, now};
 use zeroize::Zeroizing;
 
 pub(crate) use ask::{AskError, Door};
@@ -130,11 +130,6 @@ fn jittered(time: Duration) -> Duration {
     let random = uuid::Uuid::new_v4().as_u128() % 1000;
     let part = u32::try_from(random).unwrap_or_default();
     time.mul_f64(f64::from(part).mul_add(0.0002, 0.8))
-}
-
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Asks, puts everything where it belongs, and says until when all of it is good.

@@ -384,8 +384,9 @@ impl Authority {
     }
 }
 
-/// Seconds since 1970.
-pub(crate) fn now() -> i64 {
+/// The time by which certificates are judged: seconds since 1970.
+#[must_use]
+pub fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -18,7 +18,7 @@ mod testing;
 
 pub use authority::{
     Authority, AuthorityError, AuthorityMaterial, Identity, IssueError, Issued, IssuingRoot, LeafError,
-    NameClass, PlainAuthority, Request,
+    NameClass, PlainAuthority, Request, now,
 };
 pub use downstream::Downstream;
 pub use name::{LeafName, NameError};

@@ -93,21 +93,12 @@ pub(super) fn authority(
 
 /// A leaf for exactly one name: empty subject, so the alternative name is critical.
 pub(super) fn leaf(name: &LeafName, now: i64, not_after: i64) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = CertificateParams::default();
-    params.not_before = moment(now.saturating_sub(BACKDATED_SECONDS));
-    params.not_after = moment(not_after);
-    params.serial_number = Some(serial()?);
-    params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names = match (name.as_dns(), name.as_ip()) {
+    let names = match (name.as_dns(), name.as_ip()) {
         (Some(name), _) => vec![SanType::DnsName(Ia5String::try_from(name)?)],
         (None, Some(address)) => vec![SanType::IpAddress(address)],
         (None, None) => Vec::new(),
     };
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    params.use_authority_key_identifier_extension = true;
-    Ok(params)
+    party(names, ExtendedKeyUsagePurpose::ServerAuth, now, not_after)
 }
 
 /// Who is at one end of a connection between Verbatim's own parts: empty subject, so the alternative names are
