@@ -158,13 +158,15 @@ fn wait(watch: &rustix::fd::OwnedFd, nudged: &UnixStream, stopped: &UnixStream) 
     if !fds[0].revents().is_empty() {
         return Reason::End;
     }
-    let changed = !fds[1].revents().is_empty();
     if !fds[2].revents().is_empty() {
         std::thread::sleep(NUDGE_PAUSE);
     }
-    // What inotify says does not matter: the walk sees it.
-    let mut buffer = [0; 4096];
-    while rustix::io::read(watch, &mut buffer).is_ok_and(|read| read > 0) {}
+    // What inotify says does not matter: the walk sees it. Whether it says anything is asked here and not of the
+    // poll, which knows nothing of what came during the pause.
+    let (mut buffer, mut changed) = ([0; 4096], false);
+    while rustix::io::read(watch, &mut buffer).is_ok_and(|read| read > 0) {
+        changed = true;
+    }
     let (mut nudged, mut asked, mut renew) = (nudged, false, false);
     while let Ok(read @ 1..) = nudged.read(&mut buffer) {
         let bytes = buffer.get(..read).unwrap_or_default();
@@ -293,5 +295,33 @@ impl Walker {
                 Err(error) => tracing::error!(%error, cgroup_id = id, "verdict was not taken back"),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What inotify says while a nudge's pause lasts is as good as what it said before.
+    #[test]
+    fn a_cgroup_that_appears_while_pods_are_looked_at_is_walked_to() {
+        let place = tempfile::tempdir().expect("a folder");
+        let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK);
+        let watch = watch.expect("inotify");
+        inotify::add_watch(&watch, place.path(), inotify::WatchFlags::CREATE).expect("a watch");
+        let (nudge, nudged) = Nudge::new().expect("sockets");
+        let (_stop, stopped) = UnixStream::pair().expect("sockets");
+        nudge.renew();
+        let appearing = place.path().join("container");
+        let maker = std::thread::spawn(move || {
+            std::thread::sleep(NUDGE_PAUSE / 2);
+            std::fs::create_dir(appearing)
+        });
+        let first = wait(&watch, &nudged, &stopped);
+        maker.join().expect("no panic").expect("a folder");
+        // Made too late for the first, on a busy machine, it is there for the second.
+        nudge.renew();
+        let reasons = [first, wait(&watch, &nudged, &stopped)];
+        assert!(reasons.contains(&Reason::Walk), "{reasons:?}");
     }
 }

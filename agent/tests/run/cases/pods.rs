@@ -201,8 +201,14 @@ fn a_pod_that_is_gone_before_anybody_has_told_of_it_is_named_all_the_same() -> O
     let collector = Collector::start(&socket(&bench.path("tmp")), Manner::Good, None);
     let agent = serve_as(&bench, &tree, &cluster(&bench, &tree, api.server.port, "30s")?)?;
     let below = container(&tree, UID, &id("1"))?;
+    // What is told and taken back before it is listed is never told at all.
+    until("pods are listed", || api.server.watches() > 0)?;
     // Until a walk has seen it nobody can know whose it was.
-    std::thread::sleep(Duration::from_millis(300));
+    let config = bench.path("agent.yaml").display().to_string();
+    until("a walk has seen it", || {
+        let doctor = ["doctor", "--config", &config, "--output", "json"];
+        ended(&mut bench.agent(&doctor)).is_ok_and(|(_, report, _)| report.contains(&id("1")))
+    })?;
     let (code, stdout, stderr) =
         ended(&mut tree.command(&below, &program(), &[WORKLOAD, "knock", &address]))?;
     ensure(code == Some(0), || format!("{code:?}: {stdout}{stderr}"))?;
