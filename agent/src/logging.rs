@@ -37,14 +37,20 @@ pub(crate) fn start(level: &str, format: LogFormat) -> Result<(), LoggingError> 
     .map_err(|_taken| LoggingError::Twice)
 }
 
-/// A bare level is for our own code: below us, `debug` means pages of relocations and HTTP/2 frames.
+/// A bare level is for our own code: below us, `debug` means pages of relocations and HTTP/2 frames. rustls warns of
+/// each alert that a peer sends, as every client in Java does at its end: what one means is in the records.
 fn with_libraries(level: &str) -> String {
-    let bare = !level.contains(['=', ',']);
-    if !bare || !["debug", "trace"].contains(&level.to_ascii_lowercase().as_str()) {
-        return level.to_owned();
+    let level = level.to_owned();
+    let quiet = ["aya", "aya_obj", "h2", "hyper", "hyper_util", "tonic", "tower"];
+    match level.to_ascii_lowercase().as_str() {
+        _ if level.contains(['=', ',']) => level,
+        "debug" | "trace" => {
+            let filter = quiet.iter().fold(level, |filter, library| format!("{filter},{library}=info"));
+            filter + ",rustls=error"
+        }
+        "info" | "warn" => level + ",rustls=error",
+        _ => level,
     }
-    let quiet = ["aya", "aya_obj", "h2", "hyper", "hyper_util", "rustls", "tonic", "tower"];
-    quiet.iter().fold(level.to_owned(), |filter, library| format!("{filter},{library}=info"))
 }
 
 #[cfg(test)]
@@ -53,10 +59,11 @@ mod tests {
 
     #[test]
     fn a_bare_level_is_for_our_own_code_and_a_filter_is_taken_as_it_is() {
-        assert_eq!(with_libraries("info"), "info");
+        assert_eq!(with_libraries("info"), "info,rustls=error");
+        assert_eq!(with_libraries("off"), "off");
         assert!(with_libraries("debug").starts_with("debug,aya=info,"));
         assert_eq!(with_libraries("debug,h2=trace"), "debug,h2=trace");
-        for filter in ["debug", "trace"] {
+        for filter in ["debug", "trace", "info"] {
             EnvFilter::try_new(with_libraries(filter)).expect("filter");
         }
     }
