@@ -18,6 +18,7 @@ mod odd;
 mod own;
 mod passing;
 mod places;
+mod postgres_drivers;
 mod postgres_tls;
 mod run;
 mod safety;
@@ -51,6 +52,7 @@ fn scenarios() -> Vec<Scenario> {
         tls::scenarios(),
         upstream::scenarios(),
         postgres_tls::scenarios(),
+        postgres_drivers::scenarios(),
         bigquery::scenarios(),
         http::scenarios(),
         odd::scenarios(),

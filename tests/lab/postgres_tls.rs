@@ -11,6 +11,7 @@ use verbatim_tests::{
     lab::Lab,
     network::{DATABASE, DATABASE_V6, Pod},
     parts::Part,
+    postgres::Offers,
     wait,
 };
 
@@ -45,22 +46,22 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ours.map(|one| one.with(over_tls)).into()
 }
 
-fn over_tls() -> Options {
-    Options { google: Some(google::Options::default()), database_tls: true, ..Options::default() }
+pub(crate) fn over_tls() -> Options {
+    Options { google: Some(google::Options::default()), database: Offers::Tls, ..Options::default() }
 }
 
 /// A client in pod-a with what injection gives it, and `sslmode`.
-fn client(lab: &Lab, mode: &str) -> Result<Clients> {
+pub(crate) fn client(lab: &Lab, mode: &str) -> Result<Clients> {
     let trust = lab.trust()?;
     let roots = trust.bundle().display().to_string();
     Ok(lab.pod(Pod::A).trusting(trust).with("PGSSLMODE", mode).with("VLAB_ROOTS", roots))
 }
 
-fn mine(lab: &Lab, id: &str, text: &str) -> Did {
+pub(crate) fn mine(lab: &Lab, id: &str, text: &str) -> Did {
     Did::query(&lab.principal(Pod::A), id, text)
 }
 
-fn sessions(lab: &Lab, count: usize) -> Result<Vec<Session>> {
+pub(crate) fn sessions(lab: &Lab, count: usize) -> Result<Vec<Session>> {
     wait::until(&format!("{count} session(s)"), || {
         let mut sessions = lab.collector.sessions()?;
         sessions.retain(|one| one.closed_wall_nanos != 0);
@@ -131,7 +132,7 @@ fn cancelling_and_scram_work_over_tls(lab: &mut Lab) -> Result<()> {
     Ok(())
 }
 
-const SECRET: &str = "secret of the clerk";
+pub(crate) const SECRET: &str = "secret of the clerk";
 
 /// A client that binds the channel if it can: libpq's own default, without injection's variable.
 fn scram_with_a_bound_channel_is_answered_by_us(lab: &mut Lab) -> Result<()> {

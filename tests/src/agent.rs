@@ -12,6 +12,7 @@ use crate::{
     binaries, google,
     network::{DENIED, Pod},
     policy::CONTROL,
+    postgres::Offers,
     process::{Ended, Place, Process},
     reaper::Guard,
     undo::Leftover,
@@ -59,8 +60,8 @@ pub struct Options {
     pub trusting: &'static [Pod],
     /// What becomes of connections of those that don't trust us: `splice` or `deny`.
     pub untrusted: &'static str,
-    /// The lab's database offers TLS.
-    pub database_tls: bool,
+    /// What the lab's database offers.
+    pub database: Offers,
     /// What becomes of either pod's connects while the proxy is dead: `closed` or `open`.
     pub fail_modes: [&'static str; 2],
     /// What it stands on that can be taken away.
@@ -95,7 +96,7 @@ impl Default for Options {
             google: None,
             trusting: &Pod::ALL,
             untrusted: "splice",
-            database_tls: false,
+            database: Offers::Plain,
             fail_modes: ["closed"; 2],
             ground: Ground::default(),
         }

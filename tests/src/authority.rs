@@ -13,6 +13,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, CidrSubnet, DnType, GeneralSubtree, IsCa, KeyPair,
     KeyUsagePurpose, NameConstraints,
 };
+use verbatim_tls::{Roots, trust_files};
 
 use crate::{google::Root, network::DATABASE_NAME, trust::Trust};
 
@@ -44,7 +45,13 @@ pub fn create(folder: &Path, upstream: &Root) -> Result<Given> {
     let bundle = folder.join("bundle.pem");
     // The image's own roots, as far as the lab has any, do not belong to them: nothing in the lab is signed by
     // a root that pods trust, so that whatever works for them works through the agent.
-    fs::write(&bundle, classes.iter().map(|class| class.root_pem.as_str()).collect::<String>())?;
+    let text: String = classes.iter().map(|class| class.root_pem.as_str()).collect();
+    fs::write(&bundle, &text)?;
+    // The product's own: Java is to be able to read what it is given.
+    let mut given = Roots::default();
+    given.add_pem(text.as_bytes());
+    let store = folder.join("truststore.p12");
+    fs::write(&store, trust_files(&given).1)?;
     let roots: Vec<_> = classes.iter().map(|class| class.root.display().to_string()).collect();
     let intermediates: Vec<_> = classes
         .iter()
@@ -64,7 +71,7 @@ tls:
         upstream.certificate().display(),
         folder.join("refusals").display(),
     );
-    Ok(Given { configuration, trust: Trust::new(bundle, None) })
+    Ok(Given { configuration, trust: Trust::new(bundle, Some(store)) })
 }
 
 struct Class {

@@ -95,6 +95,24 @@ impl Clients {
         self.start(name, pgbench, arguments)
     }
 
+    /// Starts the same psql with another libpq: that of a PostgreSQL in a folder.
+    pub fn psql_with(&self, newer: &Path, name: &str, arguments: &[&str]) -> Result<Process> {
+        let libraries = newer.join("lib").display().to_string();
+        self.clone().with("LD_LIBRARY_PATH", libraries).psql(name, arguments)
+    }
+
+    /// Starts the lab's program with pgx.
+    pub fn pgx(&self, name: &str) -> Result<Process> {
+        self.start(name, parts::pgx(), &[])
+    }
+
+    /// Starts the lab's program with the JDBC driver.
+    pub fn jdbc(&self, name: &str, arguments: &[&str]) -> Result<Process> {
+        let jars = parts::cache().join("jdbc/usr/share/java/*").display().to_string();
+        let source = scripts().join("Jdbc.java").display().to_string();
+        self.start(name, "java", &[&["-cp", &jars, &source], arguments].concat())
+    }
+
     /// Starts one of the lab's Python scripts.
     pub fn python(&self, name: &str, script: &str, arguments: &[&str]) -> Result<Process> {
         let script = scripts().join(script).display().to_string();

@@ -29,7 +29,7 @@ use crate::{
     netns::Namespace,
     network::{DATABASE, DATABASE_NAME, DATABASE_V6, Network, Pod},
     policy::Approver,
-    postgres::{self, Server},
+    postgres::{self, Offers, Server},
     process::Place,
     sets,
     trust::Trust,
@@ -194,10 +194,11 @@ impl Lab {
         let google = options.google.map(|google| Google::start(&ground, google)).transpose()?;
         let shown = google
             .as_ref()
-            .filter(|_| options.database_tls)
+            .filter(|_| options.database != Offers::Plain)
             .map(|google| google.root().issue("database", &[DATABASE_NAME, DATABASE, DATABASE_V6]))
             .transpose()?;
-        let with = postgres::Options { shown: shown.as_ref(), ..Default::default() };
+        let newer = options.database == Offers::DirectTls;
+        let with = postgres::Options { shown: shown.as_ref(), newer, ..Default::default() };
         let server = ground.postgres("postgres", DATABASE, with)?;
         let below = Below::create(&ground, options.ground)?;
         let address = below.link.as_ref().map(Link::address);

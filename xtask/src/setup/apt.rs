@@ -132,6 +132,15 @@ pub(crate) const GO: Need = Need {
     },
 };
 
+pub(crate) const PGX: Need = Need {
+    packages: &["golang-go", "golang-github-jackc-pgx-v4-dev"],
+    purpose: "a client of PostgreSQL in Go",
+    met: || {
+        place::program("go").is_some()
+            && Path::new("/usr/share/gocode/src").join(super::drivers::PGX).is_dir()
+    },
+};
+
 pub(crate) const CXX: Need =
     Need { packages: &["g++"], purpose: "building libFuzzer", met: || place::program("c++").is_some() };
 

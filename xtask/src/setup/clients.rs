@@ -53,7 +53,11 @@ pub(super) fn venv_missing(folder: PathBuf, requirements: String, name: String) 
 /// node-postgres and Google's client of BigQuery, for the lab.
 pub(super) fn node_missing(place: &Place) -> Result<Option<Missing>> {
     let folder = place.cache.join("lab/node");
-    let source = place.root.join("tests/clients");
+    npm_missing(folder, &place.root.join("tests/clients"), "clients for Node.js".to_owned())
+}
+
+/// A folder with just the packages that `source` pins. Nothing of theirs is run.
+pub(super) fn npm_missing(folder: PathBuf, source: &Path, name: String) -> Result<Option<Missing>> {
     let mut files = Vec::new();
     let mut wanted = String::new();
     for name in ["package.json", "package-lock.json"] {
@@ -68,7 +72,7 @@ pub(super) fn node_missing(place: &Place) -> Result<Option<Missing>> {
     {
         return Ok(None);
     }
-    Ok(Some(Missing::new(format!("clients for Node.js from npm, into {}", folder.display()), move |_| {
+    Ok(Some(Missing::new(format!("{name} from npm, into {}", folder.display()), move |_| {
         emptied(&folder)?;
         for (name, text) in &files {
             fs::write(folder.join(name), text).with_context(|| folder.join(name).display().to_string())?;
@@ -83,7 +87,8 @@ pub(super) fn node_missing(place: &Place) -> Result<Option<Missing>> {
     })))
 }
 
-fn emptied(folder: &Path) -> Result<()> {
+/// Makes a folder, and empties one that is there.
+pub(super) fn emptied(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
     }

@@ -6,10 +6,12 @@
 mod apt;
 mod clients;
 mod disk;
+mod drivers;
 mod ebpf_toolchain;
 mod emulator;
 mod kernel;
 mod kubernetes;
+mod server;
 mod tools;
 
 use std::{fs, time::Instant};
@@ -96,7 +98,7 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
     // What cannot be had everywhere: where it cannot, `test` says that it skips what needs it, and why.
     let mut optional = Vec::new();
     if purpose == Test {
-        optional.push(apt::QEMU);
+        optional.extend([apt::QEMU, apt::PGX]);
     }
     let node = matches!(purpose, Cluster | Test);
     let no_node = node.then(kubernetes::impossible).flatten();
@@ -134,6 +136,9 @@ pub(crate) fn ensure(place: &Place, purpose: Purpose) -> Result<()> {
     }
     if purpose == Test {
         missing.extend(clients::node_missing(place)?);
+        missing.extend(server::missing(place)?);
+        missing.extend(drivers::pgx_missing(place)?);
+        missing.extend(drivers::jdbc_missing(place));
     }
     if purpose == Bench {
         missing.extend(clients::envoy_missing(place)?);
