@@ -53,6 +53,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         usual!(tls_is_ended_on_both_legs_and_says_what_was_agreed_on),
         usual!(a_session_is_resumed_for_its_own_workload_only),
         usual!(a_client_with_roots_of_its_own_loses_one_connection_and_works_from_then_on),
+        usual!(a_client_that_pins_a_key_and_ends_in_good_order_loses_one_connection),
         usual!(a_name_outside_the_constraints_passes_and_is_recorded),
         usual!(a_connection_without_a_server_name_passes_and_is_recorded),
         usual!(a_request_for_another_host_than_the_certificates_is_a_finding),
@@ -95,6 +96,8 @@ pub(crate) fn curl(clients: &Clients, name: &str, arguments: &[&str]) -> Result<
 
 /// curl's exit code for a certificate that it does not accept (curl(1), EXIT CODES).
 pub(crate) const NOT_ACCEPTED: i32 = 60;
+/// The same for a certificate with another key than the one that was pinned.
+const NOT_PINNED: i32 = 90;
 
 /// Requests that the front has with an id.
 pub(crate) fn arrived(lab: &Lab, id: &str) -> Result<Vec<Request>> {
@@ -197,7 +200,8 @@ pub(crate) fn own_roots(lab: &Lab) -> Result<String> {
 /// asks for a URL under a name of its own.
 fn loses_one(lab: &mut Lab, get: impl Fn(&str, &str) -> Result<Ended>, alerts: &[&str]) -> Result<()> {
     let ended = get("first", &url(MIRROR, "a-lost"))?;
-    ensure!(ended.status.code() == Some(NOT_ACCEPTED), "the client: {ended:?}");
+    let code = ended.status.code();
+    ensure!(code == Some(NOT_ACCEPTED) || code == Some(NOT_PINNED), "the client: {ended:?}");
     let first = undecoded(lab, GOOGLE, 1)?.remove(0);
     is_undecoded(lab, &first, Pod::A, MIRROR, OpaqueReason::ClientDoesNotTrustUs)?;
     let refusal = first.tls.clone().unwrap_or_default().refusal;
@@ -242,6 +246,19 @@ fn a_client_that_pins_loses_one_connection_and_works_from_then_on(lab: &mut Lab)
     let both = both_roots(lab)?.display().to_string();
     let clients = lab.google_pod(Pod::A)?.with("NODE_EXTRA_CA_CERTS", both).with("VLAB_PIN", pin);
     loses_one(lab, |name, url| clients.node(name, "pins.mjs", &[url])?.wait(), &["eof"])
+}
+
+/// The same with curl, which then ends TLS in good order, as if it had not needed the connection.
+fn a_client_that_pins_a_key_and_ends_in_good_order_loses_one_connection(lab: &mut Lab) -> Result<()> {
+    let shown = lab.ground.path("google/google.pem").display().to_string();
+    let pin = lab.ground.path("pin.pem");
+    std::fs::write(&pin, shell::run("openssl", &["x509", "-in", &shown, "-noout", "-pubkey"])?)?;
+    let (both, pin) = (both_roots(lab)?.display().to_string(), pin.display().to_string());
+    let clients = lab.google_pod(Pod::A)?;
+    let get = |name: &str, url: &str| {
+        curl(&clients, name, &["--http2", "--cacert", &both, "--pinnedpubkey", &pin, url])
+    };
+    loses_one(lab, get, &["close_notify"])
 }
 
 /// A file with our roots and those of the servers: for clients that trust both.

@@ -40,6 +40,8 @@ struct Destination {
     spoke: bool,
     /// Connections whose TLS the client ended in good order without having said anything.
     unused: u8,
+    /// The server asked for a client's certificate, got none and went on.
+    takes_none: bool,
 }
 
 /// See the module.
@@ -89,6 +91,15 @@ impl Known {
         if !self.has_spoken(flow) {
             self.learn(flow, |known| known.spoke = true);
         }
+    }
+
+    /// The server asked for a client's certificate, got none and did not object.
+    pub(crate) fn took_none(&self, flow: &Flow) {
+        self.learn(flow, |known| known.takes_none = true);
+    }
+
+    pub(crate) fn takes_none(&self, flow: &Flow) -> bool {
+        self.ask(flow, |known| known.takes_none).unwrap_or(false)
     }
 
     /// A client ended TLS in good order and had said nothing. How often that has happened, this time included.

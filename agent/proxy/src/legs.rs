@@ -8,9 +8,11 @@ use verbatim_wire::seam::Direction;
 
 mod leg;
 mod tls;
+mod watch;
 
 pub(crate) use leg::Leg;
-pub(crate) use tls::{TlsLeg, Watch};
+pub(crate) use tls::TlsLeg;
+pub(crate) use watch::Watch;
 
 /// Both directions, in the order in which the relay serves them.
 pub(crate) const BOTH: [Direction; 2] = [Direction::ToServer, Direction::ToClient];

@@ -55,6 +55,8 @@ pub(crate) struct Inside {
     pub(crate) server: Rc<Watch>,
     /// The server asked for a client's certificate.
     pub(crate) certificate_requested: bool,
+    /// Whoever opens this has something to say at once: see [`speaks_at_once`].
+    speaks_at_once: bool,
 }
 
 /// One client's wish for TLS.
@@ -202,6 +204,7 @@ impl<R: Records> Request<'_, R> {
         }
         journal.facts.tls = Some(report::report(legs, self.server_name.as_deref(), certificate_requested));
         Ok(Inside {
+            speaks_at_once: self.start.is_some() || speaks_at_once(alpn.as_deref()),
             alpn,
             name,
             server_name: self.server_name.clone(),
@@ -266,10 +269,7 @@ impl<R: Records> Request<'_, R> {
         let judged = catch(|| {
             let facts = &journal.facts;
             let name = self.server_name.as_deref();
-            match reason {
-                v1::OpaqueReason::ClientCertificateRequired => Termination::Splice(reason),
-                reason => self.tls.trust.cannot(&facts.identity, &facts.flow, name, reason, &why),
-            }
+            self.tls.trust.cannot(&facts.identity, &facts.flow, name, reason, &why)
         });
         match judged.map_err(|panicked| End::Panicked(panicked.0))? {
             Termination::Deny { reason, why } => {
@@ -287,6 +287,12 @@ impl<R: Records> Request<'_, R> {
             }
         }
     }
+}
+
+/// Whether a client of this protocol speaks as soon as TLS is there, whatever it opened the connection for: the preface
+/// of HTTP/2 (RFC 9113 section 3.4), the start-up of PostgreSQL. One of HTTP/1.1 may wait for its first request.
+fn speaks_at_once(alpn: Option<&[u8]>) -> bool {
+    matches!(alpn, Some(b"h2" | b"postgresql"))
 }
 
 /// Remembers that the client refused our certificate.

@@ -281,7 +281,11 @@ mod tests {
             let standing = Standing { workload: "w".into(), evidence: Evidence::Injected, untrusted };
             let standings = Arc::new(OneCgroup { id: 2, standing });
             let judge = Judge::new(authority(), standings, Arc::default(), Arc::clone(&outside));
-            for reason in [OpaqueReason::ServerNotTrusted, OpaqueReason::NameOutsideConstraints] {
+            for reason in [
+                OpaqueReason::ServerNotTrusted,
+                OpaqueReason::NameOutsideConstraints,
+                OpaqueReason::ClientCertificateRequired,
+            ] {
                 let flow = flow(2, SERVER);
                 let judged = judge.cannot(&Identity::default(), &flow, Some("a.example"), reason, "so");
                 let expected = match untrusted {

@@ -4,7 +4,6 @@
 //! back as soon as the session has taken it.
 
 use std::{
-    cell::{Cell, OnceCell},
     io::{self, BufRead, IoSlice, Read, Write},
     pin::Pin,
     rc::Rc,
@@ -17,7 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::leg::read_regardless;
+use super::{leg::read_regardless, watch::Watch};
 use crate::buffer::{Buffer, Pool};
 
 /// How the socket's input ended.
@@ -26,52 +25,6 @@ enum Input {
     Open,
     Fin,
     Reset,
-}
-
-/// What is to be known of a leg when somebody else has had it.
-#[derive(Debug, Default)]
-pub(crate) struct Watch {
-    /// Why TLS broke: a rule that the peer did not keep, or its alert.
-    failure: OnceCell<rustls::Error>,
-    /// The input ended without TLS's own end.
-    truncated: Cell<bool>,
-    /// The input ended with TLS's own end.
-    ended: Cell<bool>,
-    /// The peer has sent something within TLS.
-    spoke: Cell<bool>,
-    /// The socket was reset.
-    reset: Cell<bool>,
-}
-
-impl Watch {
-    /// Why TLS broke, in the form in which an I/O error carries it.
-    pub(crate) fn failure(&self) -> Option<io::Error> {
-        self.failure.get().map(broken)
-    }
-
-    /// Whether the input was cut off: it ended without TLS's own end.
-    pub(crate) fn truncated(&self) -> bool {
-        self.truncated.get()
-    }
-
-    /// Whether the peer has ended TLS in good order.
-    pub(crate) fn ended(&self) -> bool {
-        self.ended.get()
-    }
-
-    /// Whether the socket was reset.
-    pub(crate) fn reset(&self) -> bool {
-        self.reset.get()
-    }
-
-    /// Whether the peer has sent anything within TLS.
-    pub(crate) fn spoke(&self) -> bool {
-        self.spoke.get()
-    }
-}
-
-fn broken(error: &rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error.clone())
 }
 
 /// One end of a TLS connection.
@@ -149,6 +102,24 @@ impl TlsLeg {
             if self.failed() || (self.input != Input::Open && self.ahead.is_empty()) {
                 return Poll::Ready(Err(self.gone()));
             }
+        }
+    }
+
+    /// Waits after the handshake for the server's first words of any kind: a ticket, data, or an error as of
+    /// [`TlsLeg::poll_handshake`].
+    pub(crate) fn poll_first_words(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.failed() {
+                return Poll::Ready(Err(self.gone()));
+            }
+            let ticket = matches!(&self.session, Connection::Client(own) if own.tls13_tickets_received() > 0);
+            if ticket || self.session.reader().into_first_chunk().is_ok_and(|chunk| !chunk.is_empty()) {
+                return Poll::Ready(Ok(()));
+            }
+            if self.input != Input::Open && self.ahead.is_empty() {
+                return Poll::Ready(Err(self.gone()));
+            }
+            ready!(self.poll_feed(cx));
         }
     }
 

@@ -49,7 +49,7 @@ pub trait Trust: Send + Sync + 'static {
     fn refused(&self, identity: &Identity, flow: &Flow, server_name: Option<&str>, alert: &str);
 
     /// The server insists on a client's certificate, which we do not have. From then on [`Trust::judge`] is
-    /// expected to splice, with `CLIENT_CERTIFICATE_REQUIRED`.
+    /// expected to splice or deny, as the selector says, with `CLIENT_CERTIFICATE_REQUIRED`.
     fn wants_client_certificate(&self, identity: &Identity, flow: &Flow, server_name: Option<&str>);
 
     /// The connection cannot be ended here for this reason, and nothing was answered yet: splice it after all,

@@ -14,8 +14,8 @@ use crate::{
     shard::Shard,
 };
 
-/// Connections that a client closes in good order without a word until that counts as a refusal. One alone may
-/// have been opened in advance and not been needed.
+/// Connections that a client closes in good order without a word until that counts as a refusal, where its protocol
+/// lets it open one in advance and not need it.
 const CLOSED_UNUSED: u8 = 2;
 
 impl Inside {
@@ -51,9 +51,9 @@ impl Inside {
     }
 
     /// A client may verify only after the handshake: its alert then, or that it goes away without a word. Without
-    /// TLS's end that counts at once, with it from the second time on (some libraries end TLS in good order when
-    /// they refuse what they see); and only as long as no connection of its workload to this destination has
-    /// said anything.
+    /// TLS's end that counts at once. With it (some libraries end TLS in good order when they refuse what they see)
+    /// it counts at once where the protocol has every client speak as soon as it can, and else from the second time
+    /// on. All of that only as long as no connection of its workload to this destination has said anything.
     fn late_refusal<R: Records>(&self, shard: &Shard<R>, journal: &Journal<R>) -> Option<&'static str> {
         if self.client.spoke() {
             return None;
@@ -68,7 +68,7 @@ impl Inside {
                 if self.client.truncated() || self.client.reset() {
                     return Some("eof");
                 }
-                let counts = || shard.known.closed_unused(flow) >= CLOSED_UNUSED;
+                let counts = || self.speaks_at_once || shard.known.closed_unused(flow) >= CLOSED_UNUSED;
                 (self.client.ended() && counts()).then_some("close_notify")
             }
         }

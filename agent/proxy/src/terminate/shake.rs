@@ -2,10 +2,10 @@
 
 use std::{future::poll_fn, io, rc::Rc, time::Duration};
 
-use rustls::ClientConnection;
+use rustls::{ClientConnection, ProtocolVersion};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use verbatim_api::v1;
 use verbatim_tls::{LeafName, Offer, UpstreamFailure, noticing};
@@ -21,6 +21,11 @@ use crate::{
     seam::Tls,
     shard::Shard,
 };
+
+/// How long a server that asked for a certificate is waited for, beside the time that the network takes.
+const OBJECTION: Duration = Duration::from_millis(250);
+/// The same with the network's time.
+const LONGEST_OBJECTION: Duration = Duration::from_secs(2);
 
 /// The server's leg after its handshake.
 pub(super) struct Handshake {
@@ -67,8 +72,15 @@ pub(super) async fn with_server<R: Records>(
         Ok(leg) => leg,
         Err(why) => return Err(Stop::GetOut(Way::Undo(failed, why))),
     };
-    let (shaken, certificate_requested) =
+    let begun = Instant::now();
+    let (mut shaken, certificate_requested) =
         noticing(drive(&mut leg, shard.config.handshake_timeout, control)).await;
+    if shaken.is_ok() && certificate_requested && !shard.known.takes_none(&journal.facts.flow) {
+        shaken = objection(&mut leg, begun.elapsed(), control).await;
+        if shaken.is_ok() {
+            shard.known.took_none(&journal.facts.flow);
+        }
+    }
     let error = match shaken {
         Ok(()) => return Ok(Handshake { leg, certificate_requested }),
         Err(None) => return Err(Stop::End(End::Killed)),
@@ -91,6 +103,29 @@ pub(super) async fn with_server<R: Records>(
             Way::Undo(failed, format!("TLS with the server failed: {}", in_one_line(&error)))
         }
     }))
+}
+
+/// Waits for what a server says to a client without a certificate: of TLS 1.3 that comes only after the handshake
+/// (RFC 8446 section 4.4.2.4), and as long as the client is not answered, everything can still be undone. Nearly all
+/// servers say something: those who need none issue tickets. Silence for longer than the way there and back takes
+/// means that it does without.
+async fn objection(
+    leg: &mut TlsLeg,
+    handshake: Duration,
+    control: &Control,
+) -> Result<(), Option<io::Error>> {
+    if leg.session().protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+        return Ok(());
+    }
+    let patience = (handshake * 2 + OBJECTION).min(LONGEST_OBJECTION);
+    let killed = poll_fn(|cx| control.poll_killed(cx));
+    tokio::select! {
+        said = timeout(patience, poll_fn(|cx| leg.poll_first_words(cx))) => match said {
+            Ok(said) => said.map_err(Some),
+            Err(_silent) => Ok(()),
+        },
+        () = killed => Err(None),
+    }
 }
 
 fn begin<R: Records>(

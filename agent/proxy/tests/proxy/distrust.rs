@@ -6,11 +6,12 @@ use std::{
     process::{Command, Stdio},
     sync::{Arc, atomic::Ordering},
     thread,
+    time::Duration,
 };
 
 use rcgen::KeyPair;
 use rustls::{
-    ClientConfig, ClientConnection, ServerConfig,
+    ClientConfig, ClientConnection, ServerConfig, ServerConnection, SupportedProtocolVersion,
     pki_types::PrivateKeyDer,
     version::{TLS12, TLS13},
 };
@@ -18,7 +19,7 @@ use verbatim_api::v1;
 
 use crate::support::{
     World, eventually,
-    tls::{Lab, connect, expect, params, say, serve, server_config, shake, shake_server},
+    tls::{Lab, alpn, close_client, connect, expect, params, say, serve, server_config, shake, shake_server},
 };
 
 fn closing(world: &World) -> (v1::Envelope, v1::Content) {
@@ -139,7 +140,7 @@ fn leave(world: &World, config: ClientConfig, reset: bool) {
     socket.read_exact(&mut answer).unwrap();
     assert_eq!(answer[0], 0x16, "a handshake record");
     if reset {
-        socket2::SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
     }
 }
 
@@ -193,6 +194,28 @@ fn a_client_that_goes_away_in_good_order_and_never_says_a_word_has_refused_our_l
     assert_eq!(lab.trust.refused.lock().unwrap().len(), 1);
 }
 
+/// Its protocol has every client speak at once, so one that does not has not opened the connection in advance.
+#[test]
+fn a_client_of_a_protocol_in_which_it_speaks_at_once_and_does_not_has_refused_our_leaf_the_first_time() {
+    for protocol in ["h2", "postgresql", "http/1.1"] {
+        let lab = Lab::new();
+        let world = lab.real_world(1);
+        let (mut client, mut server) = (lab.client(), lab.server(&["db.example"]));
+        client.alpn_protocols = alpn(&[protocol]);
+        server.alpn_protocols = alpn(&[protocol]);
+        let (mut client, server) = connect(&world, client, "db.example", server);
+        close_client(&mut client);
+        drop((client, server));
+        let (envelope, content) = closing(&world);
+        let at_once = protocol != "http/1.1";
+        let expected =
+            if at_once { v1::OpaqueReason::ClientDoesNotTrustUs } else { v1::OpaqueReason::Silent };
+        assert_eq!(envelope.opaque_reason(), expected, "{protocol}");
+        assert_eq!(content.tls.unwrap().refusal, if at_once { "close_notify" } else { "" });
+        assert_eq!(lab.trust.refused.lock().unwrap().len(), usize::from(at_once));
+    }
+}
+
 #[test]
 fn a_client_that_has_spoken_before_may_open_a_connection_and_close_it_unused() {
     let lab = Lab::new();
@@ -228,49 +251,73 @@ fn a_server_that_asks_for_a_certificate_without_needing_one_gets_none_and_that_i
     assert!(closing(&world).1.tls.unwrap().server.unwrap().client_certificate_requested);
 }
 
-#[test]
-fn a_server_of_tls_1_2_that_insists_on_a_certificate_costs_no_connection() {
-    let lab = Lab::new();
-    let world = lab.world();
-    let mut config = lab.insisting_server(&["db.example"]);
-    config.alpn_protocols.clear();
+/// A client with a certificate of its own.
+fn certified(lab: &Lab, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
     let key = KeyPair::generate().unwrap();
     let own = lab.signed(&params(&["ada"]), &key);
     let mut roots = rustls::RootCertStore::empty();
     roots.add(lab.root.der().clone()).unwrap();
-    let client = ClientConfig::builder_with_protocol_versions(&[&TLS12])
+    ClientConfig::builder_with_protocol_versions(versions)
         .with_root_certificates(roots)
         .with_client_auth_cert(vec![own], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
-        .unwrap();
+        .unwrap()
+}
+
+/// Of TLS 1.2 the handshake says it, of TLS 1.3 what comes after it: we answer the client when we have heard it.
+#[test]
+fn a_server_that_insists_on_a_certificate_costs_no_connection() {
+    for version in [&TLS12, &TLS13] {
+        let lab = Lab::new();
+        let world = lab.world();
+        let config = Arc::new(lab.insisting_server(&["db.example"]));
+        let listener = world.server.try_clone().unwrap();
+        let serving = thread::spawn(move || {
+            let (first, _) = listener.accept().unwrap();
+            assert!(shake_server(first, Arc::clone(&config)).is_err(), "we have no certificate");
+            let (second, _) = listener.accept().unwrap();
+            shake_server(second, config).unwrap()
+        });
+        let mut client = shake(&world, certified(&lab, &[version]), "db.example").unwrap();
+        let mut server = serving.join().unwrap();
+        assert!(server.conn.peer_certificates().is_some(), "the client's own");
+        say(&mut client, b"secret\n");
+        expect(&mut server, b"secret\n");
+        drop((client, server));
+        let (envelope, content) = closing(&world);
+        assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::ClientCertificateRequired);
+        assert!(content.tls.unwrap().server.unwrap().client_certificate_requested);
+        assert_eq!(*lab.trust.insisting.lock().unwrap(), [Some("db.example".to_owned())]);
+    }
+}
+
+/// Answers, and takes its time before it looks at what the client shows.
+fn slow(world: &World, config: ServerConfig) -> thread::JoinHandle<bool> {
     let listener = world.server.try_clone().unwrap();
-    let config = Arc::new(config);
-    let serving = thread::spawn(move || {
-        let (first, _) = listener.accept().unwrap();
-        assert!(shake_server(first, Arc::clone(&config)).is_err(), "we have no certificate");
-        let (second, _) = listener.accept().unwrap();
-        shake_server(second, config).unwrap()
-    });
-    let mut client = shake(&world, client, "db.example").unwrap();
-    let mut server = serving.join().unwrap();
-    assert!(server.conn.peer_certificates().is_some(), "the client's own");
-    say(&mut client, b"secret\n");
-    expect(&mut server, b"secret\n");
-    drop((client, server));
-    let (envelope, content) = closing(&world);
-    assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::ClientCertificateRequired);
-    assert!(content.tls.unwrap().server.unwrap().client_certificate_requested);
-    assert_eq!(*lab.trust.insisting.lock().unwrap(), [Some("db.example".to_owned())]);
+    thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut session = ServerConnection::new(Arc::new(config)).unwrap();
+        while !session.wants_write() {
+            session.read_tls(&mut socket).unwrap();
+            session.process_new_packets().unwrap();
+        }
+        while session.wants_write() {
+            session.write_tls(&mut socket).unwrap();
+        }
+        thread::sleep(Duration::from_secs(3));
+        let shaken = session.complete_io(&mut socket);
+        shaken.is_ok() && !session.is_handshaking()
+    })
 }
 
 #[test]
-fn a_server_of_tls_1_3_that_insists_on_a_certificate_says_so_late_and_the_next_connection_is_passed_on() {
+fn a_server_that_insists_on_a_certificate_too_late_costs_one_connection() {
     let lab = Lab::new();
     let world = lab.world();
-    let serving = serve(&world, lab.insisting_server(&["db.example"]));
+    let serving = slow(&world, lab.insisting_server(&["db.example"]));
     let mut client = shake(&world, lab.client(), "db.example").unwrap();
     let _gone = client.write_all(b"one\n").and_then(|()| client.flush());
     assert!(client.read(&mut [0; 8]).is_err());
-    assert!(serving.join().unwrap().is_err());
+    assert!(!serving.join().unwrap());
     drop(client);
     let (envelope, content) = closing(&world);
     assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::ClientCertificateRequired);
