@@ -102,6 +102,17 @@ impl Disturbance {
         ALL.iter().find(|(_, other)| *other == name).map(|(one, _)| *one)
     }
 
+    /// What makes writing to the same disk wait. While it does, the disk stays as full as it is, and who presses
+    /// more into it waits as well.
+    #[must_use]
+    pub fn stood_still_by(self) -> Option<Self> {
+        match self {
+            Self::FillSpool => Some(Self::StallSpool),
+            Self::FillLog => Some(Self::StallLog),
+            _ => None,
+        }
+    }
+
     /// What the collector may find after it; everything else is wrong.
     #[must_use]
     pub fn explains(self, finding: FindingKind) -> bool {

@@ -108,7 +108,13 @@ impl Soak {
             begun.push(one.begin(&mut self.lab, seed).with_context(|| one.name())?);
         }
         let each = hold.checked_div(u32::try_from(begun.len())?).unwrap_or_default();
-        begun.iter_mut().try_for_each(|one| one.hold(each))?;
+        for (kind, one) in disturb.iter().zip(&mut begun) {
+            if kind.stood_still_by().is_some_and(|stall| disturb.contains(&stall)) {
+                thread::sleep(each);
+            } else {
+                one.hold(each)?;
+            }
+        }
         while let Some(one) = begun.pop() {
             one.end(&mut self.lab).context("undoing what disturbs")?;
         }
