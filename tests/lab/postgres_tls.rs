@@ -1,6 +1,8 @@
 //! PostgreSQL over TLS: every sslmode of every client, passwords, cancelling, and never less upstream than
 //! toward the client.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use anyhow::{Context as _, Result, ensure};
 use verbatim_api::v1::{Capture, OpaqueReason, Operation, Protocol, Session};
 use verbatim_tests::{
@@ -41,6 +43,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         usual!(scram_with_a_bound_channel_is_answered_by_us).needing(NEEDS),
         usual!(a_client_that_requires_channel_binding_is_told_why_not).needing(NEEDS),
         usual!(a_client_that_trusts_only_the_servers_root_loses_one_connection).needing(NEEDS),
+        usual!(a_client_whose_certificate_postgresql_insists_on_loses_one_connection).needing(NEEDS),
         usual!(a_client_that_asks_for_gssapi_is_answered_no_and_goes_on).needing(NEEDS),
     ];
     ours.map(|one| one.with(over_tls)).into()
@@ -187,6 +190,42 @@ fn a_client_that_trusts_only_the_servers_root_loses_one_connection(lab: &mut Lab
     }
     let refusal = seen.first().and_then(|one| one.tls.clone()).context("no TLS")?.refusal;
     ensure!(refusal == "unknown_ca" || refusal == "eof", "{refusal:?}");
+    let logged: Vec<String> = lab.server.log()?.into_iter().map(|one| one.text).collect();
+    ensure!(logged == [text], "the server's log has {logged:?}");
+    Ok(())
+}
+
+/// PostgreSQL says so within its own protocol, after TLS has done without (manual, 20.12): `clientcert`.
+fn a_client_whose_certificate_postgresql_insists_on_loses_one_connection(lab: &mut Lab) -> Result<()> {
+    let root = lab.google()?.root();
+    let (roots, own) = (root.certificate().display().to_string(), root.issue("clerk", &["clerk"])?);
+    let hba = lab.server.admin("postgres", "SHOW hba_file")?;
+    let rules = "hostssl all clerk all trust clientcert=verify-ca\nhost all all all trust\n";
+    for sql in [
+        format!("ALTER SYSTEM SET ssl_ca_file = '{roots}'"),
+        format!("COPY (SELECT unnest(string_to_array(E'{rules}', E'\n'))) TO '{hba}'"),
+        "SELECT pg_reload_conf()".to_owned(),
+    ] {
+        lab.server.admin("postgres", &sql)?;
+    }
+    let shown = |clients: Clients| {
+        clients
+            .with("PGUSER", "clerk")
+            .with("PGSSLCERT", own.certificate.display().to_string())
+            .with("PGSSLKEY", own.key.display().to_string())
+    };
+    std::fs::set_permissions(&own.key, std::fs::Permissions::from_mode(0o600))?;
+    let clients = shown(client(lab, "require")?);
+    let ended = clients.psql("first", &["-Atc", "SELECT 1 /* id:a-first */"])?.wait()?;
+    ensure!(ended.complaints().contains("requires a valid client certificate"), "{}", ended.complaints());
+    let text = "SELECT 2 /* id:a-second */";
+    let ended = clients.psql("second", &["-Atc", text])?.finish()?;
+    ensure!(ended.text().trim() == "2", "psql said {}", ended.text());
+    let seen = wait::until("the second connection to be recorded", || {
+        Ok(lab.collector.seen()?.into_iter().find(|one| one.operation == Operation::Connect))
+    })?;
+    ensure!(seen.opaque_reason == OpaqueReason::ClientCertificateRequired, "{seen:?}");
+    ensure!(seen.capture == Capture::SeenNotDecoded && seen.principal == lab.principal(Pod::A), "{seen:?}");
     let logged: Vec<String> = lab.server.log()?.into_iter().map(|one| one.text).collect();
     ensure!(logged == [text], "the server's log has {logged:?}");
     Ok(())

@@ -24,6 +24,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .needing(NEEDS)
             .with(denied),
         usual!(a_server_that_asks_for_a_certificate_is_captured_without_one).needing(NEEDS).with(trusted),
+        usual!(a_client_with_a_certificate_that_is_asked_for_passes_from_the_second_connection_on)
+            .needing(NEEDS)
+            .with(trusted),
         usual!(a_server_that_insists_on_a_certificate_passes_from_the_first_connection_on)
             .needing(NEEDS)
             .with(trusted),
@@ -32,6 +35,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .with(denied),
     ]
 }
+
+const INSISTS: &str = "insisting.googleapis.com";
 
 const BAD: [(&str, &str); 3] =
     [("expired", EXPIRED), ("wrong-name", WRONG_NAME), ("self-signed", SELF_SIGNED)];
@@ -81,22 +86,43 @@ fn a_server_that_asks_for_a_certificate_is_captured_without_one(lab: &mut Lab) -
     Ok(())
 }
 
-/// Asks a server that insists, with what it insists on.
-fn certified(lab: &Lab) -> Result<impl Fn(&str) -> Result<Ended> + use<>> {
+/// Asks a server with a certificate of the client's own.
+fn certified(lab: &Lab, host: &'static str) -> Result<impl Fn(&str) -> Result<Ended> + use<>> {
     let shown = lab.google()?.root().issue("client", &["client.lab.example"])?;
     let (certificate, key) = (shown.certificate.display().to_string(), shown.key.display().to_string());
     let both = both_roots(lab)?.display().to_string();
     let clients = lab.google_pod(Pod::A)?;
     let with = move |id: &str| {
         let arguments = ["--cacert", &both, "--cert", &certificate, "--key", &key];
-        let url = url("insisting.googleapis.com", id);
+        let url = url(host, id);
         curl(&clients, id, &[&arguments[..], &[&url]].concat())
     };
     Ok(with)
 }
 
+/// The server does without one, but who it takes the client for may depend on it.
+fn a_client_with_a_certificate_that_is_asked_for_passes_from_the_second_connection_on(
+    lab: &mut Lab,
+) -> Result<()> {
+    let with = certified(lab, "asking.googleapis.com")?;
+    for id in ["a-first", "a-second"] {
+        let ended = with(id)?;
+        ensure!(ended.status.success(), "{id}: {}", ended.complaints());
+        ensure!(arrived(lab, id)?.len() == 1, "{id} did not arrive");
+    }
+    ensure!(recorded(lab, "a-first")?.capture == Capture::Decoded, "{:?}", recorded(lab, "a-first")?);
+    let one = undecoded(lab, ASKING, 1)?.remove(0);
+    is_undecoded(lab, &one, Pod::A, "asking.googleapis.com", OpaqueReason::ClientCertificateRequired)?;
+    // One without a certificate is captured as before.
+    let url = url("asking.googleapis.com", "b-without");
+    let ended = curl(&lab.google_pod(Pod::B)?, "without", &[&url])?;
+    ensure!(ended.status.success(), "{}", ended.complaints());
+    ensure!(recorded(lab, "b-without")?.capture == Capture::Decoded, "{:?}", recorded(lab, "b-without")?);
+    Ok(())
+}
+
 fn a_server_that_insists_on_a_certificate_passes_from_the_first_connection_on(lab: &mut Lab) -> Result<()> {
-    let with = certified(lab)?;
+    let with = certified(lab, INSISTS)?;
     for id in ["a-first", "a-second"] {
         let ended = with(id)?;
         ensure!(ended.status.success(), "{id}: {}", ended.complaints());
@@ -104,21 +130,21 @@ fn a_server_that_insists_on_a_certificate_passes_from_the_first_connection_on(la
     }
     for one in undecoded(lab, INSISTING, 2)? {
         let reason = OpaqueReason::ClientCertificateRequired;
-        is_undecoded(lab, &one, Pod::A, "insisting.googleapis.com", reason)?;
+        is_undecoded(lab, &one, Pod::A, INSISTS, reason)?;
     }
     Ok(())
 }
 
 /// Also its first connection: a name that nobody asked for before is not a way around.
 fn a_server_that_insists_on_a_certificate_is_refused_where_the_selector_says_so(lab: &mut Lab) -> Result<()> {
-    let with = certified(lab)?;
+    let with = certified(lab, INSISTS)?;
     for id in ["a-first", "a-second"] {
         ensure!(!with(id)?.status.success(), "{id} was let through");
         ensure!(arrived(lab, id)?.is_empty(), "{id} got there");
     }
     for one in undecoded(lab, INSISTING, 2)? {
         let reason = OpaqueReason::ClientCertificateRequired;
-        is_undecoded(lab, &one, Pod::A, "insisting.googleapis.com", reason)?;
+        is_undecoded(lab, &one, Pod::A, INSISTS, reason)?;
     }
     lab.compare(&[])
 }

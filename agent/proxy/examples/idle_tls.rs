@@ -90,6 +90,7 @@ impl Trust for Around {
     fn refused(&self, _: &Identity, _: &Flow, _: Option<&str>, alert: &str) {
         println!("a client refused our certificate: {alert}");
     }
+    fn shows_certificate(&self, _: &Identity, _: &Flow, _: Option<&str>) {}
     fn wants_client_certificate(&self, _: &Identity, _: &Flow, _: Option<&str>) {}
 }
 

@@ -85,6 +85,10 @@ impl Trust for Everybody {
     fn refused(&self, _: &Identity, _: &Flow, name: Option<&str>, alert: &str) {
         eprintln!("a client refused our certificate for {}: {alert}", name.unwrap_or("its address"));
     }
+    fn shows_certificate(&self, _: &Identity, _: &Flow, name: Option<&str>) {
+        eprintln!("a client shows a certificate to {}", name.unwrap_or("the server"));
+    }
+
     fn wants_client_certificate(&self, _: &Identity, _: &Flow, name: Option<&str>) {
         eprintln!("{} insists on a client's certificate", name.unwrap_or("the server"));
     }

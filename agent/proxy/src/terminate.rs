@@ -166,8 +166,7 @@ impl<R: Records> Request<'_, R> {
         first: &mut First,
         journal: &mut Journal<R>,
     ) -> Result<Inside, Stop> {
-        let Handshake { leg: server, certificate_requested } =
-            with_server(self, offer, &name, legs, journal).await?;
+        let Handshake { leg: server, requested } = with_server(self, offer, &name, legs, journal).await?;
         self.remember_tls(&journal.facts.flow);
         let alpn = server.session().alpn_protocol().map(<[u8]>::to_vec);
         let failed = v1::OpaqueReason::TlsHandshakeFailed;
@@ -175,7 +174,15 @@ impl<R: Records> Request<'_, R> {
             Ok(leaf) => leaf,
             Err(error) => return Err(Stop::GetOut(Way::Undo(failed, error.to_string()))),
         };
-        let config = self.tls.downstream.config(leaf, alpn.clone());
+        let config = match &requested {
+            None => Ok(self.tls.downstream.config(leaf, alpn.clone())),
+            // Without us the client would be asked as well.
+            Some(requested) => self.tls.downstream.config_asking(leaf, alpn.clone(), requested),
+        };
+        let config = match config {
+            Ok(config) => config,
+            Err(error) => return Err(Stop::GetOut(Way::Undo(failed, error.to_string()))),
+        };
         let session = match accepted.into_connection(config) {
             Ok(session) => session,
             Err((error, _alert)) => {
@@ -202,7 +209,11 @@ impl<R: Records> Request<'_, R> {
                 return Err(Stop::End(self.client_failed(&error, legs, journal).await));
             }
         }
+        let certificate_requested = requested.is_some();
         journal.facts.tls = Some(report::report(legs, self.server_name.as_deref(), certificate_requested));
+        if certificate_requested && shows_certificate(legs) {
+            holds(self.tls, self.server_name.as_deref(), journal);
+        }
         Ok(Inside {
             speaks_at_once: self.start.is_some() || speaks_at_once(alpn.as_deref()),
             alpn,
@@ -315,6 +326,23 @@ pub(crate) fn insists<R: Records>(tls: &Tls, server_name: Option<&str>, journal:
     let told = catch(|| tls.trust.wants_client_certificate(&facts.identity, &facts.flow, server_name));
     if let Err(panicked) = told {
         tracing::error!(message = panicked.0, "the server's wish is not remembered");
+    }
+}
+
+/// Whether the client has shown a certificate to us, in the server's place.
+fn shows_certificate(legs: &Legs) -> bool {
+    let client = legs.client.as_ref().and_then(Leg::tls);
+    client.and_then(|leg| leg.session().peer_certificates()).is_some_and(|chain| !chain.is_empty())
+}
+
+/// Remembers that the client goes by a certificate that we do not have.
+fn holds<R: Records>(tls: &Tls, server_name: Option<&str>, journal: &mut Journal<R>) {
+    let what =
+        "the client showed a certificate, which cannot be passed on: the next connection passes as it is";
+    journal.remark(what.to_owned());
+    let facts = &journal.facts;
+    if let Err(panicked) = catch(|| tls.trust.shows_certificate(&facts.identity, &facts.flow, server_name)) {
+        tracing::error!(message = panicked.0, "the client's certificate is not remembered");
     }
 }
 

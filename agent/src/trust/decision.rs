@@ -41,7 +41,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) untrusted: Untrusted,
     /// The alert by which the workload has refused our certificate for this service.
     pub(crate) refused: Option<&'a str>,
-    /// The server insists on a client's certificate.
+    /// The server insists on a client's certificate, or asks for one and this client has one.
     pub(crate) insists: bool,
     /// The name is for clients that prove themselves by a certificate, as those do whose tokens are bound to one.
     pub(crate) certificate_bound: bool,
@@ -80,7 +80,7 @@ pub(crate) fn decide(facts: Facts<'_>) -> Termination {
         ),
         Facts { insists: true, .. } => (
             OpaqueReason::ClientCertificateRequired,
-            "this server insists on a certificate that only the client has".to_owned(),
+            "this server wants a certificate that only the client has".to_owned(),
         ),
         Facts {
             evidence: Evidence::Injected | Evidence::InjectedWith(_),

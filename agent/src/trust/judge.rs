@@ -100,7 +100,8 @@ impl Trust for Judge {
             _ => None,
         };
         let refused = self.refusals.refused(&workload, &service(flow, server_name));
-        let insists = self.refusals.insists(flow.destination, &insistent(flow, server_name, &workload));
+        let insists = self.refusals.insists(flow.destination, &insistent(flow, server_name, &workload))
+            || self.refusals.shows_certificate(&workload, &service(flow, server_name));
         decide(Facts {
             evidence,
             ready,
@@ -131,6 +132,17 @@ impl Trust for Judge {
         tracing::warn!(
             service = service(flow, server_name),
             "the server insists on a client's certificate: TLS to there is not looked into any more"
+        );
+    }
+
+    fn shows_certificate(&self, identity: &Identity, flow: &Flow, server_name: Option<&str>) {
+        let Standing { workload, .. } = self.standings.standing(identity, flow);
+        let service = service(flow, server_name);
+        self.refusals.remember_certificate(&workload, &service);
+        tracing::warn!(
+            workload,
+            service,
+            "the client has a certificate that the server asks for: its TLS to there is not looked into any more"
         );
     }
 
@@ -272,6 +284,29 @@ mod tests {
         let other = Judge::new(authority(), standings, refusals, Arc::default());
         assert_eq!(other.judge(&who, &flow(2, SERVER), None), expected);
         assert_eq!(other.judge(&who, &flow(2, "127.0.0.1:443"), None), Termination::Terminate);
+    }
+
+    #[test]
+    fn a_client_with_a_certificate_of_its_own_is_left_alone_for_that_service_and_nobody_else_is() {
+        let refusals = Arc::default();
+        let judge = judge(2, Untrusted::Splice, &refusals);
+        let who = Identity::default();
+        judge.shows_certificate(&who, &flow(2, SERVER), Some("a.example"));
+        let expected = Termination::Splice(OpaqueReason::ClientCertificateRequired);
+        assert_eq!(judge.judge(&who, &flow(2, SERVER), Some("a.example")), expected);
+        assert_eq!(judge.judge(&who, &flow(2, SERVER), Some("b.example")), Termination::Terminate);
+        let standing =
+            Standing { workload: "other".into(), evidence: Evidence::Injected, untrusted: Untrusted::Splice };
+        let other = Judge::new(
+            authority(),
+            Arc::new(OneCgroup { id: 2, standing }),
+            Arc::clone(&refusals),
+            Arc::default(),
+        );
+        assert_eq!(other.judge(&who, &flow(2, SERVER), Some("a.example")), Termination::Terminate);
+        let denying = self::judge(2, Untrusted::Deny, &refusals);
+        let judged = denying.judge(&who, &flow(2, SERVER), Some("a.example"));
+        assert!(matches!(judged, Termination::Deny { .. }), "{judged:?}");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Owns tickets and sessions that we issue. Knows no name: who chose the leaf answers for it.
 
+mod asking;
+
 use std::sync::Arc;
 
 use rustls::{
@@ -11,7 +13,8 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use crate::provider::provider;
+use self::asking::Any;
+use crate::{provider::provider, upstream::Requested};
 
 /// Sessions kept for TLS 1.2 clients that take no tickets: about 300 bytes each.
 const SESSIONS: usize = 4096;
@@ -54,6 +57,29 @@ impl Downstream {
         config.cert_resolver = Arc::new(SingleCertAndKey::from(leaf));
         config.alpn_protocols = alpn.into_iter().collect();
         Arc::new(config)
+    }
+
+    /// The same, and asks the client for a certificate as the server has asked us. Any is taken, and none; nothing that
+    /// is shown is verified.
+    ///
+    /// # Errors
+    ///
+    /// When rustls refuses its own provider.
+    pub fn config_asking(
+        &self,
+        leaf: Arc<CertifiedKey>,
+        alpn: Option<Vec<u8>>,
+        requested: &Requested,
+    ) -> Result<Arc<ServerConfig>, rustls::Error> {
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13, &TLS12])?
+            .with_client_cert_verifier(Any::new(requested))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(leaf)));
+        config.session_storage = Arc::clone(&self.base.session_storage);
+        config.ticketer = Arc::clone(&self.base.ticketer);
+        config.send_tls13_tickets = self.base.send_tls13_tickets;
+        config.alpn_protocols = alpn.into_iter().collect();
+        Ok(Arc::new(config))
     }
 }
 

@@ -29,7 +29,9 @@ pub use trust::{
     Bundle, Change, EnvironmentPlan, JavaStore, Prepared, Problem, Source, StoreError, TrustFile, TrustPaths,
     TrustStore, pem_bundle, pkcs12_trust_store, plan, prepare, trust_files, variables,
 };
-pub use upstream::{Offer, Upstream, UpstreamError, UpstreamFailure, UpstreamRoots, noticing, noticing_sync};
+pub use upstream::{
+    Offer, Requested, Upstream, UpstreamError, UpstreamFailure, UpstreamRoots, noticing, noticing_sync,
+};
 
 // Whoever drives the handshakes uses the same version.
 pub use rustls;

@@ -1,4 +1,4 @@
-//! Who does not trust us, and which servers want a certificate that we do not have.
+//! Who does not trust us, and which servers and clients go by a certificate that we do not have.
 //!
 //! Owns the memory of both, bounded, and what counts as a refusal. Knows not what is done about it.
 
@@ -50,6 +50,7 @@ pub struct Insistence {
 pub struct Refusals {
     by_client: Mutex<LruCache<(String, String), Refused>>,
     by_server: Mutex<LruCache<Insistence, u64>>,
+    by_holder: Mutex<LruCache<(String, String), u64>>,
     changed: AtomicBool,
 }
 
@@ -58,6 +59,7 @@ impl Default for Refusals {
         Self {
             by_client: Mutex::new(LruCache::new(REFUSALS)),
             by_server: Mutex::new(LruCache::new(DESTINATIONS)),
+            by_holder: Mutex::new(LruCache::new(REFUSALS)),
             changed: AtomicBool::new(false),
         }
     }
@@ -101,15 +103,31 @@ impl Refusals {
         self.changed.store(true, Ordering::Release);
     }
 
+    /// Whether this workload shows a certificate of its own to this service, which asks for one.
+    #[must_use]
+    pub fn shows_certificate(&self, workload: &str, service: &str) -> bool {
+        lock(&self.by_holder).get(&(workload.to_owned(), service.to_owned())).is_some()
+    }
+
+    /// It does.
+    pub fn remember_certificate(&self, workload: &str, service: &str) {
+        lock(&self.by_holder).insert((workload.to_owned(), service.to_owned()), now());
+        self.changed.store(true, Ordering::Release);
+    }
+
     /// The workload is gone, and all whose names begin with its name and a slash: what they refused is forgotten.
     pub fn forget(&self, workload: &str) {
         let below = |owner: &str| {
             owner.strip_prefix(workload).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let mut kept = lock(&self.by_client);
-        let before = kept.len();
-        kept.retain(|(owner, _), _| !below(owner));
-        if kept.len() != before {
+        let mut changed = false;
+        let mut gone = |owner: &str| {
+            changed |= below(owner);
+            below(owner)
+        };
+        lock(&self.by_client).retain(|(owner, _), _| !gone(owner));
+        lock(&self.by_holder).retain(|(owner, _), _| !gone(owner));
+        if changed {
             self.changed.store(true, Ordering::Release);
         }
     }

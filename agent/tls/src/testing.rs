@@ -59,7 +59,7 @@ pub(crate) fn shake(client: Arc<ClientConfig>, name: ServerName<'static>, server
             pair.client.read_tls(&mut bytes).unwrap();
             let (result, requested) = noticing_sync(|| pair.client.process_new_packets().err());
             pair.client_error = result;
-            pair.requested |= requested;
+            pair.requested |= requested.is_some();
         }
     }
 }

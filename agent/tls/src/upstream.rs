@@ -16,7 +16,7 @@ use rustls::{
 
 pub use self::{
     failure::UpstreamFailure,
-    requested::{noticing, noticing_sync},
+    requested::{Requested, noticing, noticing_sync},
 };
 use self::{
     requested::NoCertificate,

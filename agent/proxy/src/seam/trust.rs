@@ -52,6 +52,11 @@ pub trait Trust: Send + Sync + 'static {
     /// expected to splice or deny, as the selector says, with `CLIENT_CERTIFICATE_REQUIRED`.
     fn wants_client_certificate(&self, identity: &Identity, flow: &Flow, server_name: Option<&str>);
 
+    /// The server asked for a client's certificate, and this client has one. We cannot show it upstream, so whatever the
+    /// server makes of it is lost: from then on [`Trust::judge`] is expected to splice or deny, as the selector says,
+    /// this workload's connections to this service, with `CLIENT_CERTIFICATE_REQUIRED`.
+    fn shows_certificate(&self, identity: &Identity, flow: &Flow, server_name: Option<&str>);
+
     /// The connection cannot be ended here for this reason, and nothing was answered yet: splice it after all,
     /// or deny it? By default a server whose certificate was not accepted is denied to the client, and
     /// everything else is spliced: it would work without us.

@@ -8,7 +8,12 @@ use crate::legs::{Leg, Legs, TlsLeg};
 
 /// Both legs.
 pub(super) fn report(legs: &Legs, server_name: Option<&str>, certificate_requested: bool) -> v1::Tls {
-    let client = legs.client.as_ref().and_then(Leg::tls).map(|client| leg(client, false));
+    // What a client shows was not verified.
+    let client = legs
+        .client
+        .as_ref()
+        .and_then(Leg::tls)
+        .map(|client| v1::TlsLeg { peer_certificate_sha256: Vec::new(), ..leg(client, false) });
     let server = legs.server.as_ref().and_then(Leg::tls);
     v1::Tls {
         client: client.or_else(|| Some(v1::TlsLeg::default())),

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 use verbatim_api::v1;
-use verbatim_tls::{LeafName, Offer, UpstreamFailure, noticing};
+use verbatim_tls::{LeafName, Offer, Requested, UpstreamFailure, noticing};
 use verbatim_wire::seam::{Direction, StartTls};
 
 use super::{Request, Stop, insists, nothing, report, way_out, way_out::Way, workload};
@@ -30,7 +30,8 @@ const LONGEST_OBJECTION: Duration = Duration::from_secs(2);
 /// The server's leg after its handshake.
 pub(super) struct Handshake {
     pub(super) leg: TlsLeg,
-    pub(super) certificate_requested: bool,
+    /// The server asked for a client's certificate.
+    pub(super) requested: Option<Requested>,
 }
 
 /// Drives one handshake. `Err(None)`: killed.
@@ -73,8 +74,8 @@ pub(super) async fn with_server<R: Records>(
         Err(why) => return Err(Stop::GetOut(Way::Undo(failed, why))),
     };
     let begun = Instant::now();
-    let (mut shaken, certificate_requested) =
-        noticing(drive(&mut leg, shard.config.handshake_timeout, control)).await;
+    let (mut shaken, requested) = noticing(drive(&mut leg, shard.config.handshake_timeout, control)).await;
+    let certificate_requested = requested.is_some();
     if shaken.is_ok() && certificate_requested && !shard.known.takes_none(&journal.facts.flow) {
         shaken = objection(&mut leg, begun.elapsed(), control).await;
         if shaken.is_ok() {
@@ -82,7 +83,7 @@ pub(super) async fn with_server<R: Records>(
         }
     }
     let error = match shaken {
-        Ok(()) => return Ok(Handshake { leg, certificate_requested }),
+        Ok(()) => return Ok(Handshake { leg, requested }),
         Err(None) => return Err(Stop::End(End::Killed)),
         Err(Some(error)) => error,
     };
@@ -200,7 +201,8 @@ async fn secure<R: Records>(
     let offer = Offer { alpn: Vec::new(), tls12: true, tls13: true };
     let mut leg = begin(shard, tls, &offer, &name, legs, journal).map_err(failed)?;
     let shaken = noticing(drive(&mut leg, shard.config.handshake_timeout, control));
-    let (shaken, certificate_requested) = shaken.await;
+    let (shaken, requested) = shaken.await;
+    let certificate_requested = requested.is_some();
     let server = Some(report::leg(&leg, certificate_requested));
     journal.facts.tls = Some(v1::Tls { client: Some(v1::TlsLeg::default()), server, ..v1::Tls::default() });
     match shaken {

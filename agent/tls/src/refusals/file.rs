@@ -43,6 +43,8 @@ struct Saved {
     version: u32,
     refused: Vec<SavedRefusal>,
     insistent: Vec<SavedInsistence>,
+    #[serde(default)]
+    holders: Vec<SavedHolder>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -57,6 +59,13 @@ struct SavedRefusal {
 struct SavedInsistence {
     #[serde(flatten)]
     insistence: Insistence,
+    since_unix_seconds: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SavedHolder {
+    workload: String,
+    service: String,
     since_unix_seconds: u64,
 }
 
@@ -132,7 +141,15 @@ fn saved(refusals: &Refusals) -> Saved {
             since_unix_seconds: *since,
         })
         .collect();
-    Saved { version: VERSION, refused, insistent }
+    let holders = lock(&refusals.by_holder)
+        .iter()
+        .map(|((workload, service), since)| SavedHolder {
+            workload: workload.clone(),
+            service: service.clone(),
+            since_unix_seconds: *since,
+        })
+        .collect();
+    Saved { version: VERSION, refused, insistent, holders }
 }
 
 fn read(path: &Path) -> Result<Refusals, RefusalFileError> {
@@ -157,5 +174,10 @@ fn read(path: &Path) -> Result<Refusals, RefusalFileError> {
         by_server.insert(insistence, since_unix_seconds);
     }
     drop(by_server);
+    let mut by_holder = lock(&refusals.by_holder);
+    for SavedHolder { workload, service, since_unix_seconds } in saved.holders.into_iter().take(REFUSALS) {
+        by_holder.insert((workload, service), since_unix_seconds);
+    }
+    drop(by_holder);
     Ok(refusals)
 }

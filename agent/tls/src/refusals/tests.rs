@@ -78,6 +78,17 @@ fn a_server_that_insists_is_known_by_destination_and_name() {
 }
 
 #[test]
+fn a_certificate_is_shown_by_one_workload_to_one_service_for_as_long_as_it_lives() {
+    let refusals = Refusals::default();
+    refusals.remember_certificate("pod-1/main", "db.example:5432");
+    assert!(refusals.shows_certificate("pod-1/main", "db.example:5432"));
+    assert!(!refusals.shows_certificate("pod-2/main", "db.example:5432"));
+    assert!(!refusals.shows_certificate("pod-1/main", "db.example:443"));
+    refusals.forget("pod-1");
+    assert!(!refusals.shows_certificate("pod-1/main", "db.example:5432"));
+}
+
+#[test]
 fn no_more_is_remembered_than_the_bounds_and_the_used_stays_longest() {
     let refusals = Refusals::default();
     refusals.remember("used", "service", "eof");
@@ -101,12 +112,14 @@ fn refusals_outlive_the_process() {
     assert!(!file.save().unwrap(), "there is nothing to write");
     file.refusals().remember("pod-1/main", "bigquery.googleapis.com", "unknown_ca");
     file.refusals().remember_insistence("[fd00::1]:5432".parse().unwrap(), "db.example");
+    file.refusals().remember_certificate("pod-1/main", "db.example");
     assert!(file.save().unwrap() && !file.save().unwrap());
     let (again, problem) = RefusalFile::open(path);
     assert!(problem.is_none());
     let before = file.refusals().refused("pod-1/main", "bigquery.googleapis.com");
     assert_eq!(again.refusals().refused("pod-1/main", "bigquery.googleapis.com"), before);
     assert!(again.refusals().insists("[fd00::1]:5432".parse().unwrap(), "db.example"));
+    assert!(again.refusals().shows_certificate("pod-1/main", "db.example"));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
 }
 

@@ -228,9 +228,9 @@ fn the_notice_belongs_to_the_handshake_that_was_driven() {
         })
     };
     let ((_, inner), outer) = noticing_sync(asked);
-    assert!(inner && !outer);
+    assert!(inner.is_some() && outer.is_none());
     let (((), before), (_, after)) = (noticing_sync(|| ()), asked());
-    assert!(!before && after);
+    assert!(before.is_none() && after.is_some());
 }
 
 #[test]

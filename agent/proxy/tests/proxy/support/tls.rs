@@ -44,6 +44,7 @@ pub(crate) struct TestTrust {
     pub(crate) requires: AtomicBool,
     pub(crate) refused: Mutex<Vec<(Option<String>, String)>>,
     pub(crate) insisting: Mutex<Vec<Option<String>>>,
+    pub(crate) showing: Mutex<Vec<Option<String>>>,
 }
 
 impl Trust for TestTrust {
@@ -52,7 +53,7 @@ impl Trust for TestTrust {
         if self.refused.lock().unwrap().iter().any(|(refused, _)| *refused == name) {
             return Termination::Splice(v1::OpaqueReason::ClientDoesNotTrustUs);
         }
-        if self.insisting.lock().unwrap().contains(&name) {
+        if self.insisting.lock().unwrap().contains(&name) || self.showing.lock().unwrap().contains(&name) {
             return Termination::Splice(v1::OpaqueReason::ClientCertificateRequired);
         }
         self.judges.lock().unwrap().clone()
@@ -64,6 +65,10 @@ impl Trust for TestTrust {
 
     fn wants_client_certificate(&self, _: &Identity, _: &Flow, server_name: Option<&str>) {
         self.insisting.lock().unwrap().push(server_name.map(str::to_owned));
+    }
+
+    fn shows_certificate(&self, _: &Identity, _: &Flow, server_name: Option<&str>) {
+        self.showing.lock().unwrap().push(server_name.map(str::to_owned));
     }
 
     fn cannot(
@@ -129,6 +134,7 @@ impl Lab {
                 requires: AtomicBool::new(false),
                 refused: Mutex::default(),
                 insisting: Mutex::default(),
+                showing: Mutex::default(),
             }),
         }
     }
