@@ -183,12 +183,15 @@ impl Steering {
     /// # Errors
     /// The pin that could not be removed.
     pub fn release_connects(&self) -> Result<(), SteerError> {
+        // Pins first: a link is off its hook when its last descriptor is closed, but some time after its last pin
+        // was removed.
+        let unpinned = self.pins.as_ref().map_or(Ok(()), Pins::remove_connects);
         let mut attached = lock(&self.attached);
         while let Some(last) = attached.hooks.iter().rposition(hooks::Attached::leads_connects) {
             attached.hooks.remove(last);
         }
         drop(attached);
-        self.pins.as_ref().map_or(Ok(()), Pins::remove_connects)
+        unpinned
     }
 
     /// Whether every decision is left to a successor.
