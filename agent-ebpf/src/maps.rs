@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use verbatim_ebpf_common::{
-    Bypass, Config, ConnectCount, ConnectKey, Counter, Destination, Flow, FlowKey, RateWindow, Stray, Target,
-    Verdict,
+    Bypass, Config, ConnectCount, ConnectKey, Counter, Destination, EventKind, Flow, FlowKey, RateWindow, Stray,
+    Target, Verdict,
 };
 
 /// What user space says once.
@@ -67,9 +67,9 @@ pub static FLOWT: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(65_53
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
-/// This CPU's share of the events' rate limit.
+/// This CPU's share of the events' rate limit, by kind.
 #[map]
-pub static RATE: PerCpuArray<RateWindow> = PerCpuArray::with_max_entries(1, 0);
+pub static RATE: PerCpuArray<RateWindow> = PerCpuArray::with_max_entries(EventKind::END, 0);
 
 /// Counters.
 #[map]

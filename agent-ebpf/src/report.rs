@@ -35,12 +35,12 @@ pub fn caller() -> u32 {
     (bpf_get_current_pid_tgid() >> 32) as u32
 }
 
-/// Sends an event and logs it, unless this CPU has sent enough in this second.
+/// Sends an event and logs it, unless this CPU has sent enough of its kind in this second.
 #[inline(always)]
 pub fn event(ctx: &impl EbpfContext, kind: EventKind, subject: &Subject) {
     // SAFETY: helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let Some(window) = RATE.get_ptr_mut(0) else { return };
+    let Some(window) = RATE.get_ptr_mut(kind as u32) else { return };
     // SAFETY: as above.
     let window = unsafe { &mut *window };
     let mut suppressed = 0;

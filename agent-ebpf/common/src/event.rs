@@ -41,6 +41,9 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// One more than the largest number.
+    pub const END: u32 = Self::Diverted as u32 + 1;
+
     /// The kind with this number.
     #[must_use]
     pub const fn from_number(number: u8) -> Option<Self> {
@@ -79,7 +82,7 @@ pub struct Event {
     pub address: Address,
     /// Thread group id of the caller; 0 where there is none.
     pub pid: u32,
-    /// Events that this CPU kept back in the second before, by the rate limit.
+    /// Events of this kind that this CPU kept back in the second before, by the rate limit.
     pub suppressed: u32,
     /// Port that was dialled or bound; of a socket that was denied its IP protocol number.
     pub port: u16,
@@ -89,7 +92,8 @@ pub struct Event {
     pub reserved: [u8; 5],
 }
 
-/// A CPU's share of the rate limit: the value of `RATE`.
+/// A CPU's share of the rate limit of one kind: the value of `RATE`, whose key is the kind's number. So a flood of one
+/// kind hides nothing of another.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateWindow {
@@ -104,6 +108,6 @@ pub struct RateWindow {
 impl RateWindow {
     /// Length of a window, nanoseconds.
     pub const NANOS: u64 = 1_000_000_000;
-    /// Events that one CPU may send in a window.
+    /// Events of one kind that one CPU may send in a window.
     pub const EVENTS: u32 = 10;
 }

@@ -6,7 +6,7 @@ use verbatim_ebpf_common as common;
 pub use verbatim_ebpf_common::EventKind;
 
 /// Something that happened in the kernel and that somebody should know of. At most
-/// [`common::RateWindow::EVENTS`] a second and CPU are sent; the counters are complete.
+/// [`common::RateWindow::EVENTS`] a second, CPU and kind are sent; the counters are complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// What.
@@ -22,7 +22,7 @@ pub struct Event {
     /// What was dialled or bound; of a connection without a flow the client's end; of a socket that was
     /// denied no address, and its protocol number for a port.
     pub address: SocketAddr,
-    /// Events that the same CPU kept back in the second before this one.
+    /// Events of this kind that the same CPU kept back in the second before this one.
     pub suppressed: u32,
 }
 
