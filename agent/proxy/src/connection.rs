@@ -2,7 +2,10 @@
 
 use std::{future::poll_fn, net::SocketAddr, os::fd::AsFd, rc::Rc, sync::Arc};
 
-use tokio::net::TcpStream;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep_until},
+};
 use verbatim_api::v1;
 use verbatim_spool::AppendError;
 
@@ -18,6 +21,7 @@ use crate::{
     shard::Shard,
     speak::speak,
     stats::add,
+    strangers::Told,
 };
 
 /// An accepted socket.
@@ -125,7 +129,16 @@ async fn refuse<R: Records>(shard: &Shard<R>, accepted: Accepted, control: &Cont
     let Accepted { client, source, .. } = accepted;
     Legs { client: Some(Leg::Plain(client)), server: None }.close(&End::Killed);
     add(&shard.counters.no_flow, 1);
-    while let Err(AppendError::Full) = shard.spool.append(no_flow(source, note)) {
+    let (source, count, note) = match shard.strangers.admit(Instant::now()) {
+        Told::Alone => (Some(source), 1, note),
+        Told::Counted => return,
+        Told::At(when) => {
+            let killed = poll_fn(|cx| control.poll_killed(cx));
+            tokio::select! { () = sleep_until(when) => {} () = killed => {} }
+            (None, shard.strangers.take(), "so many more at once")
+        }
+    };
+    while let Err(AppendError::Full) = shard.spool.append(no_flow(source, count, note)) {
         if control.killed() {
             return add(&shard.counters.unwritten, 1);
         }

@@ -30,6 +30,7 @@ mod sniff;
 mod speak;
 mod splicing;
 mod stats;
+mod strangers;
 mod terminate;
 
 pub use config::ProxyConfig;

@@ -474,22 +474,21 @@ pub(crate) struct Finish<'a> {
     pub(crate) note: &'a str,
 }
 
-/// An accepted socket that nobody steered.
-pub(crate) fn no_flow(source: SocketAddr, note: &str) -> Draft {
-    let coverage =
-        v1::Coverage { event: v1::CoverageEvent::NoFlow.into(), count: 1, ..v1::Coverage::default() };
+/// Accepted sockets that nobody steered; of one alone also where it came from.
+pub(crate) fn no_flow(source: Option<SocketAddr>, count: u64, note: &str) -> Draft {
+    let coverage = v1::Coverage { event: v1::CoverageEvent::NoFlow.into(), count, ..v1::Coverage::default() };
     let envelope = v1::Envelope {
         kind: v1::RecordKind::Coverage.into(),
         opaque_reason: v1::OpaqueReason::NoFlow.into(),
         detail: Some(v1::envelope::Detail::Coverage(coverage)),
         ..v1::Envelope::default()
     };
-    let client = v1::Client {
+    let client = source.map(|source| v1::Client {
         source_address: source.ip().to_string(),
         source_port: u32::from(source.port()),
         ..v1::Client::default()
-    };
-    let content = v1::Content { client: Some(client), note: note.to_owned(), ..v1::Content::default() };
+    });
+    let content = v1::Content { client, note: note.to_owned(), ..v1::Content::default() };
     Draft { envelope, content: Some(content) }
 }
 

@@ -35,6 +35,7 @@ use crate::{
     known::Known,
     splicing::Pipes,
     stats::{Counters, add},
+    strangers::Strangers,
 };
 
 /// Connections that are taken from the queue of a listener that is about to be closed: as many as it holds. A
@@ -84,6 +85,7 @@ pub(crate) struct Shard<R> {
     pub(crate) pipes: Pipes,
     pub(crate) clients: Clients,
     pub(crate) descriptors: Descriptors,
+    pub(crate) strangers: Strangers,
     connections: RefCell<HashMap<u64, Rc<Control>>>,
     next_connection: Cell<u64>,
     /// Told when a connection ends.
@@ -131,6 +133,7 @@ async fn serve<R: Records>(parts: Parts, spool: Rc<R>) -> Done {
         pipes: Pipes::default(),
         clients: Clients::default(),
         descriptors: Descriptors::default(),
+        strangers: Strangers::new(),
         config: parts.config,
         deps: parts.deps,
         decoders: parts.protocols.messages(),
