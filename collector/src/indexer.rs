@@ -357,6 +357,7 @@ fn owner_of(change: &Change) -> Option<Id> {
         Change::Command(part) => Some(part.id),
         Change::Session(part) => Some(part.flow),
         Change::Extra(owner, _) => Some(*owner),
+        Change::Event(row) => Some(row.id),
         Change::Finding { .. } | Change::Chain(_) | Change::Reading(_) => None,
     }
 }

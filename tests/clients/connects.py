@@ -1,5 +1,6 @@
-"""So many connects, one after the other: connects.py query|garbage|bare COUNT. Says how each went: `ok` or the
-error's name. Each `query` is a session with one statement; `bare` says nothing and closes."""
+"""So many connects, one after the other: connects.py query|garbage|bare|quic|raw COUNT. Says how each went: `ok` or
+the error's name. Each `query` is a session with one statement; `bare` says nothing and closes; `quic` is a datagram to
+port 443, `raw` a raw socket for ICMP."""
 
 import errno
 import os
@@ -22,6 +23,13 @@ def until_ready(stream):
 
 
 def once(what):
+    if what == "quic":
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"initial", (HOST, 443))
+        return
+    if what == "raw":
+        socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP).close()
+        return
     with socket.create_connection((HOST, PORT), timeout=30) as sock:
         if what == "query":
             stream = sock.makefile("rb")

@@ -28,7 +28,7 @@ fn one_fails_open() -> Options {
 }
 
 /// So many connects of one kind; how each went.
-fn connects(clients: &Clients, host: &str, what: &str, count: usize) -> Result<Vec<String>> {
+pub(crate) fn connects(clients: &Clients, host: &str, what: &str, count: usize) -> Result<Vec<String>> {
     let client = clients.clone().with("PGHOST", host);
     let ended =
         client.python(&format!("{what}-{host}-{count}"), "connects.py", &[what, &count.to_string()])?;
@@ -39,7 +39,8 @@ fn connects(clients: &Clients, host: &str, what: &str, count: usize) -> Result<V
     Ok(lines)
 }
 
-fn all(clients: &Clients, host: &str, what: &str, count: usize, wanted: &str) -> Result<()> {
+/// The same, of which each must go so.
+pub(crate) fn all(clients: &Clients, host: &str, what: &str, count: usize, wanted: &str) -> Result<()> {
     let went = connects(clients, host, what, count)?;
     ensure!(went.iter().all(|one| one == wanted), "{what} to {host}: {went:?} instead of {wanted}");
     Ok(())

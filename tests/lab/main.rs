@@ -27,6 +27,7 @@ mod serve;
 mod soak;
 mod takeover;
 mod tls;
+mod uncaptured;
 mod upstream;
 
 use std::process::ExitCode;
@@ -58,6 +59,7 @@ fn scenarios() -> Vec<Scenario> {
         odd::scenarios(),
         grpc::scenarios(),
         coverage::scenarios(),
+        uncaptured::scenarios(),
         evidence::scenarios(),
         run::scenarios(),
     ]

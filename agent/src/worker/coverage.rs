@@ -5,6 +5,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -144,9 +145,16 @@ fn key(one: &Connects) -> Key {
 
 /// As much of a flow as says whose cgroup it is.
 fn nobody(one: &Connects) -> Flow {
+    // Its cgroup had its id when the series began.
+    let flow = of_cgroup(one.cgroup_id, one.destination, one.series);
+    Flow { connect_series: one.series, ..flow }
+}
+
+/// As much of a flow as says whose cgroup it is, at that time of CLOCK_MONOTONIC in nanoseconds.
+pub(super) fn of_cgroup(cgroup_id: u64, destination: SocketAddr, ktime_nanos: u64) -> Flow {
     Flow {
-        destination: one.destination,
-        cgroup_id: one.cgroup_id,
+        destination,
+        cgroup_id,
         ancestor_cgroup_ids: Vec::new(),
         pid: 0,
         uid: 0,
@@ -154,10 +162,9 @@ fn nobody(one: &Connects) -> Flow {
         client_netns: 0,
         listener_netns: 0,
         socket_cookie: 0,
-        // Its cgroup had its id when the series began.
-        ktime_nanos: one.series,
+        ktime_nanos,
         comm: String::new(),
-        connect_series: one.series,
+        connect_series: 0,
         connect_number: 0,
     }
 }

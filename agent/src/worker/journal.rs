@@ -3,16 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::{
-    sync::mpsc::Receiver,
-    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use verbatim_api::v1::{self, CoverageEvent, RecordKind, envelope::Detail};
 use verbatim_proxy::{Shards, Stats};
 use verbatim_spool::Draft;
 use verbatim_steer::Steering;
-
-use super::events::Report;
 
 /// Between two heartbeat records of a chain.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -61,13 +56,6 @@ fn relayed(stats: &Stats) -> [(&'static str, u64); 9] {
         ("proxy_held", stats.held),
         ("proxy_panics", stats.panics),
     ]
-}
-
-/// Records what the kernel reports until its events end.
-pub(crate) async fn events(mut reports: Receiver<Report>, shards: Arc<Shards>) {
-    while let Some(report) = reports.recv().await {
-        coverage(&shards, CoverageEvent::Missed, report.count, report.note).await;
-    }
 }
 
 /// Writes one coverage record into the first chain.

@@ -7,12 +7,13 @@ mod coverage;
 mod events;
 pub(crate) mod journal;
 mod leftovers;
+mod report;
 mod strays;
 mod vitals;
 
 use std::{io, sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{sync::mpsc, task::JoinHandle};
 use verbatim_api::v1::CoverageEvent;
 use verbatim_proxy::{
     Deps, ProxyConfig, Shards, ShardsError, Stats,
@@ -24,7 +25,7 @@ use verbatim_steer::{
     Steering, Vault,
 };
 
-use self::coverage::Accounts;
+use self::{coverage::Accounts, report::KeptBack};
 use crate::adapters::{NamespaceDialer, SteeredFlows};
 use verbatim_ship::{Shipper, Target};
 
@@ -132,6 +133,7 @@ pub(crate) struct Worker {
     accounts: Arc<Accounts>,
     counting: JoinHandle<()>,
     events: JoinHandle<()>,
+    kept_back: Arc<KeptBack>,
 }
 
 impl Worker {
@@ -169,11 +171,17 @@ impl Worker {
             steering.set_cgroup(id, verdict)?;
         }
         let steering = Arc::new(steering);
-        let reports =
-            events::start(&steering).map_err(|source| StartError::Thread { name: "events", source })?;
-        let events = tokio::spawn(journal::events(reports, Arc::clone(&shards)));
+        let (reports, reported) = mpsc::channel(events::WAITING);
+        let kept_back = Arc::new(KeptBack::new(&steering));
+        let (names, back) = (Arc::clone(&seams.identities), Arc::clone(&kept_back));
+        events::start(&steering, reports.clone(), names, back)
+            .map_err(|source| StartError::Thread { name: "events", source })?;
+        let weak = Arc::downgrade(&steering);
+        let events =
+            tokio::spawn(report::record(reported, Arc::clone(&shards), weak, Arc::clone(&kept_back)));
         let ticker = tokio::spawn(journal::heartbeats(Arc::clone(&steering), Arc::clone(&shards)));
-        let strays = tokio::spawn(strays::end(Arc::clone(&steering), seams.resets));
+        let names = Arc::clone(&seams.identities);
+        let strays = tokio::spawn(strays::end(Arc::clone(&steering), seams.resets, names, reports));
         let spool = opened.gauge;
         let accounts = Arc::new(Accounts::new(steering.connects(), Arc::clone(&shards), seams.identities));
         let counting = tokio::spawn(Arc::clone(&accounts).follow());
@@ -191,6 +199,7 @@ impl Worker {
             accounts,
             counting,
             events,
+            kept_back,
         })
     }
 
@@ -253,6 +262,7 @@ impl Worker {
         {
             tracing::error!(%error, "fail modes decide only when the last heartbeat is old");
         }
+        self.kept_back.look(&self.steering);
         match Arc::into_inner(self.steering) {
             Some(steering) if detaches => {
                 if let Err(error) = steering.detach() {

@@ -2,18 +2,33 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::mpsc::Sender,
+    time::{MissedTickBehavior, interval},
+};
+use verbatim_api::v1::CoverageEvent;
+use verbatim_proxy::seam::Identities;
 use verbatim_steer::{SteerError, Steering, Stray};
+use verbatim_sys::clock;
+
+use super::{coverage::of_cgroup, report::Report};
 
 /// Between two looks at what the kernel has found.
 const LOOK: Duration = Duration::from_millis(500);
+/// TCP's IP protocol number.
+const TCP: u32 = 6;
 
 /// Whether connections of a cgroup that were there before are ended.
 pub(crate) type Resets = Arc<dyn Fn(u64) -> bool + Send + Sync>;
 
-/// Looks and ends as long as it runs. What was found is reported and counted by the kernel; how many were ended is a
-/// counter as well.
-pub(crate) async fn end(steering: Arc<Steering>, resets: Resets) {
+/// Looks and ends as long as it runs. What was found is reported and counted by the kernel; what was ended is reported
+/// here, and counted.
+pub(crate) async fn end(
+    steering: Arc<Steering>,
+    resets: Resets,
+    identities: Arc<dyn Identities>,
+    reports: Sender<Report>,
+) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -28,16 +43,36 @@ pub(crate) async fn end(steering: Arc<Steering>, resets: Resets) {
             }
         };
         for stray in strays.iter().filter(|stray| resets(stray.cgroup_id)) {
-            end_one(&steering, stray);
+            if end_one(&steering, stray) {
+                reports.send(ended(stray, &*identities)).await.ok();
+            }
         }
     }
 }
 
-fn end_one(steering: &Steering, stray: &Stray) {
+fn end_one(steering: &Steering, stray: &Stray) -> bool {
     let Stray { cgroup_id, remote, .. } = *stray;
     match steering.end_stray(stray) {
-        Ok(true) => tracing::warn!(cgroup_id, %remote, "ended a connection that was not steered"),
+        Ok(true) => {
+            tracing::warn!(cgroup_id, %remote, "ended a connection that was not steered");
+            return true;
+        }
         Ok(false) => tracing::debug!(cgroup_id, %remote, "a connection that was not steered is gone"),
         Err(error) => tracing::error!(%error, cgroup_id, %remote, "a connection that was not steered stays"),
+    }
+    false
+}
+
+fn ended(stray: &Stray, identities: &dyn Identities) -> Report {
+    let Stray { cgroup_id, remote, .. } = *stray;
+    Report {
+        event: CoverageEvent::StrayEnded,
+        count: 1,
+        cgroup_id,
+        identity: identities.identify(&of_cgroup(cgroup_id, remote, clock::monotonic_nanos())),
+        pid: None,
+        target: Some(remote),
+        protocol: TCP,
+        note: "ended at both ends: it was connected before it could be steered".to_owned(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpStream,
+    net::{TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::ExitCode,
 };
@@ -27,6 +27,12 @@ pub(crate) fn run() -> Option<ExitCode> {
         "echo-here" => echo_here(),
         "hold" => hold(rest.first()?),
         "knock" => knock(rest.first()?),
+        "knock-often" => knock_often(rest.first()?, rest.get(1)?),
+        "talk" => talk(rest.first()?),
+        "datagram" => datagram(rest.first()?),
+        "flood" => flood(rest.first()?),
+        "bind" => TcpListener::bind(rest.first()?).map(drop).map_err(|error| error.to_string()),
+        "raw" => raw(),
         _ => Err(format!("no such workload: {what}")),
     };
     Some(match done {
@@ -76,6 +82,55 @@ fn hold(address: &str) -> Result<(), String> {
 fn knock(address: &str) -> Result<(), String> {
     let failed = |error: std::io::Error| error.to_string();
     TcpStream::connect(address).map_err(failed)?.write_all(b"\x01\x02 no protocol's\n").map_err(failed)
+}
+
+/// Connects so many times, and waits each time until the connection is closed.
+fn knock_often(address: &str, times: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| error.to_string();
+    for _ in 0..times.parse::<u32>().map_err(|error| error.to_string())? {
+        let mut stream = TcpStream::connect(address).map_err(failed)?;
+        // It is reset, or closed.
+        stream.read_to_end(&mut Vec::new()).ok();
+    }
+    Ok(())
+}
+
+/// Sends a byte again and again, until that is not possible any more.
+fn talk(address: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let mut stream = TcpStream::connect(address).map_err(failed)?;
+    loop {
+        stream.write_all(b"x").map_err(failed)?;
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// Sends a datagram through a socket that is not connected.
+fn datagram(address: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let socket = UdpSocket::bind("127.0.0.1:0").map_err(failed)?;
+    socket.send_to(b"initial", address).map(drop).map_err(failed)
+}
+
+/// Sends so many datagrams, each to another address, all of which must be refused.
+fn flood(times: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| error.to_string();
+    let socket = UdpSocket::bind("127.0.0.1:0").map_err(failed)?;
+    for number in 0..times.parse::<u32>().map_err(|error| error.to_string())? {
+        let address = (std::net::Ipv4Addr::from(0x7f01_0000 + number), 443);
+        if let Ok(sent) = socket.send_to(b"initial", address) {
+            return Err(format!("{sent} bytes went to {address:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Makes a raw socket for ICMP.
+fn raw() -> Result<(), String> {
+    use rustix::net::{AddressFamily, SocketType, ipproto, socket};
+    socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::ICMP))
+        .map(drop)
+        .map_err(|error| error.to_string())
 }
 
 /// The same as echo with a server of its own, in the network namespace that it is in.

@@ -71,6 +71,8 @@ pub(crate) enum Verb {
     Findings(Page),
     /// What the kernel counted beside what is recorded, and whether the sums agree.
     Coverage(Coverage),
+    /// What agents did not capture or refused, as it happened, and what they tell of themselves.
+    Events(Events),
     /// Delete the contents of commands for privacy; envelopes and proofs stay.
     DeleteContent {
         /// Record ids, as `records` shows them.
@@ -129,6 +131,33 @@ pub(crate) struct Coverage {
     /// As --output json.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Events {
+    /// attached, detached, missed, no-flow, stragglers-killed, bypass-began, bypass-ended, programs-lost,
+    /// programs-restored, denied, stale-denied, stale-passed, bound-to-device, unrouted-connected, no-memory,
+    /// bind-denied, quic-denied, quic-passed, socket-denied, stray, stray-dropped, stray-ended, diverted,
+    /// events-suppressed.
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) event: Vec<String>,
+    /// On this node.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) node: Option<String>,
+    /// Principal, NAMESPACE/SERVICE-ACCOUNT, pod's name or UID, or cgroup id.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) workload: Option<String>,
+    /// From this time on: 2026-11-24T10:00:00Z, or so long ago: 90m, 2h, 7d.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Before this time; same forms.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) until: Option<String>,
+    /// Oldest first.
+    #[arg(long)]
+    pub(crate) oldest_first: bool,
+    #[command(flatten)]
+    pub(crate) page: Page,
 }
 
 /// How much of an answer.

@@ -41,7 +41,7 @@ pub(crate) fn build(args: &FilterArgs, now: Timestamp) -> Result<v1::Filter, Fai
     })
 }
 
-fn values<T: Named + Into<i32>>(names: &[String]) -> Result<Vec<i32>, Failure> {
+pub(crate) fn values<T: Named + Into<i32>>(names: &[String]) -> Result<Vec<i32>, Failure> {
     names.iter().map(|name| T::parse(name).map(Into::into)).collect()
 }
 

@@ -45,6 +45,7 @@ async fn run(args: Args) -> Result<(), Failure> {
         Verb::Sessions(verb) => query::sessions(&mut client, &verb, args.output).await,
         Verb::Findings(verb) => query::findings(&mut client, &verb, args.output).await,
         Verb::Coverage(verb) => query::coverage(&mut client, &verb, args.output).await,
+        Verb::Events(verb) => query::events(&mut client, &verb, args.output).await,
         Verb::DeleteContent { ids, reason } => query::delete_content(&mut client, &ids, reason).await,
         Verb::Completion { .. } => Ok(()),
     }

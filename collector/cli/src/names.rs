@@ -61,6 +61,7 @@ named! {
     TokenIssuer, "TOKEN_ISSUER_", "token issuer";
     BehalfKind, "BEHALF_KIND_", "kind of behalf";
     ConnectOutcome, "CONNECT_OUTCOME_", "outcome";
+    CoverageEvent, "COVERAGE_EVENT_", "event";
     TransactionState, "TRANSACTION_STATE_", "transaction state";
     RedactionReason, "REDACTION_REASON_", "redaction";
     ParameterFormat, "PARAMETER_FORMAT_", "format";

@@ -181,7 +181,9 @@ mod tests {
         let mut script = Vec::new();
         clap_complete::generate(Shell::Bash, &mut Args::command(), "verbatim", &mut script);
         let script = String::from_utf8(script).unwrap();
-        for verb in ["records", "show", "tail", "sessions", "findings", "delete-content"] {
+        for verb in
+            ["records", "show", "tail", "sessions", "findings", "coverage", "events", "delete-content"]
+        {
             assert!(script.contains(verb), "{verb}");
         }
     }

@@ -13,9 +13,10 @@ use crate::{
 };
 
 mod coverage;
+mod events;
 mod show;
 
-pub(crate) use self::coverage::coverage;
+pub(crate) use self::{coverage::coverage, events::events};
 
 /// Commands asked for in one call.
 const PAGE: u32 = 1000;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use verbatim_api::v1;
 
 pub(crate) mod coverage;
+pub(crate) mod event;
 mod place;
 mod proof;
 mod tls;

@@ -5,6 +5,7 @@
 
 mod counted;
 mod cursor;
+mod happened;
 mod tail;
 mod view;
 
@@ -289,6 +290,20 @@ impl Audit for AuditService {
         };
         self.wait_for(wanted).await?;
         self.blocking(move |parts| counted::coverage(parts, &question)).await.map(Response::new)
+    }
+
+    async fn events(
+        &self,
+        request: Request<v1::EventsRequest>,
+    ) -> Result<Response<v1::EventsResponse>, Status> {
+        let question = request.into_inner();
+        let rows = page_rows(question.page_size)?;
+        let wanted = match question.at_least_position {
+            u64::MAX => self.parts.view.next_position(),
+            wanted => wanted,
+        };
+        self.wait_for(wanted).await?;
+        self.blocking(move |parts| happened::events(parts, &question, rows)).await.map(Response::new)
     }
 
     async fn delete_content(

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A record, decoded. `None` where it is not kept any more.
-fn record(
+pub(super) fn record(
     view: &LogView,
     at: Option<&Location>,
 ) -> Result<Option<(v1::Envelope, Option<v1::Content>)>, StoreError> {

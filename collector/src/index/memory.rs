@@ -1,6 +1,7 @@
 //! An index without a file: every question looks at every row. Obviously right, and the measure for others.
 
 mod counts;
+mod events;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,6 +12,7 @@ use verbatim_api::v1::{self, Status};
 
 use super::{
     Batch, Change, CommandRow, FindingRow, Id, Index, IndexError, Names, Query, SessionRow, SessionSummary,
+    events::EventRow,
     row::{finding_bits, wanted_key},
 };
 use crate::log::Location;
@@ -28,6 +30,8 @@ struct Tables {
     sessions: BTreeMap<i64, SessionRow>,
     session_keys: HashMap<Id, i64>,
     extras: HashMap<Id, Vec<Location>>,
+    events: BTreeMap<i64, EventRow>,
+    event_keys: HashMap<Id, i64>,
     findings: BTreeMap<(u64, u32), v1::Finding>,
     counted: counts::Counted,
 }
@@ -53,6 +57,9 @@ impl Tables {
         }
         if let Some(key) = self.session_keys.remove(id) {
             self.sessions.remove(&key);
+        }
+        if let Some(key) = self.event_keys.remove(id) {
+            self.events.remove(&key);
         }
         self.texts.remove(id);
         self.extras.remove(id);
@@ -92,6 +99,12 @@ impl Tables {
             }
             Change::Chain(part) => self.counted.chain(part),
             Change::Reading(reading) => self.counted.reading(reading),
+            Change::Event(row) => {
+                let known = self.event_keys.get(&row.id).copied();
+                let key = known.unwrap_or_else(|| free_key(&self.events, row.wall));
+                self.event_keys.insert(row.id, key);
+                self.events.insert(key, EventRow { key, ..EventRow::clone(row) });
+            }
             Change::Extra(owner, location) => self.extras.entry(*owner).or_default().push(*location),
             Change::Finding { position, finding } => {
                 let ordinal = self.findings.range((*position, 0)..=(*position, u32::MAX)).count() as u32 + 1;
@@ -144,10 +157,17 @@ fn of_names(names: &Names, filter: &v1::Filter) -> bool {
         && is(&filter.owner, &names.owner)
 }
 
+fn page<'a, T>(rows: &'a BTreeMap<i64, T>, query: &Query) -> Box<dyn Iterator<Item = &'a T> + 'a> {
+    ordered(rows, query.after, query.oldest_first)
+}
+
 /// Rows behind `after` in the asked order.
-fn page<'a, T>(rows: &'a BTreeMap<i64, T>, query: &'a Query) -> Box<dyn Iterator<Item = &'a T> + 'a> {
-    let after = query.after;
-    if query.oldest_first {
+fn ordered<T>(
+    rows: &BTreeMap<i64, T>,
+    after: Option<i64>,
+    oldest_first: bool,
+) -> Box<dyn Iterator<Item = &T> + '_> {
+    if oldest_first {
         Box::new(rows.iter().filter(move |(k, _)| after.is_none_or(|a| **k > a)).map(|(_, r)| r))
     } else {
         Box::new(rows.iter().rev().filter(move |(k, _)| after.is_none_or(|a| **k < a)).map(|(_, r)| r))
@@ -190,6 +210,8 @@ impl Index for MemoryIndex {
             command.into_iter().flat_map(|c| [c.started, c.finished, c.ended]).flatten().collect();
         found.extend(session.into_iter().flat_map(|s| [s.opened, s.closed]).flatten());
         found.extend(tables.extras.get(id).into_iter().flatten());
+        let event = tables.event_keys.get(id).and_then(|k| tables.events.get(k));
+        found.extend(event.map(|row| row.location));
         found.sort();
         found.dedup();
         Ok(found)

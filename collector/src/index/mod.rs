@@ -1,9 +1,11 @@
-//! What can be searched: one row a command, one a connection, what the kernel counted, and the findings.
+//! What can be searched: one row a command, one a connection, what the kernel counted, what agents tell of themselves,
+//! and the findings.
 //!
 //! Disposable: whatever an index holds was read from the log, and it says up to where. Knows no transport and
 //! never writes to the log. All calls block.
 
 pub mod counts;
+pub mod events;
 mod memory;
 mod project;
 mod row;
@@ -14,6 +16,7 @@ use verbatim_api::v1;
 
 pub use self::{
     counts::Counts,
+    events::Events,
     memory::MemoryIndex,
     project::project,
     row::{CommandRow, Names, Part, Role, SessionPart, SessionRow},
@@ -28,7 +31,7 @@ pub type Id = [u8; 16];
 /// What a stretch of the log changes.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    /// Commands and connections to forget, before anything else.
+    /// Commands, connections and events to forget, before anything else.
     pub remove: Vec<Id>,
     /// What came, in the log's order.
     pub changes: Vec<Change>,
@@ -51,6 +54,8 @@ pub enum Change {
     Chain(Box<counts::ChainPart>),
     /// What the kernel has counted.
     Reading(Box<counts::Reading>),
+    /// What an agent tells of itself.
+    Event(Box<events::EventRow>),
     /// Something is wrong.
     Finding {
         /// Position of the batch or event that says so.
@@ -112,7 +117,7 @@ pub enum IndexError {
 /// Keeps rows and finds them.
 ///
 /// One thread applies; any number ask.
-pub trait Index: Counts + Send + Sync + std::fmt::Debug + 'static {
+pub trait Index: Counts + Events + Send + Sync + std::fmt::Debug + 'static {
     /// Position up to which the log was read.
     fn position(&self) -> Result<u64, IndexError>;
 
@@ -128,7 +133,7 @@ pub trait Index: Counts + Send + Sync + std::fmt::Debug + 'static {
     /// Whether what is kept is still there, e.g. its file was not deleted.
     fn is_intact(&self) -> bool;
 
-    /// All records known under an id, as a command and as a connection, in the log's order.
+    /// All records known under an id, as a command, as a connection and as an event, in the log's order.
     fn locations(&self, id: &Id) -> Result<Vec<Location>, IndexError>;
 
     /// Commands by time, and the position of that very state of the index.

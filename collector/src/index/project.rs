@@ -8,6 +8,7 @@ use verbatim_api::v1::{
 use super::{
     Change, Id, Names, Part, Role, SessionPart,
     counts::{ChainPart, ChainStep, Reading, SeriesKey},
+    events::EventRow,
     row::finding_bits,
 };
 use crate::log::Raw;
@@ -197,10 +198,24 @@ impl Record<'_> {
         else {
             return self.beside();
         };
-        if coverage.event() != v1::CoverageEvent::Connects {
-            return self.beside();
-        }
         let workload = e.workload.clone().unwrap_or_default();
+        if coverage.event() != v1::CoverageEvent::Connects {
+            let names = self.names();
+            return vec![Change::Event(Box::new(EventRow {
+                key: 0,
+                id: self.id,
+                chain,
+                event: coverage.event,
+                principal: names.principal,
+                namespace: names.namespace,
+                service_account: names.service_account,
+                pod_name: names.pod_name,
+                pod_uid: names.pod_uid,
+                cgroup: workload.cgroup_id,
+                wall: e.wall_nanos,
+                location: self.raw.location,
+            }))];
+        }
         vec![Change::Reading(Box::new(Reading {
             key: SeriesKey { node: workload.node, cgroup: workload.cgroup_id, series: e.connect_series },
             outcome: coverage.outcome,

@@ -4,6 +4,7 @@ mod audit;
 mod coverage;
 mod deletion;
 mod durability;
+mod events;
 mod findings;
 mod indexes;
 mod ingest;

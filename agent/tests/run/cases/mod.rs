@@ -1,5 +1,6 @@
 //! All cases by name.
 
+mod bypass;
 mod confinement;
 mod control;
 mod ending;
@@ -9,6 +10,8 @@ mod serving;
 mod serving_tls;
 mod starting;
 mod trust;
+mod uncaptured;
+mod world;
 
 use crate::Outcome;
 
@@ -28,6 +31,7 @@ pub(crate) use cases;
 /// Every case.
 pub(crate) fn all() -> Vec<Case> {
     let cases = [
+        bypass::cases(),
         starting::cases(),
         confinement::cases(),
         control::cases(),
@@ -37,6 +41,7 @@ pub(crate) fn all() -> Vec<Case> {
         serving::cases(),
         serving_tls::cases(),
         trust::cases(),
+        uncaptured::cases(),
     ];
     cases.concat()
 }

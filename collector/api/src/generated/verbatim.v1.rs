@@ -266,7 +266,7 @@ pub struct Coverage {
     /// Of CONNECTS: how long has been counted, nanoseconds up to this record.
     #[prost(uint64, tag = "6")]
     pub interval_nanos: u64,
-    /// Of CONNECTS: IP protocol number.
+    /// Of CONNECTS and of what the kernel tells as it happens: IP protocol number; 0 where that is not known.
     #[prost(uint32, tag = "7")]
     pub protocol_number: u32,
 }
@@ -1618,9 +1618,10 @@ pub enum CoverageEvent {
     /// Programs attached, listeners open.
     Attached = 1,
     Detached = 2,
-    /// A steered connection from a namespace without a listener.
+    /// Refused: no listener in the network namespace.
     Missed = 3,
-    /// A connection to our listener that was not steered.
+    /// `count` connections to our listener that were not steered: closed unread. Of ten a second and shard each has a
+    /// record, with the client's end; one more says how many there were on top.
     NoFlow = 4,
     /// Processes of the command were still there at its end and were killed.
     StragglersKilled = 5,
@@ -1634,6 +1635,36 @@ pub enum CoverageEvent {
     ProgramsRestored = 9,
     /// Connects of a workload to a destination, as the kernel has counted them.
     Connects = 10,
+    /// Refused by a rule.
+    Denied = 11,
+    /// Refused: the proxy gave no sign of life, and the workload fails closed.
+    StaleDenied = 12,
+    /// Not captured: the proxy gave no sign of life, and the workload or the destination fails open.
+    StalePassed = 13,
+    /// Not steered: the socket is bound to a device. The workload's fail mode decided.
+    BoundToDevice = 14,
+    /// Not captured: connected by IPv6 where no route was known.
+    UnroutedConnected = 15,
+    /// Refused: the kernel had no memory for the flow.
+    NoMemory = 16,
+    /// A workload was refused to bind our listener's port.
+    BindDenied = 17,
+    /// UDP to port 443 of a steered destination, refused.
+    QuicDenied = 18,
+    /// The same, not captured: the proxy gave no sign of life, or a bypass held.
+    QuicPassed = 19,
+    /// A raw, SCTP or SMC socket was refused; `protocol_number` says which.
+    SocketDenied = 20,
+    /// A connection that came past connect(), mostly from before the agent came or its rule was made: it passes.
+    Stray = 21,
+    /// The same: its packets are dropped.
+    StrayDropped = 22,
+    /// Such a connection was ended at both ends (`existing: reset`).
+    StrayEnded = 23,
+    /// Steered, and sent elsewhere by something that runs after us: not captured.
+    Diverted = 24,
+    /// `count` of such events of the node have no record of their own: there were too many at once.
+    EventsSuppressed = 25,
 }
 impl CoverageEvent {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -1653,6 +1684,21 @@ impl CoverageEvent {
             Self::ProgramsLost => "COVERAGE_EVENT_PROGRAMS_LOST",
             Self::ProgramsRestored => "COVERAGE_EVENT_PROGRAMS_RESTORED",
             Self::Connects => "COVERAGE_EVENT_CONNECTS",
+            Self::Denied => "COVERAGE_EVENT_DENIED",
+            Self::StaleDenied => "COVERAGE_EVENT_STALE_DENIED",
+            Self::StalePassed => "COVERAGE_EVENT_STALE_PASSED",
+            Self::BoundToDevice => "COVERAGE_EVENT_BOUND_TO_DEVICE",
+            Self::UnroutedConnected => "COVERAGE_EVENT_UNROUTED_CONNECTED",
+            Self::NoMemory => "COVERAGE_EVENT_NO_MEMORY",
+            Self::BindDenied => "COVERAGE_EVENT_BIND_DENIED",
+            Self::QuicDenied => "COVERAGE_EVENT_QUIC_DENIED",
+            Self::QuicPassed => "COVERAGE_EVENT_QUIC_PASSED",
+            Self::SocketDenied => "COVERAGE_EVENT_SOCKET_DENIED",
+            Self::Stray => "COVERAGE_EVENT_STRAY",
+            Self::StrayDropped => "COVERAGE_EVENT_STRAY_DROPPED",
+            Self::StrayEnded => "COVERAGE_EVENT_STRAY_ENDED",
+            Self::Diverted => "COVERAGE_EVENT_DIVERTED",
+            Self::EventsSuppressed => "COVERAGE_EVENT_EVENTS_SUPPRESSED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1669,6 +1715,21 @@ impl CoverageEvent {
             "COVERAGE_EVENT_PROGRAMS_LOST" => Some(Self::ProgramsLost),
             "COVERAGE_EVENT_PROGRAMS_RESTORED" => Some(Self::ProgramsRestored),
             "COVERAGE_EVENT_CONNECTS" => Some(Self::Connects),
+            "COVERAGE_EVENT_DENIED" => Some(Self::Denied),
+            "COVERAGE_EVENT_STALE_DENIED" => Some(Self::StaleDenied),
+            "COVERAGE_EVENT_STALE_PASSED" => Some(Self::StalePassed),
+            "COVERAGE_EVENT_BOUND_TO_DEVICE" => Some(Self::BoundToDevice),
+            "COVERAGE_EVENT_UNROUTED_CONNECTED" => Some(Self::UnroutedConnected),
+            "COVERAGE_EVENT_NO_MEMORY" => Some(Self::NoMemory),
+            "COVERAGE_EVENT_BIND_DENIED" => Some(Self::BindDenied),
+            "COVERAGE_EVENT_QUIC_DENIED" => Some(Self::QuicDenied),
+            "COVERAGE_EVENT_QUIC_PASSED" => Some(Self::QuicPassed),
+            "COVERAGE_EVENT_SOCKET_DENIED" => Some(Self::SocketDenied),
+            "COVERAGE_EVENT_STRAY" => Some(Self::Stray),
+            "COVERAGE_EVENT_STRAY_DROPPED" => Some(Self::StrayDropped),
+            "COVERAGE_EVENT_STRAY_ENDED" => Some(Self::StrayEnded),
+            "COVERAGE_EVENT_DIVERTED" => Some(Self::Diverted),
+            "COVERAGE_EVENT_EVENTS_SUPPRESSED" => Some(Self::EventsSuppressed),
             _ => None,
         }
     }
@@ -2699,6 +2760,64 @@ pub struct OutcomeCount {
     #[prost(uint64, tag = "2")]
     pub count: u64,
 }
+/// All fields are joined by AND; an empty one does not restrict.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EventsRequest {
+    /// At least one of them; CONNECTS are no events and are not found.
+    #[prost(enumeration = "CoverageEvent", repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<i32>,
+    /// Exact.
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    /// Principal, NAMESPACE/SERVICE-ACCOUNT, pod's name or UID, or cgroup id.
+    #[prost(string, tag = "3")]
+    pub workload: ::prost::alloc::string::String,
+    /// Half-open interval of the record's wall clock, nanoseconds; 0 does not restrict.
+    #[prost(fixed64, tag = "4")]
+    pub from_wall_nanos: u64,
+    #[prost(fixed64, tag = "5")]
+    pub to_wall_nanos: u64,
+    /// As in SearchRequest.
+    #[prost(uint32, tag = "6")]
+    pub page_size: u32,
+    #[prost(string, tag = "7")]
+    pub cursor: ::prost::alloc::string::String,
+    #[prost(bool, tag = "8")]
+    pub oldest_first: bool,
+    #[prost(uint64, tag = "9")]
+    pub at_least_position: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct EventsResponse {
+    /// Newest first unless asked otherwise.
+    #[prost(message, repeated, tag = "1")]
+    pub events: ::prost::alloc::vec::Vec<Event>,
+    /// Empty on the last page.
+    #[prost(string, tag = "2")]
+    pub next_cursor: ::prost::alloc::string::String,
+    /// As in SearchResponse.
+    #[prost(uint64, tag = "3")]
+    pub indexed_position: u64,
+    #[prost(uint64, tag = "4")]
+    pub log_position: u64,
+}
+/// One COVERAGE record that is no count.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Event {
+    #[prost(message, optional, tag = "1")]
+    pub envelope: ::core::option::Option<Envelope>,
+    /// Absent where there was none, and where it was deleted.
+    #[prost(message, optional, tag = "2")]
+    pub content: ::core::option::Option<Content>,
+    /// Of the chain that the record is in.
+    #[prost(string, tag = "3")]
+    pub node: ::prost::alloc::string::String,
+    /// As Command.principal; empty where it is of no workload.
+    #[prost(string, tag = "4")]
+    pub principal: ::prost::alloc::string::String,
+    #[prost(bool, tag = "5")]
+    pub content_deleted: bool,
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod audit_client {
@@ -2926,6 +3045,25 @@ pub mod audit_client {
                 .insert(GrpcMethod::new("verbatim.v1.Audit", "Coverage"));
             self.inner.unary(req, path, codec).await
         }
+        /// What agents tell of themselves: what they did not capture or refused, bypasses, programs that were taken off.
+        pub async fn events(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EventsRequest>,
+        ) -> std::result::Result<tonic::Response<super::EventsResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/verbatim.v1.Audit/Events");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("verbatim.v1.Audit", "Events"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Deletes contents for privacy; envelopes and proofs stay.
         pub async fn delete_content(
             &mut self,
@@ -3012,6 +3150,11 @@ pub mod audit_server {
             tonic::Response<super::CoverageResponse>,
             tonic::Status,
         >;
+        /// What agents tell of themselves: what they did not capture or refused, bypasses, programs that were taken off.
+        async fn events(
+            &self,
+            request: tonic::Request<super::EventsRequest>,
+        ) -> std::result::Result<tonic::Response<super::EventsResponse>, tonic::Status>;
         /// Deletes contents for privacy; envelopes and proofs stay.
         async fn delete_content(
             &self,
@@ -3343,6 +3486,49 @@ pub mod audit_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = CoverageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/verbatim.v1.Audit/Events" => {
+                    #[allow(non_camel_case_types)]
+                    struct EventsSvc<T: Audit>(pub Arc<T>);
+                    impl<T: Audit> tonic::server::UnaryService<super::EventsRequest>
+                    for EventsSvc<T> {
+                        type Response = super::EventsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EventsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Audit>::events(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = EventsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -39,6 +39,11 @@ impl Counted {
         of.push(reading.clone());
     }
 
+    /// Name of a chain's node; empty where its opening is not known.
+    pub(super) fn node(&self, chain: &Id) -> String {
+        self.chains.get(chain).map(|row| row.node.clone()).unwrap_or_default()
+    }
+
     pub(super) fn forget_below(&mut self, position: u64) {
         for readings in self.readings.values_mut() {
             readings.retain(|reading| reading.location.position >= position);

@@ -3,6 +3,7 @@
 //! One connection writes, a few read; the file can be deleted at any time.
 
 mod counts;
+mod events;
 mod query;
 mod schema;
 mod write;
@@ -19,8 +20,9 @@ use rusqlite::Connection;
 
 use self::write::Writer;
 use super::{
-    Batch, CommandRow, Counts, FindingRow, Id, Index, IndexError, Query, SessionSummary,
+    Batch, CommandRow, Counts, Events, FindingRow, Id, Index, IndexError, Query, SessionSummary,
     counts::{ChainRow, Reading, Recorded, SeriesKey},
+    events::{EventQuery, EventRow},
 };
 use crate::log::Location;
 
@@ -236,6 +238,12 @@ impl Index for SqliteIndex {
 
     fn findings(&self, after: (u64, u32), limit: usize) -> Result<Vec<FindingRow>, IndexError> {
         self.read(|c| query::findings(c, after, limit))
+    }
+}
+
+impl Events for SqliteIndex {
+    fn events(&self, query: &EventQuery) -> Result<Vec<(EventRow, String)>, IndexError> {
+        self.read(|c| events::find(c, query))
     }
 }
 

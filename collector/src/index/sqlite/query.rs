@@ -302,7 +302,7 @@ pub(super) fn locations(c: &Connection, id: &Id) -> rusqlite::Result<Vec<Locatio
     let sql = "SELECT started FROM commands WHERE id = ?1 UNION ALL SELECT finished FROM commands WHERE id = ?1
         UNION ALL SELECT ended FROM commands WHERE id = ?1
         UNION ALL SELECT opened FROM sessions WHERE flow = ?1 UNION ALL SELECT closed FROM sessions WHERE flow = ?1
-        UNION ALL SELECT location FROM extras WHERE owner = ?1";
+        UNION ALL SELECT location FROM extras WHERE owner = ?1 UNION ALL SELECT location FROM events WHERE id = ?1";
     let mut statement = c.prepare_cached(sql)?;
     let found = statement.query_map([&id[..]], |r| location(r, 0))?;
     let mut found: Vec<Location> = found.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?;

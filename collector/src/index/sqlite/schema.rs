@@ -9,7 +9,7 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, time::
 use rusqlite::{Connection, OpenFlags};
 
 /// Raised with every change below: a file of another version is made again.
-pub(super) const VERSION: i64 = 6;
+pub(super) const VERSION: i64 = 7;
 
 const TABLES: &str = "
 CREATE TABLE position (position INTEGER NOT NULL);
@@ -61,6 +61,14 @@ CREATE TABLE chains (
   chain BLOB PRIMARY KEY, node TEXT NOT NULL, boot BLOB NOT NULL, boottime INTEGER NOT NULL,
   drained INTEGER NOT NULL, succeeded INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE events (
+  key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, chain BLOB NOT NULL, event INTEGER NOT NULL,
+  principal INTEGER NOT NULL, namespace INTEGER NOT NULL, service_account INTEGER NOT NULL,
+  pod_name INTEGER NOT NULL, pod_uid INTEGER NOT NULL, cgroup INTEGER NOT NULL, wall INTEGER NOT NULL,
+  location BLOB NOT NULL
+);
+CREATE INDEX events_principal ON events (principal);
+CREATE INDEX events_event ON events (event);
 CREATE TABLE extras (owner BLOB NOT NULL, location BLOB NOT NULL);
 CREATE INDEX extras_owner ON extras (owner);
 CREATE TABLE findings (

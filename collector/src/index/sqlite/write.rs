@@ -10,11 +10,14 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use verbatim_api::v1;
 
 use super::{
-    counts,
+    counts, events,
     query::{COMMAND, SESSION, command_row, session_row},
 };
 use crate::{
-    index::{Batch, Change, CommandRow, Id, Names, Part, Role, SessionPart, SessionRow, row::wanted_key},
+    index::{
+        Batch, Change, CommandRow, Id, Names, Part, Role, SessionPart, SessionRow, events::EventRow,
+        row::wanted_key,
+    },
     log::Location,
 };
 
@@ -37,6 +40,7 @@ struct Touched {
     /// Keys given to rows that are not stored yet.
     command_keys: HashSet<i64>,
     session_keys: HashSet<i64>,
+    event_keys: HashSet<i64>,
 }
 
 impl Writer {
@@ -77,6 +81,7 @@ impl Writer {
                 Change::Reading(reading) => {
                     counts::reading(t, name_id(t, names, &reading.key.node)?, reading)?;
                 }
+                Change::Event(row) => touched.event(t, names, row)?,
                 Change::Finding { position, finding } => insert_finding(t, *position, finding)?,
             }
         }
@@ -145,6 +150,29 @@ impl Touched {
             extra(t, &part.flow, &part.location)?;
         }
         Ok(())
+    }
+
+    /// Nothing is joined to it: it is stored at once.
+    fn event(
+        &mut self,
+        t: &Transaction<'_>,
+        names: &mut HashMap<String, i64>,
+        row: &EventRow,
+    ) -> rusqlite::Result<()> {
+        let known = t
+            .prepare_cached("SELECT key FROM events WHERE id = ?1")?
+            .query_row([&row.id[..]], |r| r.get(0))
+            .optional()?;
+        let key = match known {
+            Some(key) => key,
+            None => free_key(t, "events", &mut self.event_keys, row.wall)?,
+        };
+        let mut ids = events::NameIds::default();
+        let of = [&row.principal, &row.namespace, &row.service_account, &row.pod_name, &row.pod_uid];
+        for (id, name) in ids.iter_mut().zip(of) {
+            *id = name_id(t, names, name)?;
+        }
+        events::store(t, ids, &EventRow { key, ..row.clone() })
     }
 }
 
@@ -276,11 +304,12 @@ fn insert_finding(t: &Transaction<'_>, position: u64, finding: &v1::Finding) -> 
 /// Deletes rows, texts and extras, and the names that nothing else has.
 fn remove(t: &Transaction<'_>, ids: &[Id]) -> rusqlite::Result<()> {
     let mut names: Vec<i64> = Vec::new();
-    for (table, column, others) in [("commands", "id", "method, on_behalf_of"), ("sessions", "flow", "0, 0")]
-    {
-        let select = format!(
-            "SELECT key, principal, service, database, owner, {others} FROM {table} WHERE {column} = ?1"
-        );
+    for (table, column, others) in [
+        ("commands", "id", "service, database, owner, method, on_behalf_of"),
+        ("sessions", "flow", "service, database, owner, 0, 0"),
+        ("events", "id", "0, 0, 0, 0, 0"),
+    ] {
+        let select = format!("SELECT key, principal, {others} FROM {table} WHERE {column} = ?1");
         let delete = format!("DELETE FROM {table} WHERE key = ?1");
         for id in ids {
             let row: Option<(i64, [i64; 6])> = t
@@ -311,6 +340,7 @@ fn remove(t: &Transaction<'_>, ids: &[Id]) -> rusqlite::Result<()> {
                  pod_name, pod_uid, cluster, owner)
                UNION ALL SELECT 1 FROM sessions WHERE ?1 IN (principal, service, database, namespace,
                  service_account, pod_name, pod_uid, node, cluster, owner)
+               UNION ALL SELECT 1 FROM events WHERE ?1 IN (principal, namespace, service_account, pod_name, pod_uid)
                UNION ALL SELECT 1 FROM readings WHERE node = ?1)",
         )?
         .execute([id])?;

@@ -72,7 +72,8 @@ impl Node {
             pending: Vec::new(),
             first: 0,
         };
-        let detail = Detail::ChainOpened(v1::ChainOpened { public_key, node: "node-1".to_owned(), ..opened });
+        let name = if opened.node.is_empty() { "node-1".to_owned() } else { opened.node.clone() };
+        let detail = Detail::ChainOpened(v1::ChainOpened { public_key, node: name, ..opened });
         node.push(
             v1::Envelope { kind: RecordKind::ChainOpened.into(), detail: Some(detail), ..Default::default() },
             None,

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use verbatim_api::v1;
 
 use super::super::{
-    control::asked,
     serving::{Tree, configuration, ends, serve_as, stop},
+    world::asked,
 };
 use crate::{
     Outcome,
