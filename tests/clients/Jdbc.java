@@ -1,5 +1,6 @@
 // The JDBC driver with every sslmode; then what it does besides: statements that the server keeps, a batch, failures,
-// a transaction, cancelling, a login by SCRAM with the channel bound and without. Jdbc [direct]: TLS at once.
+// a transaction, cancelling, a login by SCRAM with the channel bound and without. `Jdbc direct`: TLS at once.
+// `Jdbc ROOT STATEMENT`: a statement to a server that one root vouches for, and nothing else.
 
 import java.sql.Connection;
 import java.sql.DriverManager;
@@ -177,6 +178,13 @@ class Jdbc {
     public static void main(String[] arguments) throws Exception {
         if (arguments.length > 0 && arguments[0].equals(DIRECT)) {
             direct();
+            return;
+        }
+        if (arguments.length == 2) {
+            try (var connection = connect("sslmode", "verify-full", "sslrootcert", arguments[0]);
+                    var statement = connection.createStatement()) {
+                statement.execute(arguments[1]);
+            }
             return;
         }
         modes();

@@ -1,5 +1,6 @@
 // pgx with every sslmode; then what it does besides: statements that it prepares, a batch, COPY, failures, a
-// transaction, cancelling, a login by SCRAM.
+// transaction, cancelling, a login by SCRAM. With arguments, a statement to a server that one root vouches for, and
+// nothing else: pgx_commands ROOT STATEMENT.
 package main
 
 import (
@@ -174,6 +175,13 @@ func scram() {
 
 func main() {
 	log.SetFlags(log.Lshortfile)
+	if len(os.Args) > 2 {
+		conn := connect("sslmode=verify-full sslrootcert=" + os.Args[1])
+		_, err := conn.Exec(context.Background(), os.Args[2])
+		must(err)
+		must(conn.Close(context.Background()))
+		return
+	}
 	modes()
 	commands()
 	cancels()

@@ -2,7 +2,7 @@
 //! those on top of it do: each over TLS on both legs, and without.
 
 use anyhow::{Context as _, Result, ensure};
-use verbatim_api::v1::Operation;
+use verbatim_api::v1::{OpaqueReason, Operation};
 use verbatim_tests::{
     agent::Options,
     did::{self, Did},
@@ -11,6 +11,8 @@ use verbatim_tests::{
     network::Pod,
     parts::Part,
     postgres::{self, Offers},
+    process::Process,
+    wait,
 };
 
 use crate::{
@@ -70,6 +72,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         usual!(everything_that_pgx_does_is_recorded_over_tls).needing(WITH_PGX).with(over_tls),
         usual!(everything_that_jdbc_does_is_recorded_over_tls).needing(WITH_JDBC).with(over_tls),
+        usual!(pgx_that_trusts_only_the_servers_root_loses_one_connection).needing(WITH_PGX).with(over_tls),
+        usual!(jdbc_that_trusts_only_the_servers_root_loses_one_connection).needing(WITH_JDBC).with(over_tls),
         usual!(direct_tls_of_libpq_is_recorded).needing(WITH_NEWER).with(directly),
         usual!(direct_tls_of_jdbc_is_recorded).needing(JDBC_WITH_NEWER).with(directly),
     ]
@@ -97,7 +101,7 @@ fn cancels(lab: &Lab) -> Result<usize> {
 
 /// pgx asks to cancel on a connection without TLS: toward the server it has TLS all the same.
 fn everything_that_pgx_does_is_recorded_over_tls(lab: &mut Lab) -> Result<()> {
-    let ended = client(lab, "prefer")?.pgx("pgx")?.finish()?;
+    let ended = client(lab, "prefer")?.pgx("pgx", &[])?.finish()?;
     agrees(lab, &ended.text())?;
     ensure!(cancels(lab)? > 0, "no cancelling is recorded");
     Ok(())
@@ -107,6 +111,40 @@ fn everything_that_jdbc_does_is_recorded_over_tls(lab: &mut Lab) -> Result<()> {
     let ended = client(lab, "prefer")?.jdbc("jdbc", &[])?.finish()?;
     agrees(lab, &ended.text())?;
     ensure!(cancels(lab)? > 0, "no cancelling is recorded");
+    Ok(())
+}
+
+fn pgx_that_trusts_only_the_servers_root_loses_one_connection(lab: &mut Lab) -> Result<()> {
+    let clients = client(lab, "verify-full")?;
+    loses_one(lab, |name, arguments| clients.pgx(name, arguments), "bad_certificate")
+}
+
+fn jdbc_that_trusts_only_the_servers_root_loses_one_connection(lab: &mut Lab) -> Result<()> {
+    let clients = client(lab, "verify-full")?;
+    loses_one(lab, |name, arguments| clients.jdbc(name, arguments), "certificate_unknown")
+}
+
+/// `asks` runs a client with the server's own root and a statement.
+fn loses_one(lab: &mut Lab, asks: impl Fn(&str, &[&str]) -> Result<Process>, refusal: &str) -> Result<()> {
+    let root = lab.google()?.root().certificate().display().to_string();
+    let lost = asks("first", &[&root, "SELECT 1 /* id:a-first */"])?.wait()?;
+    ensure!(!lost.status.success(), "it took a certificate of ours");
+    let text = "SELECT 2 /* id:a-second */";
+    asks("second", &[&root, text])?.finish()?;
+    let seen = wait::until("both connections to be recorded", || {
+        let mut seen = lab.collector.seen()?;
+        seen.retain(|one| one.operation == Operation::Connect);
+        Ok((seen.len() == 2).then_some(seen))
+    })?;
+    for one in &seen {
+        ensure!(one.opaque_reason == OpaqueReason::ClientDoesNotTrustUs, "{one:?}");
+        ensure!(one.principal == lab.principal(Pod::A), "{one:?}");
+    }
+    let first = seen.first().and_then(|one| one.tls.clone()).context("no TLS")?;
+    ensure!(first.refusal == refusal, "{first:?}");
+    let logged: Vec<String> = lab.server.log()?.into_iter().map(|one| one.text).collect();
+    ensure!(logged.iter().any(|one| one == text), "the server's log has {logged:?}");
+    ensure!(!logged.iter().any(|one| one.contains("a-first")), "the server's log has {logged:?}");
     Ok(())
 }
 

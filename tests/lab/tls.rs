@@ -68,6 +68,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .with(trusted),
         usual!(a_pod_without_our_trust_works_and_is_recorded).needing(NEEDS).with(one_pod_trusts),
         usual!(a_pod_without_our_trust_is_refused_where_the_selector_says_so).needing(NEEDS).with(denied),
+        usual!(a_client_that_refuses_us_gets_nowhere_where_the_selector_says_so).needing(NEEDS).with(denied),
     ];
     ours.chain(others).collect()
 }
@@ -369,5 +370,20 @@ fn a_pod_without_our_trust_is_refused_where_the_selector_says_so(lab: &mut Lab) 
     ensure!(arrived(lab, "b-denied")?.is_empty(), "the request went on");
     let one = undecoded(lab, GOOGLE, 1)?.remove(0);
     is_undecoded(lab, &one, Pod::B, MIRROR, OpaqueReason::TrustNotInjected)?;
+    lab.compare(&[])
+}
+
+/// Refusing our certificate opens no way around.
+fn a_client_that_refuses_us_gets_nowhere_where_the_selector_says_so(lab: &mut Lab) -> Result<()> {
+    let roots = own_roots(lab)?;
+    let clients = lab.google_pod(Pod::A)?;
+    for id in ["a-first", "a-second"] {
+        let ended = curl(&clients, id, &["--cacert", &roots, &url(MIRROR, id)])?;
+        ensure!(!ended.status.success(), "{id} was let through");
+        ensure!(arrived(lab, id)?.is_empty(), "{id} got there");
+    }
+    for one in undecoded(lab, GOOGLE, 2)? {
+        is_undecoded(lab, &one, Pod::A, MIRROR, OpaqueReason::ClientDoesNotTrustUs)?;
+    }
     lab.compare(&[])
 }

@@ -102,8 +102,8 @@ impl Clients {
     }
 
     /// Starts the lab's program with pgx.
-    pub fn pgx(&self, name: &str) -> Result<Process> {
-        self.start(name, parts::pgx(), &[])
+    pub fn pgx(&self, name: &str, arguments: &[&str]) -> Result<Process> {
+        self.start(name, parts::pgx(), arguments)
     }
 
     /// Starts the lab's program with the JDBC driver.
