@@ -44,6 +44,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         usual!(a_client_that_requires_channel_binding_is_told_why_not).needing(NEEDS),
         usual!(a_client_that_trusts_only_the_servers_root_loses_one_connection).needing(NEEDS),
         usual!(a_client_whose_certificate_postgresql_insists_on_loses_one_connection).needing(NEEDS),
+        usual!(a_client_whose_certificate_postgresql_only_asks_for_is_captured_as_before).needing(NEEDS),
         usual!(a_client_that_asks_for_gssapi_is_answered_no_and_goes_on).needing(NEEDS),
     ];
     ours.map(|one| one.with(over_tls)).into()
@@ -197,27 +198,10 @@ fn a_client_that_trusts_only_the_servers_root_loses_one_connection(lab: &mut Lab
 
 /// PostgreSQL says so within its own protocol, after TLS has done without (manual, 20.12): `clientcert`.
 fn a_client_whose_certificate_postgresql_insists_on_loses_one_connection(lab: &mut Lab) -> Result<()> {
-    let root = lab.google()?.root();
-    let (roots, own) = (root.certificate().display().to_string(), root.issue("clerk", &["clerk"])?);
-    let hba = lab.server.admin("postgres", "SHOW hba_file")?;
-    let rules = "hostssl all clerk all trust clientcert=verify-ca\nhost all all all trust\n";
-    for sql in [
-        format!("ALTER SYSTEM SET ssl_ca_file = '{roots}'"),
-        format!("COPY (SELECT unnest(string_to_array(E'{rules}', E'\n'))) TO '{hba}'"),
-        "SELECT pg_reload_conf()".to_owned(),
-    ] {
-        lab.server.admin("postgres", &sql)?;
-    }
-    let shown = |clients: Clients| {
-        clients
-            .with("PGUSER", "clerk")
-            .with("PGSSLCERT", own.certificate.display().to_string())
-            .with("PGSSLKEY", own.key.display().to_string())
-    };
-    std::fs::set_permissions(&own.key, std::fs::Permissions::from_mode(0o600))?;
-    let clients = shown(client(lab, "require")?);
+    let clients = certified(lab, "clientcert=verify-ca")?;
     let ended = clients.psql("first", &["-Atc", "SELECT 1 /* id:a-first */"])?.wait()?;
     ensure!(ended.complaints().contains("requires a valid client certificate"), "{}", ended.complaints());
+    sessions(lab, 1)?;
     let text = "SELECT 2 /* id:a-second */";
     let ended = clients.psql("second", &["-Atc", text])?.finish()?;
     ensure!(ended.text().trim() == "2", "psql said {}", ended.text());
@@ -229,6 +213,40 @@ fn a_client_whose_certificate_postgresql_insists_on_loses_one_connection(lab: &m
     let logged: Vec<String> = lab.server.log()?.into_iter().map(|one| one.text).collect();
     ensure!(logged == [text], "the server's log has {logged:?}");
     Ok(())
+}
+
+/// As with most instances of Cloud SQL that clients have certificates for.
+fn a_client_whose_certificate_postgresql_only_asks_for_is_captured_as_before(lab: &mut Lab) -> Result<()> {
+    let clients = certified(lab, "")?;
+    let mut did = Vec::new();
+    for id in ["a-first", "a-second"] {
+        let text = format!("SELECT current_user /* id:{id} */");
+        let ended = clients.psql(id, &["-Atc", &text])?.finish()?;
+        ensure!(ended.text().trim() == "clerk", "psql said {}", ended.text());
+        sessions(lab, did.len() + 1)?;
+        did.push(mine(lab, id, &text).rows(1));
+    }
+    lab.compare(&did)
+}
+
+/// A client with a certificate, and a server that asks for one and, with a rule of `pg_hba.conf`, insists on it.
+fn certified(lab: &Lab, rule: &str) -> Result<Clients> {
+    let root = lab.google()?.root();
+    let (roots, own) = (root.certificate().display().to_string(), root.issue("clerk", &["clerk"])?);
+    let hba = lab.server.admin("postgres", "SHOW hba_file")?;
+    let rules = format!("hostssl all clerk all trust {rule}\\nhost all all all trust\\n");
+    for sql in [
+        format!("ALTER SYSTEM SET ssl_ca_file = '{roots}'"),
+        format!("COPY (SELECT unnest(string_to_array(E'{rules}', E'\\n'))) TO '{hba}'"),
+        "SELECT pg_reload_conf()".to_owned(),
+    ] {
+        lab.server.admin("postgres", &sql)?;
+    }
+    std::fs::set_permissions(&own.key, std::fs::Permissions::from_mode(0o600))?;
+    Ok(client(lab, "require")?
+        .with("PGUSER", "clerk")
+        .with("PGSSLCERT", own.certificate.display().to_string())
+        .with("PGSSLKEY", own.key.display().to_string()))
 }
 
 fn a_client_that_asks_for_gssapi_is_answered_no_and_goes_on(lab: &mut Lab) -> Result<()> {

@@ -200,6 +200,11 @@ impl<R: Records> Journal<R> {
         }
     }
 
+    /// Whether any command has begun on the connection.
+    pub(crate) fn has_commands(&self) -> bool {
+        self.commands > 0
+    }
+
     /// Whether the connection passes undecoded because it is encrypted from here on.
     pub(crate) fn agreed_on_tls(&self) -> bool {
         self.undecoded == Some(v1::OpaqueReason::Tls)

@@ -42,6 +42,8 @@ struct Destination {
     unused: u8,
     /// The server asked for a client's certificate, got none and went on.
     takes_none: bool,
+    /// A session of PostgreSQL whose client showed a certificate went on without it.
+    certificate_unneeded: bool,
 }
 
 /// See the module.
@@ -100,6 +102,15 @@ impl Known {
 
     pub(crate) fn takes_none(&self, flow: &Flow) -> bool {
         self.ask(flow, |known| known.takes_none).unwrap_or(false)
+    }
+
+    /// A session of PostgreSQL went on without the certificate that its client showed.
+    pub(crate) fn did_without_certificate(&self, flow: &Flow) {
+        self.learn(flow, |known| known.certificate_unneeded = true);
+    }
+
+    pub(crate) fn does_without_certificate(&self, flow: &Flow) -> bool {
+        self.ask(flow, |known| known.certificate_unneeded).unwrap_or(false)
     }
 
     /// A client ended TLS in good order and had said nothing. How often that has happened, this time included.

@@ -55,8 +55,11 @@ pub(crate) struct Inside {
     pub(crate) server: Rc<Watch>,
     /// The server asked for a client's certificate.
     pub(crate) certificate_requested: bool,
-    /// Whoever opens this has something to say at once: see [`speaks_at_once`].
+    /// A client of this protocol speaks as soon as TLS is there, whatever it opened the connection for: the preface of
+    /// HTTP/2 (RFC 9113 section 3.4), the start-up of PostgreSQL. One of HTTP/1.1 may wait for its first request.
     speaks_at_once: bool,
+    /// PostgreSQL, whose client has shown a certificate to us, in the server's place.
+    shown_to_postgres: bool,
 }
 
 /// One client's wish for TLS.
@@ -211,11 +214,14 @@ impl<R: Records> Request<'_, R> {
         }
         let certificate_requested = requested.is_some();
         journal.facts.tls = Some(report::report(legs, self.server_name.as_deref(), certificate_requested));
-        if certificate_requested && shows_certificate(legs) {
+        let shown = certificate_requested && shows_certificate(legs);
+        let postgres = self.start.is_some() || alpn.as_deref() == Some(b"postgresql");
+        if shown && !postgres {
             holds(self.tls, self.server_name.as_deref(), journal);
         }
         Ok(Inside {
-            speaks_at_once: self.start.is_some() || speaks_at_once(alpn.as_deref()),
+            speaks_at_once: postgres || alpn.as_deref() == Some(b"h2"),
+            shown_to_postgres: shown && postgres,
             alpn,
             name,
             server_name: self.server_name.clone(),
@@ -298,12 +304,6 @@ impl<R: Records> Request<'_, R> {
             }
         }
     }
-}
-
-/// Whether a client of this protocol speaks as soon as TLS is there, whatever it opened the connection for: the preface
-/// of HTTP/2 (RFC 9113 section 3.4), the start-up of PostgreSQL. One of HTTP/1.1 may wait for its first request.
-fn speaks_at_once(alpn: Option<&[u8]>) -> bool {
-    matches!(alpn, Some(b"h2" | b"postgresql"))
 }
 
 /// Remembers that the client refused our certificate.

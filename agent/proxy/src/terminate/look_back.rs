@@ -4,13 +4,14 @@
 use verbatim_api::v1;
 use verbatim_tls::{Moment, UpstreamFailure, refusal};
 
-use super::{Inside, insists, refused};
+use super::{Inside, holds, insists, refused};
 use crate::{
     Records,
     connection::undecoded,
     control::Control,
     journal::Journal,
     legs::{End, Watch},
+    seam::Tls,
     shard::Shard,
 };
 
@@ -41,6 +42,9 @@ impl Inside {
             journal.remark(format!("the client refused our certificate after the handshake: {alert}"));
             return undecoded(journal, control, v1::OpaqueReason::ClientDoesNotTrustUs).await;
         }
+        if self.shown_to_postgres {
+            self.shown(shard, tls, journal);
+        }
         if insisted(&self.server, self.certificate_requested) {
             insists(tls, name, journal);
             let what = "the server insists on a client's certificate: the next connection passes as it is";
@@ -48,6 +52,17 @@ impl Inside {
             return undecoded(journal, control, v1::OpaqueReason::ClientCertificateRequired).await;
         }
         Ok(())
+    }
+
+    /// PostgreSQL goes by a client's certificate only where its rules say so, and then no session begins without
+    /// (manual, 20.12): where one has begun, the certificate is there for nothing, as many are.
+    fn shown<R: Records>(&self, shard: &Shard<R>, tls: &Tls, journal: &mut Journal<R>) {
+        let flow = &journal.facts.flow;
+        if journal.has_commands() {
+            shard.known.did_without_certificate(flow);
+        } else if !shard.known.does_without_certificate(flow) {
+            holds(tls, self.server_name.as_deref(), journal);
+        }
     }
 
     /// A client may verify only after the handshake: its alert then, or that it goes away without a word. Without
