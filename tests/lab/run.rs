@@ -27,6 +27,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         alone!(run_records_a_command_and_ends_with_its_exit_code, USUAL),
         alone!(run_as_a_service_account_records_a_federated_principal, USUAL),
         alone!(run_takes_privileges_away_from_the_command, USUAL),
+        alone!(run_holds_its_collector_back_while_the_command_runs, USUAL),
         alone!(run_ends_what_the_command_leaves_behind, USUAL),
         alone!(run_that_is_interrupted_tidies_up, USUAL),
         alone!(run_that_is_killed_tidies_up, USUAL),
@@ -219,6 +220,30 @@ fn run_as_a_service_account_records_a_federated_principal(name: &str) -> Result<
         ensure!(field(line, "principal") == principal("team-r", "runner"), "{line}");
         ensure!(field(line, "statement") == text && field(line, "status") == "ok", "{line}");
     }
+    Ok(())
+}
+
+/// Looks for the collector of this folder until its session gives way to all others (sched(7), "The autogroup feature");
+/// says what it saw last.
+const WEIGHT: &str = r#"
+    [ -e /proc/self/autogroup ] || { echo none; exit; }
+    for try in $(seq 100); do
+        for process in /proc/[0-9]*; do
+            tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q "verbatim-collector serve.*$0" || continue
+            seen=$(cat "$process/autogroup")
+            case "$seen" in *"nice 19") break 2 ;; esac
+        done
+        sleep 0.1
+    done
+    echo "$seen""#;
+
+fn run_holds_its_collector_back_while_the_command_runs(name: &str) -> Result<()> {
+    let machine = Machine::create(name)?;
+    let folder = machine.temporary().display().to_string();
+    let ended = machine.run("weight", &["--live", "off"], &["sh", "-c", WEIGHT, &folder])?;
+    let seen = ended.text();
+    let held = ended.status.success() && (seen.trim() == "none" || seen.trim().ends_with("nice 19"));
+    ensure!(held, "{}: the collector had {seen:?}: {}", ended.status, ended.complaints());
     Ok(())
 }
 

@@ -124,6 +124,27 @@ impl Collector {
         Err(CollectorError::NotReady { program: program.to_owned(), what, said })
     }
 
+    /// Has it wait for everything else on this machine: what is recorded is safe in the spool. Where the kernel does
+    /// not weigh sessions against each other, it stays as nice as it is.
+    pub(crate) fn step_back(&self) {
+        self.weigh(19);
+    }
+
+    /// Has it take in what has waited.
+    pub(crate) fn catch_up(&self) {
+        self.weigh(0);
+    }
+
+    /// The niceness of its session (sched(7), "The autogroup feature").
+    fn weigh(&self, nice: i32) {
+        match std::fs::write(format!("/proc/{}/autogroup", self.child.id()), nice.to_string()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::debug!(%error, nice, "the collector is not weighed against other sessions");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
     /// Becomes readable when it ends.
     pub(crate) fn pidfd(&self) -> &PidFd {
         &self.pidfd

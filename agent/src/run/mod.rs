@@ -11,6 +11,7 @@ mod summary;
 mod supervise;
 mod trusting;
 mod watcher;
+mod weighing;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -282,7 +283,20 @@ async fn captured(
         resets: Arc::new(|_| true),
     };
     let worker = Worker::start(plan(args, around, cgroups, target.clone())?, seams, Inheritance::default())?;
-    let outcome = attached(args, around, cgroups, &worker, &mut supervisor).await;
+    let run = attached(args, around, cgroups, &worker, &mut supervisor);
+    let outcome = match &collector {
+        Some(collector) => {
+            let vitals = worker.vitals();
+            let outcome = tokio::select! {
+                outcome = run => outcome,
+                never = weighing::hold_back(collector, &vitals) => match never {},
+            };
+            // From now on somebody waits for it.
+            collector.catch_up();
+            outcome
+        }
+        None => run.await,
+    };
 
     let limit = supervisor.limit(SHIP_LIMIT, collector.as_ref());
     let Ended { shipped, stats, .. } = worker.stop(Leave::Detached, DRAIN, limit).await;

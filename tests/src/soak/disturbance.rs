@@ -1,6 +1,6 @@
 //! What a round does to agent, collector and what they stand on, and how it is undone.
 
-use std::{thread, time::Duration};
+use std::{path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use verbatim_api::v1::FindingKind;
@@ -150,8 +150,10 @@ impl Disturbance {
                 }
                 Begun::Clocks
             }
+            // One that is killed at the same time has none to spare anyway.
+            Self::FewDescriptors if !lab.agent.running() => Begun::Nothing,
             Self::FewDescriptors => few(lab.agent.processes()?)?,
-            Self::FewForCollector => few(vec![lab.collector.id()?])?,
+            Self::FewForCollector => lab.collector.id().map_or(Ok(Begun::Nothing), |id| few(vec![id]))?,
             Self::Silent => {
                 let server = peers::start(&lab.ground, "mute", OTHER, 5432, "")?;
                 let client = lab.pod(Pod::B).with("PGHOST", OTHER);
@@ -196,9 +198,11 @@ impl Begun {
                 agent.set(0)?;
                 collector.set(0)
             }
-            Self::Descriptors(processes) => {
-                processes.into_iter().try_for_each(|id| process::limit_descriptors(id, MANY))
-            }
+            // Those that something else has killed meanwhile are gone, with their limits.
+            Self::Descriptors(processes) => processes
+                .into_iter()
+                .filter(|id| Path::new(&format!("/proc/{id}")).exists())
+                .try_for_each(|id| process::limit_descriptors(id, MANY)),
             Self::Silent { mut client, .. } => {
                 drop(client.stdin());
                 client.finish().map(drop)
