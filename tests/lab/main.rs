@@ -8,6 +8,7 @@ mod cases;
 mod control;
 mod coverage;
 mod decisions;
+mod distrust;
 mod evidence;
 mod google;
 mod grpc;
@@ -51,6 +52,7 @@ fn scenarios() -> Vec<Scenario> {
         takeover::scenarios(),
         input::scenarios(),
         tls::scenarios(),
+        distrust::scenarios(),
         upstream::scenarios(),
         postgres_tls::scenarios(),
         postgres_drivers::scenarios(),

@@ -18,7 +18,7 @@ use verbatim_tests::{
     network::Pod,
     parts::Part,
     process::Ended,
-    shell, wait,
+    wait,
 };
 
 use crate::scenario::{Scenario, usual};
@@ -52,8 +52,6 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     let ours = vec![
         usual!(tls_is_ended_on_both_legs_and_says_what_was_agreed_on),
         usual!(a_session_is_resumed_for_its_own_workload_only),
-        usual!(a_client_with_roots_of_its_own_loses_one_connection_and_works_from_then_on),
-        usual!(a_client_that_pins_a_key_and_ends_in_good_order_loses_one_connection),
         usual!(a_name_outside_the_constraints_passes_and_is_recorded),
         usual!(a_connection_without_a_server_name_passes_and_is_recorded),
         usual!(a_request_for_another_host_than_the_certificates_is_a_finding),
@@ -63,12 +61,8 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     ];
     let ours = ours.into_iter().map(|one| one.needing(NEEDS).with(trusted));
     let others = [
-        usual!(a_client_that_pins_loses_one_connection_and_works_from_then_on)
-            .needing(WITH_NODE)
-            .with(trusted),
         usual!(a_pod_without_our_trust_works_and_is_recorded).needing(NEEDS).with(one_pod_trusts),
         usual!(a_pod_without_our_trust_is_refused_where_the_selector_says_so).needing(NEEDS).with(denied),
-        usual!(a_client_that_refuses_us_gets_nowhere_where_the_selector_says_so).needing(NEEDS).with(denied),
     ];
     ours.chain(others).collect()
 }
@@ -97,8 +91,6 @@ pub(crate) fn curl(clients: &Clients, name: &str, arguments: &[&str]) -> Result<
 
 /// curl's exit code for a certificate that it does not accept (curl(1), EXIT CODES).
 pub(crate) const NOT_ACCEPTED: i32 = 60;
-/// The same for a certificate with another key than the one that was pinned.
-const NOT_PINNED: i32 = 90;
 
 /// Requests that the front has with an id.
 pub(crate) fn arrived(lab: &Lab, id: &str) -> Result<Vec<Request>> {
@@ -195,71 +187,6 @@ fn a_session_is_resumed_for_its_own_workload_only(lab: &mut Lab) -> Result<()> {
 /// The roots that a client has built in.
 pub(crate) fn own_roots(lab: &Lab) -> Result<String> {
     Ok(lab.google()?.root().certificate().display().to_string())
-}
-
-/// What the first connection of a client that refuses our certificate costs, and what comes after it. `get`
-/// asks for a URL under a name of its own.
-fn loses_one(lab: &mut Lab, get: impl Fn(&str, &str) -> Result<Ended>, alerts: &[&str]) -> Result<()> {
-    let ended = get("first", &url(MIRROR, "a-lost"))?;
-    let code = ended.status.code();
-    ensure!(code == Some(NOT_ACCEPTED) || code == Some(NOT_PINNED), "the client: {ended:?}");
-    let first = undecoded(lab, GOOGLE, 1)?.remove(0);
-    is_undecoded(lab, &first, Pod::A, MIRROR, OpaqueReason::ClientDoesNotTrustUs)?;
-    let refusal = first.tls.clone().unwrap_or_default().refusal;
-    ensure!(alerts.contains(&refusal.as_str()), "refused by {refusal:?}: {first:?}");
-    ensure!(arrived(lab, "a-lost")?.is_empty(), "the request went on");
-    // From now on it works, also with an agent that was started anew.
-    for id in ["a-second", "a-restarted"] {
-        let ended = get(id, &url(MIRROR, id))?;
-        ensure!(ended.status.success(), "{id}: {}", ended.complaints());
-        ensure!(arrived(lab, id)?.len() == 1, "{id} did not arrive");
-        if id == "a-second" {
-            for one in undecoded(lab, GOOGLE, 2)? {
-                is_undecoded(lab, &one, Pod::A, MIRROR, OpaqueReason::ClientDoesNotTrustUs)?;
-            }
-            lab.agent.stop()?;
-            lab.agent.restart()?;
-        }
-    }
-    // Another service of the same pod is captured as before.
-    let id = "a-other";
-    let ended = curl(&lab.google_pod(Pod::A)?, id, &[&url("storage.googleapis.com", id)])?;
-    ensure!(ended.status.success(), "{}", ended.complaints());
-    ensure!(recorded(lab, id)?.capture == Capture::Decoded, "{:?}", recorded(lab, id)?);
-    lab.agent.stop()?;
-    for one in undecoded(lab, GOOGLE, 3)? {
-        is_undecoded(lab, &one, Pod::A, MIRROR, OpaqueReason::ClientDoesNotTrustUs)?;
-    }
-    Ok(())
-}
-
-fn a_client_with_roots_of_its_own_loses_one_connection_and_works_from_then_on(lab: &mut Lab) -> Result<()> {
-    let roots = own_roots(lab)?;
-    let clients = lab.google_pod(Pod::A)?;
-    loses_one(lab, |name, url| curl(&clients, name, &["--cacert", &roots, url]), &["unknown_ca"])
-}
-
-/// It trusts whoever vouches, and then looks at the certificate itself: the handshake is over by then.
-fn a_client_that_pins_loses_one_connection_and_works_from_then_on(lab: &mut Lab) -> Result<()> {
-    let shown = lab.ground.path("google/google.pem").display().to_string();
-    let fingerprint = shell::run("openssl", &["x509", "-in", &shown, "-noout", "-fingerprint", "-sha256"])?;
-    let pin = fingerprint.trim().rsplit('=').next().unwrap_or_default().to_owned();
-    let both = both_roots(lab)?.display().to_string();
-    let clients = lab.google_pod(Pod::A)?.with("NODE_EXTRA_CA_CERTS", both).with("VLAB_PIN", pin);
-    loses_one(lab, |name, url| clients.node(name, "pins.mjs", &[url])?.wait(), &["eof"])
-}
-
-/// The same with curl, which then ends TLS in good order, as if it had not needed the connection.
-fn a_client_that_pins_a_key_and_ends_in_good_order_loses_one_connection(lab: &mut Lab) -> Result<()> {
-    let shown = lab.ground.path("google/google.pem").display().to_string();
-    let pin = lab.ground.path("pin.pem");
-    std::fs::write(&pin, shell::run("openssl", &["x509", "-in", &shown, "-noout", "-pubkey"])?)?;
-    let (both, pin) = (both_roots(lab)?.display().to_string(), pin.display().to_string());
-    let clients = lab.google_pod(Pod::A)?;
-    let get = |name: &str, url: &str| {
-        curl(&clients, name, &["--http2", "--cacert", &both, "--pinnedpubkey", &pin, url])
-    };
-    loses_one(lab, get, &["close_notify"])
 }
 
 /// A file with our roots and those of the servers: for clients that trust both.
@@ -370,20 +297,5 @@ fn a_pod_without_our_trust_is_refused_where_the_selector_says_so(lab: &mut Lab) 
     ensure!(arrived(lab, "b-denied")?.is_empty(), "the request went on");
     let one = undecoded(lab, GOOGLE, 1)?.remove(0);
     is_undecoded(lab, &one, Pod::B, MIRROR, OpaqueReason::TrustNotInjected)?;
-    lab.compare(&[])
-}
-
-/// Refusing our certificate opens no way around.
-fn a_client_that_refuses_us_gets_nowhere_where_the_selector_says_so(lab: &mut Lab) -> Result<()> {
-    let roots = own_roots(lab)?;
-    let clients = lab.google_pod(Pod::A)?;
-    for id in ["a-first", "a-second"] {
-        let ended = curl(&clients, id, &["--cacert", &roots, &url(MIRROR, id)])?;
-        ensure!(!ended.status.success(), "{id} was let through");
-        ensure!(arrived(lab, id)?.is_empty(), "{id} got there");
-    }
-    for one in undecoded(lab, GOOGLE, 2)? {
-        is_undecoded(lab, &one, Pod::A, MIRROR, OpaqueReason::ClientDoesNotTrustUs)?;
-    }
     lab.compare(&[])
 }

@@ -29,6 +29,8 @@ pub enum Part {
     Openssl,
     /// `curl`, with HTTP/2.
     Curl,
+    /// `wget`, with GnuTLS as Debian's.
+    Wget,
     /// `java`, with its compiler.
     Java,
     /// A PostgreSQL that takes direct TLS.
@@ -99,6 +101,7 @@ fn probe(part: Part) -> Option<String> {
         }
         Part::Openssl => program("openssl", "apt-get install openssl"),
         Part::Curl => program("curl", "apt-get install curl"),
+        Part::Wget => program("wget", "apt-get install wget"),
         Part::Java => program("java", "apt-get install default-jdk-headless"),
         Part::NewerPostgres => postgres::newer()
             .is_none()

@@ -24,8 +24,8 @@ pub(crate) fn tls_error(error: &io::Error) -> Option<&Error> {
 /// e.g. `unknown_ca`, or `eof` for a client that went away upon our certificate without a word. `None` is
 /// another failure, or none of the client's opinions.
 ///
-/// GnuTLS verifies when the handshake is over, and its clients (wget) then close without a word: that is not told
-/// from a client that changed its mind, and is no refusal here.
+/// GnuTLS verifies when the handshake is over, and its clients (wget) then close without a word: what that means is
+/// told by what else the workload did, which is not known here.
 #[must_use]
 pub fn refusal(error: &io::Error, moment: Moment) -> Option<&'static str> {
     use AlertDescription as A;
