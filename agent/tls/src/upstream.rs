@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
     client::{Resumption, WebPkiServerVerifier},
+    pki_types::ServerName,
     version::{TLS12, TLS13},
 };
 
@@ -138,6 +139,12 @@ impl Upstream {
         config.alpn_protocols.clone_from(&offer.alpn);
         config.resumption = Resumption::store(Arc::new(Scoped::new(workload, Arc::clone(&self.sessions))));
         Arc::new(config)
+    }
+
+    /// The workload resumes no session with this server any more: it asks for a client's certificate, which a resumed
+    /// session would hide from the next client of the workload, who may have one.
+    pub fn never_resume(&self, workload: &str, server: &ServerName<'_>) {
+        Scoped::new(workload, Arc::clone(&self.sessions)).never(server);
     }
 
     /// The workload is gone: so are its sessions.

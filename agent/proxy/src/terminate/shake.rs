@@ -76,6 +76,10 @@ pub(super) async fn with_server<R: Records>(
     let begun = Instant::now();
     let (mut shaken, requested) = noticing(drive(&mut leg, shard.config.handshake_timeout, control)).await;
     let certificate_requested = requested.is_some();
+    if certificate_requested {
+        let facts = &journal.facts;
+        tls.upstream.never_resume(&workload(&facts.identity, &facts.flow), &name.server_name());
+    }
     if shaken.is_ok() && certificate_requested && !shard.known.takes_none(&journal.facts.flow) {
         shaken = objection(&mut leg, begun.elapsed(), control).await;
         if shaken.is_ok() {

@@ -80,6 +80,22 @@ fn a_client_that_shows_a_certificate_where_one_is_asked_for_passes_from_the_seco
     }
 }
 
+/// A session that the one's connection left would be resumed without a question.
+#[test]
+fn a_client_without_a_certificate_does_not_hide_one_of_the_same_workload_that_has_one() {
+    for version in [&TLS12, &TLS13] {
+        let lab = Lab::new();
+        let world = lab.world();
+        let server = asking(&lab);
+        for client in [lab.client(), lab.client(), certified(&lab, &[version])] {
+            let (mut client, mut server) = connect(&world, client, "db.example", server.clone());
+            say(&mut client, b"one\n");
+            expect(&mut server, b"one\n");
+        }
+        assert_eq!(*lab.trust.showing.lock().unwrap(), [Some("db.example".to_owned())]);
+    }
+}
+
 /// A client with a certificate of its own.
 fn certified(lab: &Lab, versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
     let key = KeyPair::generate().unwrap();

@@ -27,6 +27,8 @@ struct Server {
     group: Option<NamedGroup>,
     tls12: Option<Tls12ClientSessionValue>,
     tls13: VecDeque<Tls13ClientSessionValue>,
+    /// Every handshake is to be a whole one.
+    never: bool,
 }
 
 /// Sessions of all workloads; the least used go first.
@@ -74,6 +76,12 @@ impl Scoped {
         Self { workload: workload.into(), sessions }
     }
 
+    /// Drops the sessions with this server, and keeps no more.
+    pub(super) fn never(&self, server: &ServerName<'_>) {
+        let group = self.kx_hint(server);
+        self.edit(server.to_owned(), |kept| *kept = Server { group, never: true, ..Server::default() });
+    }
+
     fn key(&self, server: &ServerName<'_>) -> Key {
         (Arc::clone(&self.workload), server.to_owned())
     }
@@ -98,7 +106,7 @@ impl ClientSessionStore for Scoped {
     }
 
     fn set_tls12_session(&self, server: ServerName<'static>, session: Tls12ClientSessionValue) {
-        self.edit(server, |kept| kept.tls12 = Some(session));
+        self.edit(server, |kept| kept.tls12 = (!kept.never).then_some(session));
     }
 
     fn tls12_session(&self, server: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
@@ -111,6 +119,9 @@ impl ClientSessionStore for Scoped {
 
     fn insert_tls13_ticket(&self, server: ServerName<'static>, ticket: Tls13ClientSessionValue) {
         self.edit(server, |kept| {
+            if kept.never {
+                return;
+            }
             while kept.tls13.len() >= TICKETS {
                 kept.tls13.pop_front();
             }

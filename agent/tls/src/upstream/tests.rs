@@ -106,6 +106,23 @@ fn sessions_are_resumed_within_a_workload_and_never_across() {
 }
 
 #[test]
+fn with_a_server_that_asks_for_a_certificate_no_session_is_resumed() {
+    let world = World::new();
+    let only12: &[&SupportedProtocolVersion] = &[&TLS12];
+    for versions in [BOTH, only12] {
+        let upstream = world.upstream();
+        let server = Arc::new(world.server_with(&["db.example"], versions, false, |_| {}));
+        assert_eq!(kind(&upstream, "a", &server), HandshakeKind::Full);
+        upstream.never_resume("a", &name("db.example"));
+        for _ in 0..2 {
+            assert_eq!(kind(&upstream, "a", &server), HandshakeKind::Full, "a session that was to be none");
+        }
+        assert_eq!(kind(&upstream, "b", &server), HandshakeKind::Full);
+        assert_eq!(kind(&upstream, "b", &server), HandshakeKind::Resumed, "what another workload forswore");
+    }
+}
+
+#[test]
 fn sessions_are_resumed_whatever_protocols_are_offered() {
     let world = World::new();
     let upstream = world.upstream();
