@@ -9,16 +9,17 @@ use verbatim_sys::cgroup;
 use super::{
     cases,
     serving::stop,
-    world::{CLOSED, World},
+    world::{CLOSED, World, family},
 };
 use crate::{
     Outcome,
-    support::{ended, ensure, until},
+    support::{ended, ensure, signal, until},
 };
 
 cases!(
     a_bypass_begins_at_once_ends_by_itself_and_is_recorded,
     a_bypass_is_ended_early_and_recorded_so,
+    a_bypass_outlives_a_killed_worker_ends_by_itself_and_is_recorded_once,
     a_bypass_needs_root_a_reason_and_no_more_than_the_configured_time,
     with_no_agent_alive_an_order_goes_into_the_pinned_maps,
 );
@@ -75,6 +76,48 @@ fn a_bypass_is_ended_early_and_recorded_so() -> Outcome {
     ensure(coverage.count == 1 && end.contains("root (uid 0)"), || format!("{coverage:?}, {end}"))?;
     until("a record", || world.connections() == 1)?;
     stop(&world.bench, agent)
+}
+
+fn a_bypass_outlives_a_killed_worker_ends_by_itself_and_is_recorded_once() -> Outcome {
+    const SECONDS: u64 = 8;
+    let world = World::new()?;
+    let agent = world.serve()?;
+    world.must_reach(CLOSED)?;
+    until("a record", || world.connections() == 1)?;
+    world.ordered(&["--for", &format!("{SECONDS}s"), "--reason", "the proxy is in the way"])?;
+    let (began, _) = world.one(CoverageEvent::BypassBegan)?;
+    world.must_reach(CLOSED)?;
+
+    let worker = || family(agent.0.id()).get(1).copied();
+    let killed = worker().ok_or("there is no worker")?;
+    signal(killed, "KILL");
+    // Nobody is there to relay, and nobody is needed.
+    world.must_reach(CLOSED)?;
+    until("another worker", || {
+        worker().is_some_and(|worker| worker != killed)
+            && world.ask("/readyz").is_ok_and(|(status, _)| status == 200)
+    })?;
+    let said = world.ordered(&["--status"])?;
+    ensure(said.contains("the proxy is in the way") && said.contains("passed: 2"), || said.clone())?;
+    world.must_reach(CLOSED)?;
+    ensure(world.metric("verbatim_bypass_active")? > 0.0, || "no metric says so".into())?;
+    ensure(world.connections() == 1, || format!("{} connections are recorded", world.connections()))?;
+    ensure(world.covered(CoverageEvent::BypassEnded).is_empty(), || "it has ended before its time".into())?;
+
+    until("its end", || world.ordered(&["--status"]).is_ok_and(|said| said.contains("are steered")))?;
+    ensure(verbatim_sys::clock::wall_nanos() >= began.until_wall_nanos, || {
+        "it ended before its time".into()
+    })?;
+    world.must_reach(CLOSED)?;
+    until("a record again", || world.connections() == 2)?;
+    let (ended, content) = world.one(CoverageEvent::BypassEnded)?;
+    let bypass = content.bypass.unwrap_or_default();
+    ensure(ended.count == 3 && bypass.end == "by itself", || format!("{ended:?} {bypass:?}"))?;
+    ensure(bypass.reason == "the proxy is in the way", || format!("{bypass:?}"))?;
+    stop(&world.bench, agent)?;
+    let (began, ended) =
+        (world.covered(CoverageEvent::BypassBegan).len(), world.covered(CoverageEvent::BypassEnded).len());
+    ensure((began, ended) == (1, 1), || format!("{began} begun, {ended} ended"))
 }
 
 fn a_bypass_needs_root_a_reason_and_no_more_than_the_configured_time() -> Outcome {
