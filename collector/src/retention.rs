@@ -1,7 +1,10 @@
 //! Which segments are too old or too many. Decides and writes it into the log; whoever reads the log carries
 //! it out.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::watch;
 
@@ -15,14 +18,60 @@ use crate::{
 pub async fn run(log: Log, retention: Retention, mut draining: watch::Receiver<bool>) {
     let mut look = tokio::time::interval(retention.interval.0);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut calendar = Calendar::default();
     loop {
         tokio::select! {
             _ = draining.wait_for(|d| *d) => return,
             _ = look.tick() => {}
         }
-        if let Err(e) = once(&log, &retention, wall_nanos()).await {
+        let now = calendar.now(Instant::now(), wall_nanos());
+        if let Err(e) = once(&log, &retention, now).await {
             tracing::error!(error = e, "retention failed");
         }
+    }
+}
+
+/// How far the wall clock may be ahead of a clock that only counts: more is a clock that somebody has set.
+const JUMP: Duration = Duration::from_secs(3600);
+/// How long a clock that was set forward is not believed: whoever has set it wrongly has a day to notice.
+const DOUBT: Duration = Duration::from_secs(24 * 3600);
+
+/// What time it is for what is deleted by its age. A wall clock that is set forward by mistake must not have everything
+/// deleted at once.
+#[derive(Debug, Default)]
+struct Calendar {
+    /// A moment, and the wall clock that was believed then, nanoseconds.
+    believed: Option<(Instant, u64)>,
+    /// Since when the wall clock has been too far ahead.
+    doubted: Option<Instant>,
+}
+
+impl Calendar {
+    /// The wall clock, or what it would show if it had not been set forward.
+    fn now(&mut self, at: Instant, wall_nanos: u64) -> u64 {
+        let Some((since, believed)) = self.believed else {
+            self.believed = Some((at, wall_nanos));
+            return wall_nanos;
+        };
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let counted = believed.saturating_add(nanos(at.saturating_duration_since(since)));
+        let ahead = wall_nanos.saturating_sub(counted);
+        if ahead > nanos(JUMP) {
+            let doubted = *self.doubted.get_or_insert_with(|| {
+                let seconds = Duration::from_nanos(ahead).as_secs();
+                tracing::error!(
+                    seconds,
+                    "the clock was set forward: nothing is deleted for its age by it for a day"
+                );
+                at
+            });
+            if at.saturating_duration_since(doubted) < DOUBT {
+                return counted;
+            }
+        }
+        self.doubted = None;
+        self.believed = Some((at, wall_nanos));
+        wall_nanos
     }
 }
 
@@ -101,4 +150,46 @@ fn first_wall(view: &Arc<LogView>, segment: u64) -> Result<Option<u64>, StoreErr
         Some(Step::Event(_, event)) => Some(event.wall_nanos),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: u64 = 3_600_000_000_000;
+
+    #[test]
+    fn a_clock_that_is_set_forward_is_not_believed_for_a_day() {
+        let mut calendar = Calendar::default();
+        let begin = Instant::now();
+        let after = |hours: u64| begin + Duration::from_nanos(hours * HOUR);
+        let year = 365 * 24 * HOUR;
+        assert_eq!(calendar.now(after(0), 1000 * HOUR), 1000 * HOUR);
+        // It goes a little faster, which clocks do.
+        assert_eq!(calendar.now(after(1), 1001 * HOUR + 1), 1001 * HOUR + 1);
+        assert_eq!(calendar.now(after(2), 1002 * HOUR + year), 1002 * HOUR + 1);
+        assert_eq!(calendar.now(after(20), 1020 * HOUR + year), 1020 * HOUR + 1);
+        assert_eq!(calendar.now(after(26), 1026 * HOUR + year), 1026 * HOUR + year);
+        assert_eq!(calendar.now(after(27), 1027 * HOUR + year), 1027 * HOUR + year);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_forward_and_back_has_done_nothing() {
+        let mut calendar = Calendar::default();
+        let begin = Instant::now();
+        let after = |hours: u64| begin + Duration::from_nanos(hours * HOUR);
+        calendar.now(after(0), 1000 * HOUR);
+        assert_eq!(calendar.now(after(1), 9000 * HOUR), 1001 * HOUR);
+        assert_eq!(calendar.now(after(2), 1002 * HOUR), 1002 * HOUR);
+        // A day later there is nothing left of the doubt.
+        assert_eq!(calendar.now(after(30), 9000 * HOUR), 1030 * HOUR);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_is_believed_and_deletes_less() {
+        let mut calendar = Calendar::default();
+        let begin = Instant::now();
+        calendar.now(begin, 1000 * HOUR);
+        assert_eq!(calendar.now(begin + Duration::from_secs(60), 10 * HOUR), 10 * HOUR);
+    }
 }

@@ -2,7 +2,14 @@
 
 use anyhow::{Result, ensure};
 use verbatim_api::v1::OpaqueReason;
-use verbatim_tests::{agent::Options, did::Did, lab::Lab, network::Pod, wait};
+use verbatim_tests::{
+    agent::Options,
+    cli,
+    did::Did,
+    lab::Lab,
+    network::{OTHER, Pod},
+    peers, process, wait,
+};
 
 use crate::{
     safety::{Flight, did, queries},
@@ -10,7 +17,10 @@ use crate::{
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![usual!(a_thousand_dials_that_nobody_answers_slow_nobody_and_are_recorded).with(impatient)]
+    vec![
+        usual!(a_thousand_dials_that_nobody_answers_slow_nobody_and_are_recorded).with(impatient),
+        usual!(ten_thousand_connections_that_say_nothing_are_bounded_starve_nobody_and_are_recorded),
+    ]
 }
 
 /// A hundred queries beside what is going on.
@@ -48,5 +58,42 @@ fn a_thousand_dials_that_nobody_answers_slow_nobody_and_are_recorded(lab: &mut L
     })?;
     drop(client.stdin());
     ensure!(client.finish()?.text().contains("ended 1000"), "some were not told");
+    lab.compare(&did)
+}
+
+fn ten_thousand_connections_that_say_nothing_are_bounded_starve_nobody_and_are_recorded(
+    lab: &mut Lab,
+) -> Result<()> {
+    const COUNT: u64 = 10_000;
+    // Fewer than they would all need; what waits fits into the queues of two listeners.
+    for id in lab.agent.processes()? {
+        process::limit_descriptors(id, 12_000)?;
+    }
+    let _server = peers::start(&lab.ground, "mute", OTHER, 5432, "")?;
+    let client = lab.pod(Pod::B).with("PGHOST", OTHER);
+    let mut client = client.python("half-open", "raw.py", &["silent_many", &COUNT.to_string()])?;
+    client.wait_for_output(&format!("connected {COUNT} refused 0"))?;
+    let flight = Flight::start(lab, Pod::A, "beside")?;
+    let did = others_work(lab, flight)?;
+    let said = lab.agent.complaints();
+    ensure!(said.contains("has its share of connections"), "{said}");
+    drop(client.stdin());
+    client.finish()?;
+    wait::until("each to be in a record", || {
+        let socket = lab.collector.audit_socket();
+        let rows = cli::run(cli::Source::Socket(&socket), &["coverage", "--json"])?;
+        for line in rows.lines() {
+            let row: serde_json::Value = serde_json::from_str(line)?;
+            if row["address"] == OTHER {
+                let silent = row["undecoded"].as_array().into_iter().flatten();
+                let silent =
+                    silent.filter(|one| one["kind"] == "silent").filter_map(|one| one["count"].as_u64());
+                let found = (silent.sum(), row["missing"].as_u64(), row["connects"].as_u64());
+                ensure!(found == (COUNT, Some(0), Some(COUNT)), "{line}");
+                return Ok(Some(()));
+            }
+        }
+        Ok(None)
+    })?;
     lab.compare(&did)
 }

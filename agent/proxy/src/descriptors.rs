@@ -71,7 +71,7 @@ fn limit() -> u64 {
 }
 
 /// Numbers below this may be clients'.
-fn usable() -> u64 {
+pub(crate) fn usable() -> u64 {
     let limit = limit();
     limit - RESERVE.min(limit / 4)
 }

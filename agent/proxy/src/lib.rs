@@ -26,6 +26,7 @@ mod replay;
 pub mod seam;
 mod shard;
 mod shards;
+mod shares;
 mod sniff;
 mod speak;
 mod splicing;

@@ -17,7 +17,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc, oneshot},
     task::{JoinHandle, LocalSet, spawn_local},
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use verbatim_spool::{AppendError, Appended, Draft};
 use verbatim_wire::message::Messages;
@@ -33,6 +33,7 @@ use crate::{
     descriptors::{self, Descriptors, exhausted},
     guard::CatchPanic,
     known::Known,
+    shares::{Share, Shares},
     splicing::Pipes,
     stats::{Counters, add},
     strangers::Strangers,
@@ -41,6 +42,9 @@ use crate::{
 /// Connections that are taken from the queue of a listener that is about to be closed: as many as it holds. A
 /// successor may go on with the same queue.
 const REST: usize = 4096;
+
+/// While there is no room for one more connection.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Between two signs of life of a shard.
 const PULSE: Duration = Duration::from_millis(100);
@@ -58,6 +62,8 @@ pub(crate) enum Message {
 /// What a shard is made of.
 pub(crate) struct Parts {
     pub(crate) index: usize,
+    /// How many there are.
+    pub(crate) shards: usize,
     pub(crate) config: ProxyConfig,
     pub(crate) deps: Deps,
     pub(crate) protocols: Arc<dyn Protocols>,
@@ -86,6 +92,9 @@ pub(crate) struct Shard<R> {
     pub(crate) clients: Clients,
     pub(crate) descriptors: Descriptors,
     pub(crate) strangers: Strangers,
+    shares: Shares,
+    /// How many shards share the process's descriptors.
+    shards: usize,
     connections: RefCell<HashMap<u64, Rc<Control>>>,
     next_connection: Cell<u64>,
     /// Told when a connection ends.
@@ -134,6 +143,8 @@ async fn serve<R: Records>(parts: Parts, spool: Rc<R>) -> Done {
         clients: Clients::default(),
         descriptors: Descriptors::default(),
         strangers: Strangers::new(),
+        shares: Shares::default(),
+        shards: parts.shards,
         config: parts.config,
         deps: parts.deps,
         decoders: parts.protocols.messages(),
@@ -225,13 +236,14 @@ impl<R: Records> Shard<R> {
     async fn handle(self: &Rc<Self>, message: Message, listeners: &mut Listeners) {
         match message {
             Message::Listen { listener, netns_cookie, done } => {
-                let outcome = self.listen(listener).map(|task| {
+                let outcome = self.listen(listener, netns_cookie).map(|task| {
                     listeners.0.entry(netns_cookie).or_default().push(task);
                 });
                 ignore_gone(done.send(outcome));
             }
             Message::StopListening { netns_cookie, done } => {
                 listeners.stop(netns_cookie).await;
+                self.shares.forget(netns_cookie);
                 ignore_gone(done.send(()));
             }
             Message::StopAccepting { done } => {
@@ -266,18 +278,18 @@ impl<R: Records> Shard<R> {
         self.connections.borrow().len()
     }
 
-    fn listen(self: &Rc<Self>, listener: std::net::TcpListener) -> io::Result<Listening> {
+    fn listen(self: &Rc<Self>, listener: std::net::TcpListener, netns_cookie: u64) -> io::Result<Listening> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
         let (stop, stopped) = oneshot::channel();
-        let shard = Rc::clone(self);
+        let (shard, share) = (Rc::clone(self), self.shares.of(netns_cookie));
         let task = spawn_local(async move {
             tokio::select! {
                 // In either order: what waits is taken below.
                 _ = stopped => {}
-                never = shard.accept(&listener) => match never {},
+                never = shard.accept(&listener, &share) => match never {},
             }
-            if let Err(error) = shard.accept_rest(listener) {
+            if let Err(error) = shard.accept_rest(listener, &share) {
                 tracing::warn!(shard = shard.index, %error, "connections may be left in a queue");
             }
         });
@@ -286,13 +298,13 @@ impl<R: Records> Shard<R> {
 
     /// Takes what is in the queue of a listener that is about to be closed: the kernel has counted it, and the
     /// client believes that it is connected.
-    fn accept_rest(self: &Rc<Self>, listener: TcpListener) -> io::Result<()> {
+    fn accept_rest(self: &Rc<Self>, listener: TcpListener, share: &Rc<Share>) -> io::Result<()> {
         let listener = listener.into_std()?;
         for _ in 0..REST {
             match listener.accept() {
                 Ok((client, source)) => {
                     client.set_nonblocking(true)?;
-                    self.spawn(TcpStream::from_std(client)?, source);
+                    self.spawn(TcpStream::from_std(client)?, source, share);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
@@ -301,16 +313,23 @@ impl<R: Records> Shard<R> {
         Ok(())
     }
 
-    async fn accept(self: &Rc<Self>, listener: &TcpListener) -> Infallible {
+    /// Connections that can be open at once, two descriptors each.
+    fn most(&self) -> usize {
+        let descriptors = usize::try_from(descriptors::usable()).unwrap_or(usize::MAX);
+        self.config.connections_per_shard.min(descriptors / self.shards.saturating_mul(2).max(1))
+    }
+
+    async fn accept(self: &Rc<Self>, listener: &TcpListener, share: &Rc<Share>) -> Infallible {
         loop {
-            while self.open() >= self.config.connections_per_shard {
-                self.ended.notified().await;
+            while !self.shares.admit(share, self.open(), self.most()) {
+                // The limit may have changed, too.
+                drop(timeout(LOOK_AGAIN, self.ended.notified()).await);
             }
             self.descriptors.enough(listener).await;
             match listener.accept().await {
                 Ok((client, source)) => {
                     self.descriptors.note(&client);
-                    self.spawn(client, source);
+                    self.spawn(client, source, share);
                 }
                 Err(error) if exhausted(&error) => self.descriptors.run_out(),
                 Err(error) => {
@@ -322,13 +341,14 @@ impl<R: Records> Shard<R> {
         }
     }
 
-    fn spawn(self: &Rc<Self>, client: TcpStream, source: SocketAddr) {
+    fn spawn(self: &Rc<Self>, client: TcpStream, source: SocketAddr, share: &Rc<Share>) {
+        share.take();
         let number = self.next_connection.get();
         self.next_connection.set(number.wrapping_add(1));
         let control = Rc::new(Control::default());
         self.connections.borrow_mut().insert(number, Rc::clone(&control));
         add(&self.counters.accepted, 1);
-        let shard = Rc::clone(self);
+        let (shard, share) = (Rc::clone(self), Rc::clone(share));
         spawn_local(async move {
             let accepted = connection::Accepted { client, source, number };
             let served = CatchPanic::new(connection::serve(&shard, accepted, &control)).await;
@@ -337,6 +357,7 @@ impl<R: Records> Shard<R> {
                 tracing::error!(shard = shard.index, message = panicked.0, "connection panicked");
             }
             shard.connections.borrow_mut().remove(&number);
+            share.give_back();
             add(&shard.counters.ended, 1);
             shard.ended.notify_waiters();
             shard.ended.notify_one();

@@ -115,11 +115,13 @@ impl Shards {
         let chains = Arc::new(Chains::default());
         let known = Arc::new(Known::default());
         let mut shards = Vec::with_capacity(spools.len());
+        let count = spools.len();
         for (index, (spool, (sender, receiver))) in spools.into_iter().zip(channels).enumerate() {
             let counters = Arc::new(Counters::default());
             counters.alive();
             let parts = shard::Parts {
                 index,
+                shards: count,
                 config: config.clone(),
                 deps: deps.clone(),
                 protocols: Arc::clone(&protocols),
