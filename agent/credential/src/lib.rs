@@ -6,6 +6,7 @@
 
 pub mod behalf;
 mod fingerprint;
+pub mod fuzzing;
 mod issuances;
 mod judge;
 mod jwt;

@@ -42,9 +42,10 @@ impl Shown {
         Self { kind, place: place.into(), secret: Zeroizing::new(secret.to_vec()), ..Self::default() }
     }
 
+    /// The name goes into records: where somebody has put a token, it does not.
     fn named(mut self, subject: &str) -> Self {
         self.person = is_person(subject);
-        subject.clone_into(&mut self.subject);
+        self.subject = verbatim_wire::text_without_tokens(subject);
         self
     }
 }
@@ -136,6 +137,8 @@ fn basic(place: &'static str, encoded: &[u8]) -> Shown {
         // Google's way to show an access token where only Basic is taken
         // (<https://cloud.google.com/artifact-registry/docs/docker/authentication>).
         b"oauth2accesstoken" => token(place, password),
+        // Where nothing stands for a password, the name does.
+        _ if password.is_empty() => Shown::new(CredentialKind::Password, place, user),
         _ => Shown::new(CredentialKind::Password, place, password).named(&lossy(user, MOST_NAME)),
     }
 }
@@ -265,6 +268,21 @@ mod tests {
                 "/",
                 &[("authorization", "basic b2F1dGgyYWNjZXNzdG9rZW46eWEyOS5h")],
                 CredentialKind::OpaqueToken,
+                "header authorization",
+                "",
+            ),
+            // `ya29.a0secret:` and `s3cret:`: the name is the credential.
+            (
+                "/",
+                &[("authorization", "Basic eWEyOS5hMHNlY3JldDo=")],
+                CredentialKind::Password,
+                "header authorization",
+                "",
+            ),
+            (
+                "/",
+                &[("authorization", "Basic czNjcmV0Og==")],
+                CredentialKind::Password,
                 "header authorization",
                 "",
             ),
