@@ -274,7 +274,7 @@ async fn serving(
         .map_err(io::Error::other)
         .flatten()
         .map_err(system("watch namespaces"))?;
-    control.scanned();
+    control.scanned(watcher.troubles());
     let stale = worker.steering().namespaces().sweep().map_err(StartError::from)?;
     tracing::debug!(stale, "namespaces of a predecessor that are gone");
     worker

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 
 use verbatim_kube::Store;
 use verbatim_proxy::Shards;
-use verbatim_steer::{HookReport, Steering};
+use verbatim_steer::{HookReport, NamespaceTroubles, Steering};
 
 use crate::{issued::Known, worker::Vitals};
 
@@ -46,7 +46,8 @@ pub(crate) struct Health {
     /// Where the cluster's issuer gives certificates.
     pub(crate) issuer: Option<Known>,
     heartbeat_timeout: Duration,
-    scanned: AtomicBool,
+    /// Set once all namespaces that there were have been looked at.
+    namespaces: OnceLock<NamespaceTroubles>,
     draining: AtomicBool,
     hooks: Mutex<Hooks>,
 }
@@ -63,7 +64,7 @@ impl Health {
             pods,
             issuer,
             heartbeat_timeout,
-            scanned: AtomicBool::new(false),
+            namespaces: OnceLock::new(),
             draining: AtomicBool::new(false),
             hooks: Mutex::default(),
         }
@@ -77,9 +78,15 @@ impl Health {
         Weak::upgrade(&self.vitals.shards)
     }
 
-    /// All namespaces that there were have their listeners.
-    pub(crate) fn scanned(&self) {
-        self.scanned.store(true, Ordering::Relaxed);
+    /// All namespaces that there were have been looked at; what is wrong with them is known there.
+    pub(crate) fn scanned(&self, troubles: NamespaceTroubles) {
+        // They are looked at for the first time once.
+        self.namespaces.set(troubles).ok();
+    }
+
+    /// Namespaces that are not in use, or why that is not known.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        self.namespaces.get().map(NamespaceTroubles::now).unwrap_or_default()
     }
 
     /// It ends: nothing new is taken.
@@ -126,7 +133,7 @@ impl Health {
         conditions.extend([
             ("serving", if draining { Err("draining".to_owned()) } else { Ok(()) }),
             ("attached", self.attached()),
-            ("namespaces", said(self.scanned.load(Ordering::Relaxed), "not looked at yet")),
+            ("namespaces", self.all_in_use()),
             ("programs", self.programs()),
             ("spool", said(!self.vitals.spool.is_full(), "full")),
         ]);
@@ -153,6 +160,14 @@ impl Health {
             Ok(age) if age > self.heartbeat_timeout => Err(format!("none for {} s", age.as_secs())),
             Ok(_) => Ok(()),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn all_in_use(&self) -> Result<(), String> {
+        match self.troubles() {
+            _ if self.namespaces.get().is_none() => Err("not looked at yet".to_owned()),
+            troubles if troubles.is_empty() => Ok(()),
+            troubles => Err(troubles.join("; ")),
         }
     }
 

@@ -119,6 +119,8 @@ fn kernel(text: &mut Exposition, health: &Health) {
     let namespaces = steering.namespaces().count();
     text.gauge("verbatim_namespaces", "Network namespaces in which listeners stand.", namespaces.namespaces);
     text.gauge("verbatim_listeners", "Listening sockets in them.", namespaces.listeners);
+    let help = "Network namespaces, or their directory, that cannot be used; /readyz says which and why.";
+    text.gauge("verbatim_namespaces_in_trouble", help, health.troubles().len());
 }
 
 fn watchdog(text: &mut Exposition, health: &Health) {

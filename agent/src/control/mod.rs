@@ -19,6 +19,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 use tokio::task::JoinHandle;
 use verbatim_agent_config::NodeAgent;
 use verbatim_kube::Store;
+use verbatim_steer::NamespaceTroubles;
 
 pub(crate) use ask::{bypass, doctor};
 pub(crate) use health::Conditions;
@@ -70,9 +71,9 @@ impl Control {
         Ok(())
     }
 
-    /// All namespaces that there were have their listeners.
-    pub(crate) fn scanned(&self) {
-        self.health.scanned();
+    /// See [`Health::scanned`].
+    pub(crate) fn scanned(&self, troubles: NamespaceTroubles) {
+        self.health.scanned(troubles);
     }
 
     /// The agent ends: no more orders, and no more looking after the hooks.

@@ -45,4 +45,4 @@ pub use steering::Steering;
 pub use strays::Stray;
 pub use vault::{Handed, Vault};
 pub use verbatim_ebpf_common::SCHEMA_VERSION;
-pub use watch::{NamespaceChange, NamespaceWatcher};
+pub use watch::{NamespaceChange, NamespaceTroubles, NamespaceWatcher};

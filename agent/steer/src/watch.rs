@@ -6,8 +6,9 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -33,10 +34,38 @@ pub enum NamespaceChange {
     },
 }
 
+/// Why not every namespace that is wanted is in use. Shared with whoever watches.
+#[derive(Clone, Debug, Default)]
+pub struct NamespaceTroubles(Arc<Mutex<Vec<String>>>);
+
+impl NamespaceTroubles {
+    /// One sentence for each; none while all is well.
+    #[must_use]
+    pub fn now(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the place of what was before, and says so in the log.
+    fn are(&self, troubles: Vec<String>) {
+        let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *before == troubles {
+            return;
+        }
+        match troubles.as_slice() {
+            [] => tracing::info!("every network namespace is in use again"),
+            all => {
+                tracing::error!(troubles = all.join("; "), "connects from there are refused or uncaptured")
+            }
+        }
+        *before = troubles;
+    }
+}
+
 /// Watches until it is dropped.
 #[derive(Debug)]
 pub struct NamespaceWatcher {
     stop: Arc<OwnedFd>,
+    troubles: NamespaceTroubles,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -60,7 +89,10 @@ impl NamespaceWatcher {
             wanted: Box::new(wanted),
             changed: Box::new(changed),
             seen: HashMap::new(),
+            failing: HashMap::new(),
+            troubles: NamespaceTroubles::default(),
         };
+        let troubles = scan.troubles.clone();
         scan.look();
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("namespaces".to_owned()).spawn(move || {
@@ -68,7 +100,13 @@ impl NamespaceWatcher {
                 scan.look();
             }
         })?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, troubles, thread: Some(thread) })
+    }
+
+    /// What keeps it from using every namespace.
+    #[must_use]
+    pub fn troubles(&self) -> NamespaceTroubles {
+        self.troubles.clone()
     }
 }
 
@@ -105,31 +143,53 @@ fn identity(metadata: &fs::Metadata) -> Identity {
     (metadata.dev(), metadata.ino())
 }
 
-/// `None` for what cannot be opened, or is no namespace: one that is just being made or undone.
-fn open(path: &Path) -> Option<(Identity, OwnedFd)> {
-    let file = File::open(path).ok()?;
-    if !netns::is_namespace(&file).ok()? {
-        return None;
+/// `None` for what is no namespace, or is gone: one that is just being made or undone.
+fn open(path: &Path) -> io::Result<Option<(Identity, OwnedFd)>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    if !netns::is_namespace(&file)? {
+        return Ok(None);
     }
-    Some((identity(&file.metadata().ok()?), file.into()))
+    Ok(Some((identity(&file.metadata()?), file.into())))
 }
+
+/// So long a namespace may be in the making before that is a trouble.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 struct Scan {
     directory: PathBuf,
     wanted: Box<dyn Fn(&str) -> bool + Send>,
     changed: Box<dyn FnMut(NamespaceChange) -> bool + Send>,
     seen: HashMap<String, Identity>,
+    /// Namespaces that are there and cannot be used, since when, and why where that is known here.
+    failing: HashMap<String, (Instant, String)>,
+    troubles: NamespaceTroubles,
 }
 
 impl Scan {
+    fn names(&self) -> io::Result<HashSet<String>> {
+        let mut names = HashSet::new();
+        for entry in fs::read_dir(&self.directory)? {
+            names.extend(entry?.file_name().into_string().ok().filter(|name| (self.wanted)(name)));
+        }
+        Ok(names)
+    }
+
     fn look(&mut self) {
-        // A directory that is not there holds no namespaces; it may come later.
-        let names: HashSet<String> = fs::read_dir(&self.directory)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| (self.wanted)(name))
-            .collect();
+        let names = match self.names() {
+            Ok(names) => names,
+            // A directory that is not there holds no namespaces; it may come later.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => HashSet::new(),
+            // What it holds is not known: those that are known stay.
+            Err(error) => {
+                return self
+                    .troubles
+                    .are(vec![format!("{} cannot be read: {error}", self.directory.display())]);
+            }
+        };
+        self.failing.retain(|name, _| names.contains(name));
         let gone: Vec<String> = self.seen.keys().filter(|name| !names.contains(*name)).cloned().collect();
         for name in gone {
             self.forget(name);
@@ -138,6 +198,23 @@ impl Scan {
         for name in names {
             self.look_at(name);
         }
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        let mut troubles: Vec<String> = self
+            .failing
+            .iter()
+            .filter(|(_, (since, _))| since.elapsed() >= PATIENCE)
+            .map(|(name, (_, why))| format!("{name}: {why}"))
+            .collect();
+        troubles.sort();
+        self.troubles.are(troubles);
+    }
+
+    fn fails(&mut self, name: String, why: String) {
+        let (_, said) = self.failing.entry(name).or_insert_with(|| (Instant::now(), String::new()));
+        *said = why;
     }
 
     fn look_at(&mut self, name: String) {
@@ -150,10 +227,19 @@ impl Scan {
         if known.is_some() {
             self.forget(name.clone());
         }
-        if let Some((identity, namespace)) = found
-            && (self.changed)(NamespaceChange::Appeared { name: name.clone(), namespace })
-        {
+        let (identity, namespace) = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                self.failing.remove(&name);
+                return;
+            }
+            Err(error) => return self.fails(name, format!("cannot be opened: {error}")),
+        };
+        if (self.changed)(NamespaceChange::Appeared { name: name.clone(), namespace }) {
+            self.failing.remove(&name);
             self.seen.insert(name, identity);
+        } else {
+            self.fails(name, "no listener".to_owned());
         }
     }
 

@@ -20,6 +20,7 @@ cases!(
     a_stopped_agent_fails_closed_or_open_as_its_selectors_say,
     programs_that_somebody_detaches_are_attached_again_and_that_is_recorded,
     an_agent_whose_programs_cannot_run_lives_and_is_not_ready,
+    an_agent_that_cannot_look_at_namespaces_lives_and_is_not_ready_until_it_can,
     an_agent_that_drains_lives_and_is_not_ready,
     an_exclusive_program_on_a_hook_is_named_at_the_start,
     the_address_of_metrics_is_no_proxy,
@@ -82,6 +83,26 @@ fn an_agent_whose_programs_cannot_run_lives_and_is_not_ready() -> Outcome {
     ensure(world.metric("verbatim_program_effective{program=\"connect4\"}")? == 0.0, || "effective".into())?;
     bpf::program_detach_alone(&root, Hook::CONNECT4)?;
     world.answers("/readyz", 200, "programs: ok")?;
+    stop(&world.bench, agent)
+}
+
+fn an_agent_that_cannot_look_at_namespaces_lives_and_is_not_ready_until_it_can() -> Outcome {
+    let world = World::new()?;
+    let directory = world.bench.path("namespaces");
+    std::fs::write(&directory, "no directory")?;
+    let usual = "namespaces: {directory: /nonexistent}";
+    let odd = format!("namespaces: {{directory: '{}'}}", directory.display());
+    let agent = serve_as(&world.bench, &world.tree, &world.configuration().replace(usual, &odd))?;
+    world.answers("/readyz", 503, "cannot be read: Not a directory")?;
+    world.answers("/livez", 200, "shards: ok")?;
+    ensure(world.metric("verbatim_namespaces_in_trouble")? == 1.0, || "no metric says so".into())?;
+    // The node's own workloads are captured meanwhile.
+    world.must_reach(CLOSED)?;
+    until("a record", || world.connections() == 1)?;
+    std::fs::remove_file(&directory)?;
+    std::fs::create_dir(&directory)?;
+    world.answers("/readyz", 200, "namespaces: ok")?;
+    ensure(world.metric("verbatim_namespaces_in_trouble")? == 0.0, || "still in trouble".into())?;
     stop(&world.bench, agent)
 }
 

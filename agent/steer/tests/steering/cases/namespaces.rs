@@ -5,8 +5,13 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsFd,
     path::Path,
-    sync::mpsc::{self, Receiver},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -30,6 +35,7 @@ cases![
     workloads_of_our_own_namespace_are_steered_too,
     a_namespace_gets_listeners_once,
     watcher_notices_namespaces_come_and_go,
+    a_namespace_that_cannot_be_used_is_a_trouble_until_it_can_be,
 ];
 
 fn dialled_socket_comes_from_the_workloads_namespace(name: &str) -> Outcome {
@@ -181,4 +187,30 @@ fn watcher_notices_namespaces_come_and_go(_: &str) -> Outcome {
     let again = Netns { name };
     let expected = format!("+{} {}", again.name, again.cookie());
     equal("back as another", &changes.recv_timeout(patience)?, &expected)
+}
+
+fn a_namespace_that_cannot_be_used_is_a_trouble_until_it_can_be(_: &str) -> Outcome {
+    let there = Netns::new();
+    let (name, usable) = (there.name.clone(), Arc::new(AtomicBool::new(false)));
+    let (wanted, answer) = (name.clone(), Arc::clone(&usable));
+    let watcher = NamespaceWatcher::start(
+        Path::new("/run/netns"),
+        move |name| name == wanted,
+        move |change| match change {
+            NamespaceChange::Appeared { .. } => answer.load(Ordering::Relaxed),
+            NamespaceChange::Gone { .. } => true,
+        },
+    )?;
+    let troubles = watcher.troubles();
+    equal("in the making", &troubles.now(), &Vec::new())?;
+    let patience = Instant::now() + Duration::from_secs(30);
+    let until = |expected: &[String]| {
+        while troubles.now() != expected && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(20));
+        }
+        equal("troubles", &troubles.now(), &expected.to_vec())
+    };
+    until(&[format!("{name}: no listener")])?;
+    usable.store(true, Ordering::Relaxed);
+    until(&[])
 }
