@@ -424,6 +424,7 @@ fn plan(
         heartbeat_timeout: HEARTBEAT_TIMEOUT,
         default_verdict: verdict(table.default_setting()),
         shards: crate::shards(config.shards),
+        treat_as_absent: treated_as_absent(),
         ..SteerConfig::new(place.attach.path())
     };
     let defaults = ProxyConfig::default();
@@ -464,6 +465,14 @@ fn plan(
         },
         target,
     })
+}
+
+/// Names of features of the kernel, separated by semicolons, that count as lacking: to try out what happens then.
+const TREAT_AS_ABSENT: &str = "VERBATIM_TREAT_AS_ABSENT";
+
+fn treated_as_absent() -> Vec<String> {
+    let named = std::env::var(TREAT_AS_ABSENT).unwrap_or_default();
+    named.split(';').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
 }
 
 fn destinations(config: &NodeAgent) -> Result<Vec<DestinationRule>, SteerError> {

@@ -84,6 +84,13 @@ impl Health {
         self.namespaces.set(troubles).ok();
     }
 
+    /// What the kernel lacks and the agent can do without, and what follows.
+    pub(crate) fn lacking(&self) -> Vec<String> {
+        let steering = self.steering();
+        let lacking = steering.iter().flat_map(|steering| steering.lacking());
+        lacking.map(ToString::to_string).collect()
+    }
+
     /// Namespaces that are not in use, or why that is not known.
     pub(crate) fn troubles(&self) -> Vec<String> {
         self.namespaces.get().map(NamespaceTroubles::now).unwrap_or_default()

@@ -116,6 +116,9 @@ fn kernel(text: &mut Exposition, health: &Health) {
         }
         Err(error) => tracing::error!(%error, "the kernel's counters cannot be read"),
     }
+    let lacking = steering.lacking().iter().map(|one| ([("feature", one.feature.name)], 1));
+    let help = "1: this kernel has not this feature, without which the agent starts all the same.";
+    text.family("verbatim_kernel_lacks", "gauge", help, lacking);
     let namespaces = steering.namespaces().count();
     text.gauge("verbatim_namespaces", "Network namespaces in which listeners stand.", namespaces.namespaces);
     text.gauge("verbatim_listeners", "Listening sockets in them.", namespaces.listeners);

@@ -31,7 +31,7 @@ pub(crate) struct Examiner {
 
 impl Examiner {
     fn examine(&self) -> Report {
-        self.doctor.examine(&self.health.ready())
+        self.doctor.examine(&self.health.ready(), self.health.lacking())
     }
 }
 

@@ -25,6 +25,9 @@ pub(crate) use show::shown;
 pub(crate) struct Report {
     /// What is wrong with the agent itself, e.g. `spool: full`.
     pub(crate) agent: Vec<String>,
+    /// What this kernel has not, and what follows.
+    #[serde(default)]
+    pub(crate) kernel: Vec<String>,
     /// What TLS is ended with; absent where none is.
     pub(crate) authority: Option<AuthorityReport>,
     /// Containers of pods, by namespace, pod and name.
@@ -64,8 +67,8 @@ pub(crate) struct Doctor {
 }
 
 impl Doctor {
-    /// As it is now; `conditions` are the agent's own.
-    pub(crate) fn examine(&self, conditions: &Conditions) -> Report {
+    /// As it is now; `conditions` are the agent's own, `kernel` what it can do without.
+    pub(crate) fn examine(&self, conditions: &Conditions, kernel: Vec<String>) -> Report {
         let agent =
             conditions.iter().filter_map(|(name, state)| Some(format!("{name}: {}", state.as_ref().err()?)));
         let issued::Standing { until, failing, .. } =
@@ -88,6 +91,6 @@ impl Doctor {
             (one.namespace.clone(), one.pod.clone(), one.container.clone(), one.cgroup.clone())
         };
         workloads.sort_by_key(key);
-        Report { agent: agent.collect(), authority, workloads }
+        Report { agent: agent.collect(), kernel, authority, workloads }
     }
 }

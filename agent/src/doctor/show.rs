@@ -70,6 +70,7 @@ pub(crate) fn shown(report: &Report) -> String {
     for problem in &report.agent {
         head.push(format!("the agent itself: {}", clean(problem)));
     }
+    head.extend(report.kernel.iter().map(|lacking| clean(lacking)));
     match &report.authority {
         None => head.push("TLS is not looked into: the configuration has no `tls`".to_owned()),
         Some(authority) => {
@@ -112,6 +113,7 @@ mod tests {
         };
         let report = Report {
             agent: vec!["spool: full".into()],
+            kernel: vec![],
             authority: Some(AuthorityReport {
                 ready: false,
                 roots: vec![],

@@ -42,6 +42,10 @@ pub(crate) async fn end(
                 continue;
             }
         };
+        // Said once, at the start.
+        if !steering.can_end_strays() {
+            continue;
+        }
         for stray in strays.iter().filter(|stray| resets(stray.cgroup_id)) {
             if end_one(&steering, stray) {
                 reports.send(ended(stray, &*identities)).await.ok();

@@ -39,6 +39,8 @@ pub struct SteerConfig {
     pub shards: usize,
     /// Ports that a listener tries first, in this order.
     pub ports: Vec<u16>,
+    /// Names of features that count as lacking whatever the kernel says: to see what happens then.
+    pub treat_as_absent: Vec<String>,
 }
 
 /// A listener outside the workloads' network namespaces.
@@ -72,6 +74,7 @@ impl SteerConfig {
             host_listener: None,
             shards: 1,
             ports: Self::PORTS.to_vec(),
+            treat_as_absent: Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{fmt, io};
 
 use verbatim_sys::{
     bpf::{self, Helper, Hook},
-    netns,
+    netns, sock_diag,
 };
 
 use crate::SteerError;
@@ -27,12 +27,40 @@ impl fmt::Display for Feature {
     }
 }
 
+/// Something that the programs can do without, and what follows where they must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    /// What the kernel has not.
+    pub feature: Feature,
+    /// What is not done, in a sentence for a person.
+    pub consequence: &'static str,
+}
+
+impl fmt::Display for Lacking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the kernel lacks {}: {}", self.feature, self.consequence)
+    }
+}
+
+/// Ends what was connected before, at both ends.
+pub(crate) const ENDING_SOCKETS: &str = "ending sockets by sock_diag (CONFIG_INET_DIAG_DESTROY)";
+
+/// As [`NEEDED`], and what follows without it. Nothing may stand here without which a connection could go past unseen:
+/// see docs/threat-model.md.
+const OPTIONAL: [(&str, &str, Probe, &str); 1] = [(
+    ENDING_SOCKETS,
+    "4.5",
+    Probe::EndingSockets,
+    "connections from before are never ended: their packets are dropped where their workload fails closed",
+)];
+
 enum Probe {
     Hook(Hook),
     Helper(Hook, Helper),
     RingBuffers,
     LinkUpdates,
     NetnsCookieOption,
+    EndingSockets,
 }
 
 /// Name, first version, how to find out. Hooks first: a helper cannot be asked for on a hook that is not there.
@@ -80,15 +108,20 @@ const NEEDED: [(&str, &str, Probe); 21] = [
     ),
 ];
 
-/// Names all that this kernel lacks, at once.
-pub(crate) fn check() -> Result<(), SteerError> {
+/// Refuses, by all their names at once, where features are lacking that are needed; gives those that are not needed
+/// and lacking. What `absent` names counts as lacking, whatever the kernel says.
+pub(crate) fn check(absent: &[String]) -> Result<Vec<Lacking>, SteerError> {
+    let has = |name: &str, probe: &Probe| {
+        let treated = absent.iter().any(|one| one == name);
+        if treated { Ok(false) } else { is_there(probe).map_err(|error| SteerError::io(STEP, error)) }
+    };
     let mut lacking: Vec<Feature> = Vec::new();
     let mut hooks: Vec<Hook> = Vec::new();
     for (name, since, probe) in &NEEDED {
         if matches!(probe, Probe::Helper(hook, _) if hooks.contains(hook)) {
             continue;
         }
-        if is_there(probe).map_err(|error| SteerError::io(STEP, error))? {
+        if has(name, probe)? {
             continue;
         }
         lacking.push(Feature { name, since });
@@ -97,7 +130,13 @@ pub(crate) fn check() -> Result<(), SteerError> {
         }
     }
     if lacking.is_empty() {
-        return Ok(());
+        let mut without = Vec::new();
+        for (name, since, probe, consequence) in &OPTIONAL {
+            if !has(name, probe)? {
+                without.push(Lacking { feature: Feature { name, since }, consequence });
+            }
+        }
+        return Ok(without);
     }
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     Err(SteerError::Lacks { features: lacking, release })
@@ -108,6 +147,7 @@ fn is_there(probe: &Probe) -> io::Result<bool> {
         Probe::Hook(hook) => bpf::knows_hook(*hook),
         Probe::Helper(hook, helper) => bpf::knows_helper(*hook, *helper),
         Probe::RingBuffers => bpf::knows_ring_buffers(),
+        Probe::EndingSockets => sock_diag::knows_destroy(),
         Probe::LinkUpdates => Ok(bpf::knows_link_updates()),
         Probe::NetnsCookieOption => match netns::cookie_here() {
             Ok(_) => Ok(true),

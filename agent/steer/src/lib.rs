@@ -34,7 +34,7 @@ pub use connects::{ConnectReader, Connects, Outcome};
 pub use effective::{HookReport, Loss, LostHook};
 pub use error::SteerError;
 pub use events::{Event, EventKind};
-pub use features::Feature;
+pub use features::{Feature, Lacking};
 pub use flow::{Flow, FlowReader};
 pub use heartbeat::{Heartbeat, HeartbeatThread};
 pub use hooks::unpin;

@@ -22,7 +22,7 @@ use verbatim_sys::{bpf, clock};
 
 use crate::{
     Bypasses, CgroupVerdict, ConnectReader, DestinationRule, Event, FlowReader, Heartbeat, HookReport,
-    Namespaces, SteerConfig, SteerError, Stray, counters, effective, features,
+    Lacking, Namespaces, SteerConfig, SteerError, Stray, counters, effective, features,
     hooks::{self, Pins},
     kernel_log::KernelLog,
     object,
@@ -56,6 +56,7 @@ pub struct Steering {
     pump: Pump,
     /// A successor decides.
     frozen: AtomicBool,
+    lacking: Vec<Lacking>,
 }
 
 struct Attached {
@@ -73,9 +74,25 @@ impl Steering {
     /// It is not, the kernel lacks something, or the programs are missing from this build.
     pub fn probe() -> Result<(), SteerError> {
         object::programs()?;
+        Self::look(&[]).map(drop)
+    }
+
+    fn look(absent: &[String]) -> Result<Vec<Lacking>, SteerError> {
         bpf::probe_socket_address_program()
             .map_err(|error| SteerError::kernel("loading a probe program", error))?;
-        features::check()
+        features::check(absent)
+    }
+
+    /// What this kernel has not, and we can do without.
+    #[must_use]
+    pub fn lacking(&self) -> &[Lacking] {
+        &self.lacking
+    }
+
+    /// Whether [`Self::end_stray`] can do anything.
+    #[must_use]
+    pub fn can_end_strays(&self) -> bool {
+        self.lacking.iter().all(|one| one.feature.name != features::ENDING_SOCKETS)
     }
 
     /// Loads the programs and fills the maps with what `config` says; nothing is attached yet. The
@@ -90,7 +107,10 @@ impl Steering {
         config.check()?;
         let object = object::programs()?;
         let root = open_root(&config.attach_root)?;
-        Self::probe()?;
+        let lacking = Self::look(&config.treat_as_absent)?;
+        for one in &lacking {
+            tracing::warn!(alert = "kernel", "{one}");
+        }
         let pins = config.pin_directory.as_deref();
         let pins = pins.map(|parent| Pins::prepare(parent, config.schema)).transpose()?;
         let before = pins.as_ref().filter(|_| config.waited_for).map(|pins| pins.map_path("HB"));
@@ -135,6 +155,7 @@ impl Steering {
             events: Mutex::new(Some(events)),
             pump,
             frozen: AtomicBool::new(false),
+            lacking,
             attached: Mutex::new(Attached { ebpf, hooks: Vec::new(), done: false }),
         };
         steering.configure(config)?;

@@ -1,6 +1,10 @@
 //! Ending somebody's TCP socket from outside, by the kernel's `sock_diag`.
 
-use std::{io, mem::MaybeUninit, net::IpAddr, net::SocketAddr};
+use std::{
+    io,
+    mem::MaybeUninit,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+};
 
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType,
@@ -53,6 +57,28 @@ pub fn destroy_tcp(socket: &TcpSocket) -> io::Result<bool> {
     }
 }
 
+/// Whether the kernel can end sockets: has it end a listening one of our own, which nobody was told of.
+///
+/// # Errors
+/// The system calls': `EPERM` without CAP_NET_ADMIN in the network namespace.
+pub fn knows_destroy() -> io::Result<bool> {
+    // Without a loopback address there is nothing to try it with: what it cannot do it says when it is asked to.
+    let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)) else { return Ok(true) };
+    let socket = TcpSocket {
+        v6: false,
+        local: listener.local_addr()?,
+        remote: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        cookie: crate::socket::cookie(&listener)?,
+    };
+    match destroy_tcp(&socket) {
+        Err(error) if [Some(libc::EOPNOTSUPP), Some(libc::EINVAL)].contains(&error.raw_os_error()) => {
+            Ok(false)
+        }
+        // Not found, although it is there: the kernel has no `inet_diag`.
+        ended => ended,
+    }
+}
+
 fn request(socket: &TcpSocket) -> [u8; REQUEST] {
     let mut bytes = [0; REQUEST];
     let mut at = 0;
@@ -102,10 +128,7 @@ fn error(answer: &[u8]) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Read,
-        net::{TcpListener, TcpStream},
-    };
+    use std::{io::Read, net::TcpStream};
 
     use super::*;
 
@@ -116,6 +139,17 @@ mod tests {
             remote: stream.peer_addr().unwrap(),
             cookie: crate::socket::cookie(stream).unwrap(),
         }
+    }
+
+    #[test]
+    fn a_kernel_that_ends_sockets_is_told_from_one_that_does_not() {
+        let Ok(listener) = TcpListener::bind("127.0.0.1:0") else { return };
+        let known = match knows_destroy() {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => return,
+            known => known.unwrap(),
+        };
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(destroy_tcp(&named(&client, false)).is_ok_and(|ended| ended), known);
     }
 
     #[test]

@@ -105,10 +105,21 @@ fn serve(bench: &Bench, tree: &Tree, namespace: Option<&str>) -> Result<Guard, F
 
 /// The same with a configuration of the test's own.
 pub(super) fn serve_as(bench: &Bench, tree: &Tree, configuration: &str) -> Result<Guard, Failed> {
+    serve_with(bench, tree, configuration, &[])
+}
+
+/// The same with variables of the environment.
+pub(super) fn serve_with(
+    bench: &Bench,
+    tree: &Tree,
+    configuration: &str,
+    variables: &[(&str, &str)],
+) -> Result<Guard, Failed> {
     let configuration = write(bench, configuration)?;
     let errors = fs::File::create(bench.path("errors"))?;
     let agent = env!("CARGO_BIN_EXE_verbatim-agent");
     let mut command = tree.command("node", agent, &["serve", "--config", &configuration, "--log", "debug"]);
+    command.envs(variables.iter().copied());
     let mut agent = Guard(command.stdout(Stdio::piped()).stderr(errors).spawn()?);
     let mut line = String::new();
     let stdout = agent.0.stdout.take().ok_or("no standard output")?;

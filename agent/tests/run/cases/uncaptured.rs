@@ -10,7 +10,7 @@ use verbatim_api::v1::{self, CoverageEvent};
 
 use super::{
     cases,
-    serving::{serve_as, stop},
+    serving::{serve_as, serve_with, stop},
     world::{CLOSED, OPEN, World},
 };
 use crate::{
@@ -23,6 +23,8 @@ cases!(
     quic_that_is_denied_is_recorded_with_who_and_where_to,
     a_socket_that_slips_past_connect_is_denied_and_recorded_with_its_protocol,
     a_connection_from_before_is_recorded_as_passed_or_cut_off_and_ended,
+    a_kernel_that_ends_no_sockets_is_named_and_what_was_before_is_cut_off,
+    a_kernel_that_lacks_what_is_needed_is_refused_by_name,
     a_knock_on_the_listener_is_recorded_and_a_flood_of_them_with_its_count,
     binding_the_listeners_port_and_a_denied_destination_are_recorded,
     a_flood_of_denials_is_recorded_with_what_has_no_record_of_its_own,
@@ -114,6 +116,47 @@ fn a_connection_from_before_is_recorded_as_passed_or_cut_off_and_ended() -> Outc
     ensure(stray.count == 1 && to == world.server, || format!("{stray:?} {to}"))?;
     ensure(open.0.try_wait()?.is_none(), || "it fails open, and was ended".into())?;
     stop(&world.bench, agent)
+}
+
+const ENDING_SOCKETS: &str = "ending sockets by sock_diag (CONFIG_INET_DIAG_DESTROY)";
+
+fn a_kernel_that_ends_no_sockets_is_named_and_what_was_before_is_cut_off() -> Outcome {
+    let world = World::new()?;
+    let to = world.server.to_string();
+    let mut before = world.tree.command(CLOSED, &program(), &[WORKLOAD, "talk", &to]);
+    let mut before = Guard(before.stdout(Stdio::piped()).spawn()?);
+    let without = [("VERBATIM_TREAT_AS_ABSENT", ENDING_SOCKETS)];
+    let agent = serve_with(&world.bench, &world.tree, &world.configuration(), &without)?;
+    ensure(world.log().contains("lacks ending sockets by sock_diag"), || world.log())?;
+    ensure(world.metric(&format!("verbatim_kernel_lacks{{feature=\"{ENDING_SOCKETS}\"}}"))? == 1.0, || {
+        "no metric says so".into()
+    })?;
+    let config = world.bench.path("agent.yaml").display().to_string();
+    let (_, said, _) = ended(&mut world.bench.agent(&["doctor", "--config", &config]))?;
+    ensure(said.contains(ENDING_SOCKETS) && said.contains("are never ended"), || said.clone())?;
+
+    told(&world, CoverageEvent::StrayDropped)?;
+    world.must_reach(CLOSED)?;
+    until("a record", || world.connections() == 1)?;
+    ensure(before.0.try_wait()?.is_none(), || "it was ended".into())?;
+    stop(&world.bench, agent)?;
+    ensure(world.covered(CoverageEvent::StrayEnded).is_empty(), || "it was recorded as ended".into())?;
+    ensure(world.connections() == 1, || "it was captured".into())
+}
+
+fn a_kernel_that_lacks_what_is_needed_is_refused_by_name() -> Outcome {
+    let world = World::new()?;
+    let file = world.bench.path("agent.yaml");
+    std::fs::write(&file, world.configuration())?;
+    let agent = env!("CARGO_BIN_EXE_verbatim-agent");
+    let arguments = ["serve", "--config", &file.display().to_string()];
+    let mut command = world.tree.command("node", agent, &arguments);
+    command.env("VERBATIM_TREAT_AS_ABSENT", "cgroup programs on getsockname4; bpf ring buffers");
+    let (code, _, stderr) = ended(&mut command)?;
+    let named = ["cgroup programs on getsockname4 (Linux 5.8)", "bpf ring buffers (Linux 5.8)"];
+    ensure(code == Some(1) && named.iter().all(|name| stderr.contains(name)), || {
+        format!("{code:?}: {stderr}")
+    })
 }
 
 fn a_knock_on_the_listener_is_recorded_and_a_flood_of_them_with_its_count() -> Outcome {
