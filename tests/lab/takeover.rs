@@ -18,6 +18,8 @@ use verbatim_tests::{
 use crate::scenario::{Scenario, usual};
 
 const PORT: u16 = 9000;
+/// How many connects there are to be while agents take over from each other; a few seconds' unless set.
+const CONNECTS: &str = "VLAB_TAKE_OVER_CONNECTS";
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -122,23 +124,30 @@ fn a_worker_that_is_killed_again_and_again_costs_no_connect(lab: &mut Lab) -> Re
 }
 
 fn an_agent_takes_over_from_another_without_a_connection_lost_or_unrecorded(lab: &mut Lab) -> Result<()> {
+    // In seconds, or as many as somebody asks for.
+    let wanted =
+        std::env::var(CONNECTS).ok().map(|text| text.parse::<u64>().context(CONNECTS)).transpose()?;
+    let each = wanted.map_or(u64::MAX, |all| all / 2);
     let server = server(lab)?;
-    let mut loads = [load(lab, Pod::A, 500, u64::MAX)?, load(lab, Pod::B, 500, u64::MAX)?];
+    let mut loads = [load(lab, Pod::A, 500, each)?, load(lab, Pod::B, 500, each)?];
     let stops = loads.each_mut().map(Process::stdin);
-    for _ in 0..2 {
+    let mut times = 0;
+    while times < 2 || wanted.is_some() && loads.iter_mut().any(Process::running) {
         std::thread::sleep(std::time::Duration::from_secs(1));
         let old = lab.agent.succeed()?.wait()?;
         ensure!(old.status.success(), "the old one ended with {}: {}", old.status, old.complaints());
+        times += 1;
     }
     std::thread::sleep(std::time::Duration::from_secs(1));
     drop(stops);
     let mut all = 0;
     for load in loads {
         let counts = counts(load)?;
-        println!("two take-overs: {counts:?}");
+        println!("{times} take-overs: {counts:?}");
         ensure!(counts.failed == 0 && counts.lost == 0, "{counts:?}");
         all += counts.served;
     }
+    ensure!(wanted.is_none_or(|wanted| all == wanted / 2 * 2), "{all} connects of {wanted:?}");
     ensure!(served(server)? == all, "the server saw others than the clients");
     // Which of them has it depends on who came when; whoever lives looks every few seconds.
     wait::until("the other slot of the spool to be shipped and removed", || {

@@ -49,7 +49,8 @@ const AS_ROOT: [&str; 6] = [
 const LAB: [&str; 2] = ["lab", "cluster"];
 
 /// What the tests may be asked to insist on, passed on to those that run through sudo.
-const PASSED_ON: [&str; 4] = ["REQUIRE_BPF", "REQUIRE_LAB", "REQUIRE_ROOT", HOLD_SECONDS];
+const PASSED_ON: [&str; 5] =
+    ["REQUIRE_BPF", "REQUIRE_LAB", "REQUIRE_ROOT", HOLD_SECONDS, "VLAB_TAKE_OVER_CONNECTS"];
 
 /// How long the lab lets a held statement wait; a second unless set.
 const HOLD_SECONDS: &str = "VLAB_HOLD_SECONDS";
