@@ -1,8 +1,8 @@
 //! What a round does to agent, collector and what they stand on, and how it is undone.
 
-use std::{path::Path, thread, time::Duration};
+use std::{os::unix::process::ExitStatusExt as _, path::Path, thread, time::Duration};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use verbatim_api::v1::FindingKind;
 
 use super::seed::Seed;
@@ -30,6 +30,8 @@ const SILENT: &str = "400";
 pub enum Disturbance {
     /// Nothing: what is wrong now is wrong without us.
     Nothing,
+    /// Another node agent takes over, and the one before drains.
+    TakeOver,
     /// `kill -9` of the node agent, all of it.
     KillAgent,
     /// `kill -9` of the collector.
@@ -58,8 +60,9 @@ pub enum Disturbance {
 
 /// All of them with the names that a command line has for them. Those that end a process come first: they are
 /// undone last.
-pub const ALL: [(Disturbance, &str); 13] = [
+pub const ALL: [(Disturbance, &str); 14] = [
     (Disturbance::Nothing, "nothing"),
+    (Disturbance::TakeOver, "take-over"),
     (Disturbance::KillAgent, "kill-agent"),
     (Disturbance::KillCollector, "kill-collector"),
     (Disturbance::FillSpool, "fill-spool"),
@@ -78,14 +81,25 @@ pub const ALL: [(Disturbance, &str); 13] = [
 #[derive(Debug)]
 pub(super) enum Begun {
     Nothing,
-    Agent { closed: Option<Closed> },
+    /// The one that drains.
+    TakenOver(Process),
+    Agent {
+        closed: Option<Closed>,
+    },
     Collector,
     Full(Filled),
-    Stalled { _disk: Stalled },
-    Cut { _link: Cut },
+    Stalled {
+        _disk: Stalled,
+    },
+    Cut {
+        _link: Cut,
+    },
     Clocks,
     Descriptors(Vec<u32>),
-    Silent { client: Process, _server: Process },
+    Silent {
+        client: Process,
+        _server: Process,
+    },
     Memory,
 }
 
@@ -123,6 +137,7 @@ impl Disturbance {
     pub(super) fn begin(self, lab: &mut Lab, seed: &mut Seed) -> Result<Begun> {
         Ok(match self {
             Self::Nothing => Begun::Nothing,
+            Self::TakeOver => Begun::TakenOver(lab.agent.succeed()?),
             Self::KillAgent => {
                 // Programs that are not pinned go with the agent, and what connects then passes by: the pods'
                 // network has to be closed in their place.
@@ -187,6 +202,13 @@ impl Begun {
         match self {
             // Dropping them is what undoes them.
             Self::Nothing | Self::Full(_) | Self::Stalled { .. } | Self::Cut { .. } => Ok(()),
+            Self::TakenOver(old) => {
+                let old = old.wait()?;
+                // What kills the agent may have met this one.
+                let killed = old.status.signal() == Some(9);
+                ensure!(killed || old.status.success(), "it ended with {}: {}", old.status, old.complaints());
+                Ok(())
+            }
             Self::Agent { closed } => {
                 lab.agent.restart()?;
                 drop(closed);
