@@ -127,7 +127,7 @@ pub fn credentials(data: &[u8]) {
             assert!(one.place.starts_with("header ") || one.place.starts_with("query "), "{}", one.place);
             kept(&one.place);
             kept(&one.subject);
-            one.jwt.iter().flat_map(|jwt| texts_of(jwt)).for_each(kept);
+            one.jwt.iter().flat_map(texts_of).for_each(kept);
         }
     }
     if let Ok(user) = std::str::from_utf8(data) {
