@@ -6,8 +6,10 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     convert::Infallible,
+    future::{Future, poll_fn},
     io,
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     time::Duration,
@@ -351,7 +353,13 @@ impl<R: Records> Shard<R> {
         let (shard, share) = (Rc::clone(self), Rc::clone(share));
         spawn_local(async move {
             let accepted = connection::Accepted { client, source, number };
-            let served = CatchPanic::new(connection::serve(&shard, accepted, &control)).await;
+            let mut serving = CatchPanic::new(connection::serve(&shard, accepted, &control));
+            let served = poll_fn(|cx| {
+                shard.counters.turn();
+                Pin::new(&mut serving).poll(cx)
+            });
+            let served = served.await;
+            drop(serving);
             if let Err(panicked) = served {
                 add(&shard.counters.panics, 1);
                 tracing::error!(shard = shard.index, message = panicked.0, "connection panicked");

@@ -120,6 +120,10 @@ pub(crate) struct Counters {
     pub(crate) ended_by: Ended,
     /// CLOCK_MONOTONIC of the last sign of life, nanoseconds.
     pulse: AtomicU64,
+    /// How often a connection was looked at.
+    turns: AtomicU64,
+    /// The same when somebody last asked for signs of life; written by whoever asks.
+    turns_seen: AtomicU64,
 }
 
 /// Adds to a counter that has one writer: a load and a store, no locked instruction.
@@ -132,8 +136,19 @@ impl Counters {
         self.pulse.store(clock::monotonic_nanos(), Ordering::Relaxed);
     }
 
+    /// A connection is looked at: a sign of life that costs no look at the clock. A shard with so much to do that
+    /// its timer waits for a second is slow, not dead.
+    pub(crate) fn turn(&self) {
+        add(&self.turns, 1);
+    }
+
     /// Since the last sign of life.
     pub(crate) fn silence(&self) -> Duration {
+        let turns = self.turns.load(Ordering::Relaxed);
+        if self.turns_seen.swap(turns, Ordering::Relaxed) != turns {
+            // Some time since the last question; to the asker it is now.
+            self.alive();
+        }
         let last = self.pulse.load(Ordering::Relaxed);
         Duration::from_nanos(clock::monotonic_nanos().saturating_sub(last))
     }
@@ -204,6 +219,19 @@ mod tests {
         assert_eq!(credentials, [(CredentialMatch::No, 1)]);
         let behalf: Vec<_> = stats.proven.behalf().filter(|(_, count)| *count > 0).collect();
         assert_eq!(behalf, [(BehalfKind::Verified, 1)]);
+    }
+
+    #[test]
+    fn a_shard_that_is_late_with_everything_else_and_carries_connections_is_not_silent() {
+        let counters = Counters::default();
+        // Never heard of, since the machine was started.
+        let silent = counters.silence();
+        assert!(silent > Duration::from_secs(1), "{silent:?}");
+        counters.turn();
+        assert!(counters.silence() < silent / 2);
+        let since = counters.silence();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(counters.silence() > since, "once heard of, it does not live for ever");
     }
 
     #[test]
