@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
 };
 use verbatim_ebpf_common::{
-    Bypass, Config, ConnectCount, ConnectKey, Counter, Destination, EventKind, Flow, FlowKey, RateWindow, Stray,
-    Target, Verdict,
+    Bypass, Config, ConnectCount, ConnectKey, Counter, Destination, EventKind, Flow, FlowKey, RateWindow,
+    Stray, Target, Verdict,
 };
 
 /// What user space says once.
