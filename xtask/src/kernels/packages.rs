@@ -33,8 +33,9 @@ pub(crate) struct Unpacked {
     pub(crate) modules: PathBuf,
 }
 
-/// Modules that the tests need and that the kernel would load by itself if it could.
-const MODULES: [&str; 1] = ["veth"];
+/// Modules that the tests need and that the kernel would load by itself if it could; in the order of their names,
+/// which is that of loading them.
+const MODULES: [&str; 3] = ["inet_diag", "tcp_diag", "veth"];
 
 /// The kernel, fetched where it is not there yet.
 pub(crate) fn ready(place: &Place, kernel: &Kernel, refresh: bool) -> Result<Unpacked> {
@@ -44,7 +45,12 @@ pub(crate) fn ready(place: &Place, kernel: &Kernel, refresh: bool) -> Result<Unp
         image: folder.join("vmlinuz"),
         modules: folder.join("modules"),
     };
-    if !refresh && let Ok(release) = fs::read_to_string(folder.join("release")) {
+    // One that was fetched when fewer modules were needed is fetched again.
+    let whole = MODULES.iter().all(|name| folder.join(format!("modules/{name}.ko")).exists());
+    if !refresh
+        && whole
+        && let Ok(release) = fs::read_to_string(folder.join("release"))
+    {
         return Ok(unpacked(release));
     }
     let release =
