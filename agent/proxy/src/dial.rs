@@ -33,7 +33,13 @@ pub(crate) async fn dial<R: Records>(
                 made => break made?,
             }
         };
-        TcpSocket::from_std_stream(StdStream::from(socket)).connect(flow.destination).await
+        let socket = TcpSocket::from_std_stream(StdStream::from(socket));
+        if flow.destination.ip().to_canonical().is_loopback()
+            && let Err(error) = verbatim_sys::socket::without_pacing(&socket)
+        {
+            tracing::debug!(%error, "dialling with the machine's congestion control");
+        }
+        socket.connect(flow.destination).await
     };
     let killed = std::future::poll_fn(|cx| control.poll_killed(cx));
     let patience = shard.config.dial_timeout;

@@ -113,6 +113,9 @@ fn share(socket: &Socket) -> io::Result<()> {
 fn unbound(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
+    if let Err(error) = verbatim_sys::socket::without_pacing(&socket) {
+        tracing::debug!(%error, "listening with the machine's congestion control");
+    }
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
         socket.set_freebind_v6(true)?;
@@ -136,6 +139,19 @@ mod tests {
             assert_eq!(shard.v4.local_addr().unwrap(), (Ipv4Addr::LOCALHOST, port).into());
         }
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    }
+
+    #[test]
+    fn what_a_listener_takes_is_sent_to_without_pacing() {
+        let (port, listeners) = open(1, &[]).unwrap().unwrap();
+        let _client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let accepted = loop {
+            match listeners[0].v4.accept() {
+                Ok((accepted, _)) => break accepted,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        assert_eq!(rustix::net::sockopt::tcp_congestion(&accepted).unwrap(), "reno");
     }
 
     #[test]

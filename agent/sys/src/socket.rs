@@ -65,6 +65,18 @@ pub fn peer_pidfd(socket: impl AsFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Has a socket whose bytes stay on this machine sent without pacing: Reno's congestion control, which every
+/// kernel has and every process may choose (tcp(7), `TCP_CONGESTION`). What a listener has, its connections get.
+///
+/// Where the machine's default paces (BBR), loopback would pay for it with a timer for every few segments, and with
+/// segments cut small; there is no path there that could be congested.
+///
+/// # Errors
+/// The system call's: not a socket of TCP.
+pub fn without_pacing(socket: impl AsFd) -> io::Result<()> {
+    Ok(sockopt::set_tcp_congestion(socket, "reno")?)
+}
+
 /// Reads a `SOL_SOCKET` option that is a plain integer.
 fn get_option<T: Integer>(socket: impl AsFd, option: libc::c_int, value: &mut T) -> io::Result<()> {
     let mut length = size_of::<T>() as libc::socklen_t;
@@ -120,9 +132,21 @@ mod tests {
     }
 
     #[test]
+    fn connections_to_a_listener_without_pacing_have_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        without_pacing(&listener).unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        assert_eq!(sockopt::tcp_congestion(&accepted).unwrap(), "reno");
+        without_pacing(&client).unwrap();
+        assert_eq!(sockopt::tcp_congestion(&client).unwrap(), "reno");
+    }
+
+    #[test]
     fn what_is_no_socket_is_an_error() {
         let file = tempfile::tempfile().unwrap();
         assert_eq!(netns_cookie(&file).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
         assert_eq!(peer_pidfd(&file).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+        assert_eq!(without_pacing(&file).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
     }
 }
