@@ -117,6 +117,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value = "splice", conflicts_with = "no_tls")]
     pub(crate) untrusted: Untrusted,
 
+    /// What PostgreSQL servers keep of their roles' passwords (lines `"user" "SCRAM-SHA-256$..."`), for clients that
+    /// bind their authentication to TLS. Readable by its owner alone.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_tls")]
+    pub(crate) verifier_file: Option<PathBuf>,
+
     /// Look into no TLS: connections that use it pass as they are, and are recorded so. The command's
     /// environment stays as it is.
     #[arg(long)]
@@ -302,7 +307,12 @@ mod tests {
         assert_eq!(parsed.names, ["a.example", "10.9.0.0/16"]);
         assert_eq!(parsed.untrusted, Untrusted::Splice);
         assert!(run(&["--no-tls", "--", "true"]).expect("parse").no_tls);
-        for options in [["--name", "a.example"], ["--upstream-ca", "f"], ["--untrusted", "deny"]] {
+        for options in [
+            ["--name", "a.example"],
+            ["--upstream-ca", "f"],
+            ["--untrusted", "deny"],
+            ["--verifier-file", "f"],
+        ] {
             assert!(run(&[&options[..], &["--no-tls", "--", "true"]].concat()).is_err(), "{options:?}");
         }
     }

@@ -19,6 +19,7 @@ mod serve;
 mod supervisor;
 mod trust;
 mod uninstall;
+mod verifiers;
 mod waiting;
 mod worker;
 mod workloads;

@@ -1,5 +1,6 @@
 // The JDBC driver with every sslmode; then what it does besides: statements that the server keeps, a batch, failures,
 // a transaction, cancelling, a login by SCRAM with the channel bound and without. `Jdbc direct`: TLS at once.
+// `Jdbc bound`: only logins that insist on a bound channel.
 // `Jdbc ROOT STATEMENT`: a statement to a server that one root vouches for, and nothing else.
 
 import java.sql.Connection;
@@ -178,6 +179,11 @@ class Jdbc {
     public static void main(String[] arguments) throws Exception {
         if (arguments.length > 0 && arguments[0].equals(DIRECT)) {
             direct();
+            return;
+        }
+        if (arguments.length > 0 && arguments[0].equals("bound")) {
+            logIn("bound", "require", "require");
+            refused("wrong", "require", "password authentication failed");
             return;
         }
         if (arguments.length == 2) {

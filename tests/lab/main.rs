@@ -21,6 +21,7 @@ mod passing;
 mod places;
 mod postgres_drivers;
 mod postgres_tls;
+mod postgres_verifiers;
 mod run;
 mod safety;
 mod scenario;
@@ -56,6 +57,7 @@ fn scenarios() -> Vec<Scenario> {
         upstream::scenarios(),
         postgres_tls::scenarios(),
         postgres_drivers::scenarios(),
+        postgres_verifiers::scenarios(),
         bigquery::scenarios(),
         http::scenarios(),
         odd::scenarios(),

@@ -31,7 +31,7 @@ const WITH_PGX: &[Part] = &[
     Part::Pgx,
 ];
 
-const WITH_JDBC: &[Part] = &[
+pub(crate) const WITH_JDBC: &[Part] = &[
     Part::Root,
     Part::Sandbox,
     Part::Binaries,

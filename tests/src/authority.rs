@@ -5,6 +5,7 @@
 use std::{
     fs,
     net::IpAddr,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +25,8 @@ pub struct Given {
     pub configuration: String,
     /// What pods get.
     pub trust: Trust,
+    /// What is known of PostgreSQL's passwords: nothing, until a scenario writes it.
+    pub verifiers: PathBuf,
 }
 
 /// Makes it in a folder. `upstream` is the root that only the agent trusts.
@@ -59,19 +62,24 @@ pub fn create(folder: &Path, upstream: &Root) -> Result<Given> {
             format!("{{certificate: {}, key: {}}}", class.certificate.display(), class.key.display())
         })
         .collect();
+    let verifiers = folder.join("verifiers");
+    fs::write(&verifiers, "; nothing yet\n")?;
+    fs::set_permissions(&verifiers, fs::Permissions::from_mode(0o600))?;
     let configuration = format!(
         "\
 tls:
   authority: {{roots: [{}], intermediates: [{}]}}
   upstreamRoots: {{system: true, files: [{}]}}
   stateFile: {}
+  verifierFile: {}
 ",
         roots.join(", "),
         intermediates.join(", "),
         upstream.certificate().display(),
         folder.join("refusals").display(),
+        verifiers.display(),
     );
-    Ok(Given { configuration, trust: Trust::new(bundle, Some(store)) })
+    Ok(Given { configuration, trust: Trust::new(bundle, Some(store)), verifiers })
 }
 
 struct Class {

@@ -33,6 +33,7 @@ use crate::{
     process::Place,
     sets,
     trust::Trust,
+    wait,
 };
 
 /// What a scenario stands on before any of our binaries runs. Fields are dropped in this order.
@@ -174,6 +175,7 @@ pub struct Lab {
     pub server: Server,
     google: Option<Google>,
     trust: Option<Trust>,
+    verifiers: Option<PathBuf>,
     /// What of it a scenario can take away.
     pub below: Below,
     /// What all of it stands on.
@@ -215,14 +217,27 @@ impl Lab {
             tls: None,
         };
         let mut trust = None;
+        let mut verifiers = None;
         if let Some(google) = &google {
             let given = authority::create(&ground.path("authority"), google.root())?;
             surroundings.tls = Some(given.configuration);
             trust = Some(given.trust);
+            verifiers = Some(given.verifiers);
         }
         let trusting = options.trusting;
         let agent = Agent::start(below.agent(&ground)?, &ground.path("agent"), surroundings, options)?;
-        Ok(Self { agent, collector, server, google, trust, below, ground, separate: false, trusting })
+        Ok(Self {
+            agent,
+            collector,
+            server,
+            google,
+            trust,
+            verifiers,
+            below,
+            ground,
+            separate: false,
+            trusting,
+        })
     }
 
     /// Google's side of the lab.
@@ -233,6 +248,18 @@ impl Lab {
     /// What injection gives to pods.
     pub fn trust(&self) -> Result<&Trust> {
         self.trust.as_ref().context("TLS is not terminated in this scenario")
+    }
+
+    /// Says what is known of PostgreSQL's passwords, and waits until the agent has read it.
+    pub fn know(&self, verifiers: &str) -> Result<()> {
+        let path = self.verifiers.as_ref().context("TLS is not terminated in this scenario")?;
+        let read =
+            || self.agent.complaints().matches("the verifiers have changed: the new ones are used").count();
+        let (before, beside) = (read(), path.with_extension("new"));
+        fs::write(&beside, verifiers)?;
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&beside, path)?;
+        wait::until("the agent to read the verifiers", || Ok((read() > before).then_some(())))
     }
 
     /// Google's clients in a pod, with the trust that injection has given it or, where it has given none,

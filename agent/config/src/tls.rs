@@ -15,6 +15,8 @@ pub struct Termination {
     pub upstream_roots: UpstreamRoots,
     /// Who has refused our certificates, kept across restarts.
     pub state_file: PathBuf,
+    /// What PostgreSQL servers keep of their roles' passwords; its owner's alone, read again when it changes.
+    pub verifier_file: Option<PathBuf>,
 }
 
 /// Certificates that were issued elsewhere, ones that are made at start, or ones that the cluster's issuer gives.

@@ -28,7 +28,8 @@ use socket2::{Domain, Socket, Type};
 use verbatim_proxy::{
     Deps, ProxyConfig, Shards,
     seam::{
-        Dialer, Flow, Flows, Identities, Identity, ObserveAll, Observer, Summary, Termination, Tls, Trust,
+        Dialer, Flow, Flows, Identities, Identity, NoVerifiers, ObserveAll, Observer, Summary, Termination,
+        Tls, Trust,
     },
 };
 use verbatim_spool::{SpoolConfig, SyncMode, WhenFull};
@@ -127,6 +128,7 @@ fn measure(count: usize) -> Result<(), Failure> {
         upstream: Arc::new(Upstream::new(&UpstreamRoots { system: false, extra_pem })?),
         downstream: Arc::new(Downstream::new()?),
         trust: Arc::new(Around),
+        verifiers: Arc::new(NoVerifiers),
     };
     let spool = SpoolConfig {
         directory: folder.path().join("spool"),

@@ -22,7 +22,8 @@ use verbatim_api::v1;
 use verbatim_proxy::{
     Deps, ProxyConfig, Shards,
     seam::{
-        Dialer, Flow, Flows, Identities, Identity, ObserveAll, Observer, Summary, Termination, Tls, Trust,
+        Dialer, Flow, Flows, Identities, Identity, NoVerifiers, ObserveAll, Observer, Summary, Termination,
+        Tls, Trust,
     },
 };
 use verbatim_spool::{SpoolConfig, SyncMode, WhenFull};
@@ -104,6 +105,7 @@ fn tls(servers_roots: &Path, our_roots: &Path) -> Result<Tls, Box<dyn std::error
         upstream: Arc::new(Upstream::new(&roots)?),
         downstream: Arc::new(Downstream::new()?),
         trust: Arc::new(Everybody),
+        verifiers: Arc::new(NoVerifiers),
     })
 }
 

@@ -18,7 +18,7 @@ mod evidence;
 mod trust;
 
 pub use evidence::{Evidence, NoEvidence, Proof, Remembered, Session, Whom};
-pub use trust::{Termination, Tls, Trust};
+pub use trust::{KnownVerifiers, NoVerifiers, Termination, Tls, Trust};
 
 /// One steered TCP connection as the kernel saw its connect().
 #[derive(Clone, Debug, PartialEq, Eq)]

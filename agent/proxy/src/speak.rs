@@ -9,7 +9,7 @@ use std::{
 
 use verbatim_api::v1;
 use verbatim_http::Version;
-use verbatim_wire::seam::{Decoder, Encryption, ServerTls, StartTls, Upgrade};
+use verbatim_wire::seam::{Decoder, Encryption, ServerTls, StartTls, Upgrade, Verifiers};
 
 use crate::{
     Records,
@@ -214,13 +214,22 @@ impl<R: Records> Speech<'_, R> {
         let (declines_others, required) = asked.map_err(|panicked| End::Panicked(panicked.0))?;
         Ok(Encryption {
             client,
+            certificate: self.inside.as_ref().map(|inside| inside.certificate.clone()).unwrap_or_default(),
             server: server.map(|leg| ServerTls { certificate: certificate(leg) }),
             ends_here: plain,
             declines_others,
             server_required: required || (plain && shard.known.tls_name(&facts.flow).is_some()),
             ask_password: client && shard.known.binds_channel(&facts.flow),
+            verifiers: client.then(|| self.verifiers(tls)),
             nonce: rand::random(),
         })
+    }
+
+    /// What is known of the passwords of the server's roles.
+    fn verifiers(&self, tls: &Tls) -> Verifiers {
+        let (known, destination) = (Arc::clone(&tls.verifiers), self.journal.facts.flow.destination);
+        let name = self.inside.as_ref().and_then(|inside| inside.server_name.clone());
+        Verifiers(Arc::new(move |user: &[u8]| known.find(destination, name.as_deref(), user)))
     }
 
     async fn http(&mut self, first: First, version: Version) -> Result<Next, End> {

@@ -51,6 +51,8 @@ pub(crate) struct Inside {
     pub(crate) name: LeafName,
     /// The name that the client asked for.
     pub(crate) server_name: Option<String>,
+    /// Ours, DER, as the client saw it.
+    pub(crate) certificate: Vec<u8>,
     pub(crate) client: Rc<Watch>,
     pub(crate) server: Rc<Watch>,
     /// The server asked for a client's certificate.
@@ -177,6 +179,7 @@ impl<R: Records> Request<'_, R> {
             Ok(leaf) => leaf,
             Err(error) => return Err(Stop::GetOut(Way::Undo(failed, error.to_string()))),
         };
+        let certificate = leaf.cert.first().map(|leaf| leaf.to_vec()).unwrap_or_default();
         let config = match &requested {
             None => Ok(self.tls.downstream.config(leaf, alpn.clone())),
             // Without us the client would be asked as well.
@@ -225,6 +228,7 @@ impl<R: Records> Request<'_, R> {
             alpn,
             name,
             server_name: self.server_name.clone(),
+            certificate,
             client: client_watch,
             server: server_watch,
             certificate_requested,

@@ -105,7 +105,9 @@ impl Trusting {
     /// Makes it all in `place`. `None`, with the reason on standard error, where TLS cannot be looked into on
     /// this machine.
     pub(crate) fn make(args: &RunArgs, place: &Path) -> Result<Option<Self>, TrustingError> {
-        let Some(material) = Material::for_run(&args.names, &args.upstream_ca)? else {
+        let Some(material) =
+            Material::for_run(&args.names, &args.upstream_ca, args.verifier_file.as_deref())?
+        else {
             crate::say(
                 "no TLS is looked into: this machine has no root certificates to verify servers by (install \
                  `ca-certificates`, or give --upstream-ca)",

@@ -1,4 +1,5 @@
-//! Who keeps the authority up to date: the cluster's issuer, or whoever writes the files.
+//! Who keeps the authority up to date: the cluster's issuer, or whoever writes the files; and the verifiers, whose file
+//! is read again.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::{
     trust::Material,
 };
 
-/// Has the authority kept up to date by whoever issues it.
+/// Has the authority kept up to date by whoever issues it, and the verifiers by whoever writes them.
 pub(super) fn follow(
     config: &NodeAgent,
     material: Option<&Material>,
@@ -21,32 +22,33 @@ pub(super) fn follow(
 ) -> Issuing {
     let (Some(tls), Some(material)) = (&config.tls, material) else { return Issuing::default() };
     let authority = Arc::clone(&material.authority);
-    match &tls.authority {
+    let verifiers = material.verifiers.follow();
+    let mut issuing = match &tls.authority {
         config::Authority { issuer: Some(issuer), .. } => {
             // One that a person has configured goes before the cluster's.
             let fingerprints =
                 config.credentials.fingerprint_key.is_none().then(|| Arc::clone(evidence.fingerprints()));
             let receivers = Receivers { authority, collector, fingerprints };
             let (task, known) = issued::start(issuer, receivers);
-            Issuing { task: Some(task), known: Some(known) }
+            Issuing { tasks: vec![task], known: Some(known) }
         }
         config::Authority { ephemeral: Some(_), .. } => Issuing::default(),
-        files => Issuing { task: Some(issued::reread(files, authority)), known: None },
-    }
+        files => Issuing { tasks: vec![issued::reread(files, authority)], known: None },
+    };
+    issuing.tasks.extend(verifiers);
+    issuing
 }
 
-/// What keeps the authority up to date; it ends when this is dropped.
+/// What keeps them up to date; it ends when this is dropped.
 #[derive(Default)]
 pub(super) struct Issuing {
-    task: Option<JoinHandle<()>>,
+    tasks: Vec<JoinHandle<()>>,
     /// Where an issuer does it.
     pub(super) known: Option<issued::Known>,
 }
 
 impl Drop for Issuing {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }

@@ -14,6 +14,8 @@ use verbatim_tls::{
 
 use verbatim_agent_config as config;
 
+use crate::verifiers::{Verifiers, VerifiersError};
+
 /// Why there is no authority, or nobody is believed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MaterialError {
@@ -37,6 +39,9 @@ pub(crate) enum MaterialError {
     /// A file of further roots.
     #[error("{0} holds no certificate: expected PEM, `-----BEGIN CERTIFICATE-----`")]
     NoCertificate(PathBuf),
+    /// What is known of passwords.
+    #[error("what is known of PostgreSQL's passwords: {0}")]
+    Verifiers(#[from] VerifiersError),
 }
 
 /// Whom workloads believe, and whom we do.
@@ -45,12 +50,18 @@ pub(crate) struct Material {
     pub(crate) authority: Arc<Authority>,
     upstream: Arc<Upstream>,
     downstream: Arc<Downstream>,
+    pub(crate) verifiers: Verifiers,
 }
 
 impl Material {
-    fn new(authority: Authority, upstream: Upstream) -> Result<Self, MaterialError> {
+    fn new(
+        authority: Authority,
+        upstream: Upstream,
+        verifiers: Option<&Path>,
+    ) -> Result<Self, MaterialError> {
+        let verifiers = Verifiers::read(verifiers)?;
         let (authority, upstream) = (Arc::new(authority), Arc::new(upstream));
-        Ok(Self { authority, upstream, downstream: Arc::new(Downstream::new()?) })
+        Ok(Self { authority, upstream, downstream: Arc::new(Downstream::new()?), verifiers })
     }
 
     /// Of the configuration.
@@ -63,11 +74,15 @@ impl Material {
         };
         let config::UpstreamRoots { system, files } = &tls.upstream_roots;
         let upstream = Upstream::new(&UpstreamRoots { system: *system, extra_pem: read_roots(files)? })?;
-        Self::new(authority, upstream)
+        Self::new(authority, upstream, tls.verifier_file.as_deref())
     }
 
     /// Of one run. `None`: there is nobody who could be believed to vouch for servers.
-    pub(crate) fn for_run(names: &[String], roots: &[PathBuf]) -> Result<Option<Self>, MaterialError> {
+    pub(crate) fn for_run(
+        names: &[String],
+        roots: &[PathBuf],
+        verifiers: Option<&Path>,
+    ) -> Result<Option<Self>, MaterialError> {
         let authority = Authority::for_run(names)?;
         let mut believed = UpstreamRoots { system: true, extra_pem: read_roots(roots)? };
         let upstream = match Upstream::new(&believed) {
@@ -78,7 +93,7 @@ impl Material {
             }
             made => made,
         };
-        Self::new(authority, upstream?).map(Some)
+        Self::new(authority, upstream?, verifiers).map(Some)
     }
 
     /// For the proxy.
@@ -88,6 +103,7 @@ impl Material {
             upstream: Arc::clone(&self.upstream),
             downstream: Arc::clone(&self.downstream),
             trust: Arc::new(trust),
+            verifiers: Arc::new(self.verifiers.clone()),
         })
     }
 }

@@ -1,11 +1,13 @@
 //! Bodies of the fuzz targets, so that the corpus runs as an ordinary test too.
 #![allow(clippy::panic, clippy::expect_used, reason = "a fuzz target says by a panic what it found")]
 
+use std::sync::Arc;
+
 use crate::{
     detect::{self, Detection},
     model::{Model, allow_all},
-    postgres::{PostgresDecoder, fuzzing as postgres},
-    seam::{Decision, Decoder, Direction, Encryption, Limits, Refusal, RefusalKind, ServerTls},
+    postgres::{PostgresDecoder, Verifier, fuzzing as postgres},
+    seam::{Decision, Decoder, Direction, Encryption, Limits, Refusal, RefusalKind, ServerTls, Verifiers},
 };
 
 pub use crate::message::fuzzing::exchange;
@@ -54,15 +56,27 @@ const TIGHT: Limits = Limits {
 fn encryption(options: u8) -> Option<Encryption> {
     // What it is does not matter, as long as it has a hash: a signature by ECDSA and SHA-256.
     let certificate = b"\x30\x12\x30\0\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02\x03\0".to_vec();
-    let ours = Encryption { server: Some(ServerTls { certificate }), ..Encryption::default() };
+    let ours = Encryption {
+        server: Some(ServerTls { certificate: certificate.clone() }),
+        certificate,
+        ..Encryption::default()
+    };
     match (options >> 2) & 7 {
         1 => Some(Encryption { ends_here: true, declines_others: true, ..Encryption::default() }),
         2 => Some(Encryption { ends_here: true, server_required: true, ..Encryption::default() }),
         3 => Some(Encryption { client: true, ..ours }),
         4 => Some(Encryption { client: true, ask_password: true, ..ours }),
         5 => Some(ours),
+        6 => Some(Encryption { client: true, ask_password: true, verifiers: verifiers(), ..ours }),
         _ => None,
     }
+}
+
+/// Everybody's, with a salt that is short enough to be found.
+fn verifiers() -> Option<Verifiers> {
+    let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let verifier = Verifier::parse(&format!("SCRAM-SHA-256$1:AAAA${key}:{key}")).map(Arc::new).ok()?;
+    Some(Verifiers(Arc::new(move |_| Some(Arc::clone(&verifier)))))
 }
 
 /// A conversation: the first byte chooses limits, policy and encryption; then pieces, each with a byte for the

@@ -8,7 +8,10 @@
 //! Positions never leave the decoder: "insert after the n-th reply" is resolved inside it, which sees the
 //! replies pass, so that the relay only has to execute a linear script.
 
-use crate::secret::Secret;
+use core::fmt;
+use std::sync::Arc;
+
+use crate::{postgres::Verifier, secret::Secret};
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -386,10 +389,12 @@ pub enum SessionFact {
 }
 
 /// How the legs of a connection are encrypted, and what is to be done about it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Encryption {
     /// The client's leg is TLS that ends with us.
     pub client: bool,
+    /// Our certificate, DER, as the client saw it in the handshake; empty where there was none.
+    pub certificate: Vec<u8>,
     /// The server's leg is TLS of ours.
     pub server: Option<ServerTls>,
     /// Where client and server agree on TLS, it may end with us: [`Event::Upgrade`] instead of
@@ -401,8 +406,31 @@ pub struct Encryption {
     pub server_required: bool,
     /// Ask the client for its password at once, where authentication cannot be passed on.
     pub ask_password: bool,
+    /// What is known of the passwords of this server's roles.
+    pub verifiers: Option<Verifiers>,
     /// Random bytes for the nonces of an authentication in the client's place: never used twice.
     pub nonce: [u8; 18],
+}
+
+/// Finds what is known of the password of a role, by its name, on the server of one connection.
+#[derive(Clone)]
+pub struct Verifiers(pub Arc<FindVerifier>);
+
+/// See [`Verifiers`].
+pub type FindVerifier = dyn Fn(&[u8]) -> Option<Arc<Verifier>> + Send + Sync;
+
+impl Verifiers {
+    /// Of this role.
+    #[must_use]
+    pub fn of(&self, user: &[u8]) -> Option<Arc<Verifier>> {
+        (self.0)(user)
+    }
+}
+
+impl fmt::Debug for Verifiers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifiers").finish_non_exhaustive()
+    }
 }
 
 /// TLS of ours toward the server.

@@ -1,9 +1,10 @@
 //! Whose TLS is ended here, as the proxy is told.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use verbatim_api::v1;
 use verbatim_tls::{Authority, Downstream, Upstream};
+use verbatim_wire::postgres::Verifier;
 
 use super::{Flow, Identity};
 
@@ -17,6 +18,25 @@ pub struct Tls {
     pub downstream: Arc<Downstream>,
     /// Says whose TLS is ended, and is told who does not trust us.
     pub trust: Arc<dyn Trust>,
+    /// What is known of the passwords of PostgreSQL's roles.
+    pub verifiers: Arc<dyn KnownVerifiers>,
+}
+
+/// Knows what servers keep of their roles' passwords.
+pub trait KnownVerifiers: Send + Sync + 'static {
+    /// Of a role (its name as the client gives it) on a server: where the workload dialled, and the server name
+    /// indication of its TLS (RFC 6066 section 3), where it sent one. Called on the shard's thread: must not block.
+    fn find(&self, destination: SocketAddr, server_name: Option<&str>, user: &[u8]) -> Option<Arc<Verifier>>;
+}
+
+/// Knows nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoVerifiers;
+
+impl KnownVerifiers for NoVerifiers {
+    fn find(&self, _: SocketAddr, _: Option<&str>, _: &[u8]) -> Option<Arc<Verifier>> {
+        None
+    }
 }
 
 /// What is to become of a connection that asks for TLS.

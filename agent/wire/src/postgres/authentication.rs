@@ -1,11 +1,13 @@
 //! Authentication where it cannot simply be passed on, because a leg's TLS is ours.
 //!
-//! Three cases. The client's leg is plain and the server's is not: channel binding is taken out of the server's
+//! Four cases. The client's leg is plain and the server's is not: channel binding is taken out of the server's
 //! offer. Both are TLS and the client binds nothing: it passes. Both are TLS and the client binds to our
-//! certificate: it is asked for its password instead, and we authenticate in its place, bound to the server's.
-//! Nothing of it is kept, but for the password between two messages; that is wiped.
+//! certificate: where a verifier is known, its proof is made anew for the server's; where none is, it is asked for its
+//! password instead, and we authenticate in its place, bound to the server's. Nothing of it is kept, but for the
+//! password between two messages; that is wiped.
 
 use super::{
+    bridge::{Bridge, Last},
     core::Core,
     end_point::end_point,
     refuse,
@@ -43,6 +45,8 @@ pub(super) enum Authentication {
     Asked,
     /// We authenticate in the client's place.
     Proving(Box<scram::Client>),
+    /// The client authenticates to us and we to the server, by what is known of its password.
+    Bridging(Box<Bridge>),
 }
 
 impl Authentication {
@@ -53,7 +57,7 @@ impl Authentication {
 
     /// Whether the client's are.
     pub(super) fn reads_client(&self) -> bool {
-        matches!(self, Self::Offered | Self::Asked)
+        matches!(self, Self::Offered | Self::Asked | Self::Bridging(_))
     }
 }
 
@@ -82,7 +86,23 @@ impl Core {
             (OK, Authentication::Proving(client)) if client.verified() => {
                 self.authentication = Authentication::Passing;
             }
-            (_, Authentication::Proving(_)) => {
+            (SASL_CONTINUE, Authentication::Bridging(bridge)) => match bridge.server_first(reader.rest()) {
+                Ok(true) => {}
+                Ok(false) => self.give_up(refuse::OUTDATED, refuse::RENEW, sink),
+                Err(failure) => self.fail(failure, sink),
+            },
+            (SASL_FINAL, Authentication::Bridging(bridge)) => match bridge.server_last(reader.rest()) {
+                Ok(last) => {
+                    self.drop_held(Direction::ToClient, sink);
+                    let parts: [&[u8]; 2] = [&SASL_FINAL.to_be_bytes(), &last];
+                    self.insert(Direction::ToClient, refuse::message(b'R', &parts), sink);
+                }
+                Err(failure) => self.fail(failure, sink),
+            },
+            (OK, Authentication::Bridging(bridge)) if bridge.is_done() => {
+                self.authentication = Authentication::Passing;
+            }
+            (_, Authentication::Proving(_) | Authentication::Bridging(_)) => {
                 let failure = Failure("the server did not finish SCRAM, and so did not prove itself");
                 self.fail(failure, sink);
             }
@@ -99,7 +119,8 @@ impl Core {
         if !offered.contains(&scram::PLUS) {
             self.authentication = Authentication::Passing;
         } else if self.encryption.client {
-            if self.encryption.ask_password || offered.len() == 1 {
+            let bridges = self.verifier.is_some() && self.bindings().is_some();
+            if !bridges && (self.encryption.ask_password || offered.len() == 1) {
                 self.ask(sink);
             } else {
                 self.authentication = Authentication::Offered;
@@ -139,19 +160,58 @@ impl Core {
         body: &[u8],
         sink: &mut dyn Sink,
     ) -> Result<(), OpaqueReason> {
-        if matches!(self.authentication, Authentication::Asked) {
-            let password = body.strip_suffix(b"\0").ok_or(Malformed)?;
-            self.prove(password, sink);
-            return Ok(());
+        match &mut self.authentication {
+            Authentication::Asked => {
+                let password = body.strip_suffix(b"\0").ok_or(Malformed)?;
+                self.prove(password, sink);
+                return Ok(());
+            }
+            Authentication::Bridging(bridge) => {
+                let last = bridge.client_last(body);
+                self.drop_held(Direction::ToServer, sink);
+                match last {
+                    Ok(Last { message, fits }) => {
+                        if !fits {
+                            self.tell("the client's proof does not fit the known verifier", sink);
+                        }
+                        self.insert(Direction::ToServer, refuse::message(b'p', &[&message]), sink);
+                    }
+                    Err(failure) => self.fail(failure, sink),
+                }
+                return Ok(());
+            }
+            _ => {}
         }
-        if Reader::new(body).string()? != scram::PLUS {
+        let mut reader = Reader::new(body);
+        if reader.string()? != scram::PLUS {
             self.authentication = Authentication::Passing;
             return Ok(());
         }
         sink.event(Event::Session(SessionFact::BindsChannel));
+        if let (Some(verifier), Some([ours, servers])) = (self.verifier.take(), self.bindings()) {
+            let _length = reader.u32()?;
+            let bridge = Bridge::begin(reader.rest(), verifier, ours, servers);
+            self.authentication = bridge.map_or(Authentication::Passing, |bridge| {
+                self.tell("SCRAM on both legs, by a known verifier", sink);
+                Authentication::Bridging(Box::new(bridge))
+            });
+            return Ok(());
+        }
         self.drop_held(Direction::ToServer, sink);
         self.ask(sink);
         Ok(())
+    }
+
+    /// Whose session it is: is a verifier known?
+    pub(super) fn begins(&mut self, user: &[u8]) {
+        let verifiers = self.encryption.verifiers.as_ref().filter(|_| self.encryption.client);
+        self.verifier = verifiers.and_then(|verifiers| verifiers.of(user));
+    }
+
+    /// What is bound to our certificate, and to the server's.
+    fn bindings(&self) -> Option<[Vec<u8>; 2]> {
+        let server = self.encryption.server.as_ref()?;
+        Some([end_point(&self.encryption.certificate)?, end_point(&server.certificate)?])
     }
 
     fn prove(&mut self, password: &[u8], sink: &mut dyn Sink) {
@@ -166,12 +226,16 @@ impl Core {
         self.authentication = Authentication::Proving(Box::new(client));
     }
 
-    /// Ends the session before it began. Nothing of the server's is passed on.
     fn fail(&mut self, Failure(why): Failure, sink: &mut dyn Sink) {
+        self.give_up(why, refuse::UNBIND, sink);
+    }
+
+    /// Ends the session before it began. Nothing of the server's is passed on.
+    fn give_up(&mut self, why: &str, hint: &str, sink: &mut dyn Sink) {
         self.authentication = Authentication::Passing;
         self.tell(why, sink);
         self.drop_held(Direction::ToClient, sink);
-        self.insert(Direction::ToClient, refuse::start(why), sink);
+        self.insert(Direction::ToClient, refuse::start_with(why, hint), sink);
         self.close(sink);
     }
 

@@ -11,6 +11,7 @@ use super::{
     outcome::Rejected,
     pipeline::{Commands, InFlight, Owed, Script},
     statements::{Budget, Portal, Statement},
+    verifier::Verifier,
 };
 use crate::{
     reader::Malformed,
@@ -93,6 +94,8 @@ pub(super) struct Core {
     pub(super) mode: Mode,
     pub(super) encryption: Encryption,
     pub(super) authentication: Authentication,
+    /// Of the role that the client named.
+    pub(super) verifier: Option<std::sync::Arc<Verifier>>,
     pub(super) queue: VecDeque<Owed>,
     pub(super) statements: Names<Statement>,
     pub(super) portals: Names<Portal>,
@@ -149,6 +152,7 @@ impl Core {
             mode: Mode::Decoding,
             encryption: Encryption::default(),
             authentication: Authentication::default(),
+            verifier: None,
             queue: VecDeque::new(),
             statements: Names::new(limits.named_objects),
             portals: Names::new(limits.named_objects),

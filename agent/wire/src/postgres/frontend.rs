@@ -54,6 +54,7 @@ impl Core {
             }
             Packet::UnsupportedVersion => return Err(OpaqueReason::UnsupportedVersion),
             Packet::Session(parameters) => {
+                self.begins(parameters.user);
                 sink.event(Event::Session(SessionFact::User(parameters.user.to_vec())));
                 sink.event(Event::Session(SessionFact::Database(parameters.database.to_vec())));
                 for (name, value) in &parameters.others {

@@ -9,6 +9,7 @@
 
 mod authentication;
 mod backend;
+mod bridge;
 mod client;
 mod core;
 mod decide;
@@ -33,7 +34,9 @@ pub(crate) mod startup;
 mod statements;
 #[cfg(test)]
 mod tests;
+mod verifier;
 
+pub use self::verifier::{Verifier, VerifierError};
 use crate::seam::{Decision, Decoder, Direction, Encryption, Limits, Sink, StartTls, UnitId};
 
 /// SSLRequest, as a client sends it.

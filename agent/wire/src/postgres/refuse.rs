@@ -37,10 +37,22 @@ pub(super) fn parse() -> Vec<u8> {
     message(b'P', &[RESERVED_NAME, NO_STATEMENT, &[0, 0]])
 }
 
+/// What helps where authentication cannot be passed on.
+pub(super) const UNBIND: &str = "let the client authenticate without channel binding (PGCHANNELBINDING=disable), or have the \
+     proxy pass this server's TLS on";
+/// The server's salt or iterations are others than the verifier's.
+pub(super) const OUTDATED: &str = "the verifier that the proxy has of this role is not the server's";
+/// What helps then.
+pub(super) const RENEW: &str = "the proxy's verifier is out of date: take it again from pg_authid.rolpassword; or the server does not let this \
+     role log in by a password";
+
 /// Ends a session before it began. The reason is ours: one line, without a NUL.
 pub(super) fn start(why: &str) -> Vec<u8> {
-    let hint = "let the client authenticate without channel binding (PGCHANNELBINDING=disable), or have the \
-                proxy pass this server's TLS on";
+    start_with(why, UNBIND)
+}
+
+/// As [`start`], with a hint of its own.
+pub(super) fn start_with(why: &str, hint: &str) -> Vec<u8> {
     let text: Vec<u8> = why.bytes().filter(|byte| *byte != 0).take(8 * 1024).collect();
     let fixed = b"SFATAL\0VFATAL\0C28000\0Mverbatim: this session cannot start: ";
     message(b'E', &[fixed, &text, b"\0H", hint.as_bytes(), b"\0\0"])

@@ -13,14 +13,36 @@ pub(super) const PLAIN: &[u8] = b"SCRAM-SHA-256";
 /// The mechanism with channel binding.
 pub(super) const PLUS: &[u8] = b"SCRAM-SHA-256-PLUS";
 /// More would hold up everything else on the thread; PostgreSQL's default is 4096.
-const MAX_ITERATIONS: u32 = 200_000;
+pub(super) const MAX_ITERATIONS: u32 = 200_000;
 
 /// SHA-256, or HMAC with it.
-type Hash = [u8; 32];
+pub(super) type Hash = [u8; 32];
 
 /// Why an authentication in the client's place did not come about: one line, without a credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Failure(pub(super) &'static str);
+
+/// The server's first message.
+pub(super) struct ServerFirst<'a> {
+    pub(super) text: &'a str,
+    pub(super) nonce: &'a str,
+    pub(super) salt: Vec<u8>,
+    pub(super) iterations: u32,
+}
+
+impl<'a> ServerFirst<'a> {
+    pub(super) fn read(message: &'a [u8]) -> Result<Self, Failure> {
+        let malformed = Failure("the server's first SCRAM message is malformed");
+        let text = core::str::from_utf8(message).map_err(|_invalid| malformed)?;
+        let mut fields = text.split(',');
+        let mut field =
+            |name: &str| fields.next().and_then(|field| field.strip_prefix(name)).ok_or(malformed);
+        let nonce = field("r=")?;
+        let salt = BASE64_STANDARD.decode(field("s=")?).map_err(|_invalid| malformed)?;
+        let iterations = field("i=")?.parse().map_err(|_invalid| malformed)?;
+        Ok(Self { text, nonce, salt, iterations })
+    }
+}
 
 /// One authentication.
 pub(super) struct Client {
@@ -68,17 +90,10 @@ impl Client {
 
     /// The client's final message, from the server's first.
     pub(super) fn last(&mut self, server_first: &[u8]) -> Result<Vec<u8>, Failure> {
-        let malformed = Failure("the server's first SCRAM message is malformed");
         if self.server_signature.is_some() {
             return Err(Failure("the server began SCRAM twice"));
         }
-        let text = core::str::from_utf8(server_first).map_err(|_invalid| malformed)?;
-        let mut fields = text.split(',');
-        let mut field =
-            |name: &str| fields.next().and_then(|field| field.strip_prefix(name)).ok_or(malformed);
-        let nonce = field("r=")?;
-        let salt = BASE64_STANDARD.decode(field("s=")?).map_err(|_invalid| malformed)?;
-        let iterations: u32 = field("i=")?.parse().map_err(|_invalid| malformed)?;
+        let ServerFirst { text, nonce, salt, iterations } = ServerFirst::read(server_first)?;
         if !nonce.starts_with(&self.nonce) || nonce.len() == self.nonce.len() {
             return Err(Failure("the server's SCRAM nonce does not begin with ours"));
         }
@@ -142,7 +157,7 @@ fn keyed(key: &[u8]) -> Result<Hmac<Sha256>, Failure> {
     Hmac::new_from_slice(key).map_err(|_length| Failure("a key is too long for HMAC"))
 }
 
-fn hmac(key: &[u8], parts: &[&[u8]]) -> Result<Hash, Failure> {
+pub(super) fn hmac(key: &[u8], parts: &[&[u8]]) -> Result<Hash, Failure> {
     let mut mac = keyed(key)?;
     for part in parts {
         mac.update(part);

@@ -9,3 +9,4 @@ mod refusals;
 mod server;
 mod sessions;
 mod simple;
+mod verifiers;

@@ -19,7 +19,7 @@ use rustls::{
 use verbatim_api::v1;
 use verbatim_proxy::{
     Builtin, Detected, Protocols, ProxyConfig,
-    seam::{Flow, Identity, Termination, Tls, Trust},
+    seam::{Flow, Identity, NoVerifiers, Termination, Tls, Trust},
 };
 use verbatim_tls::{Authority, Downstream, Upstream, UpstreamRoots};
 
@@ -146,6 +146,7 @@ impl Lab {
             upstream: Arc::new(Upstream::new(&UpstreamRoots { system: false, extra_pem }).unwrap()),
             downstream: Arc::new(Downstream::new().unwrap()),
             trust: Arc::clone(&self.trust) as Arc<dyn Trust>,
+            verifiers: Arc::new(NoVerifiers),
         })
     }
 

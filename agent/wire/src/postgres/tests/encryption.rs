@@ -11,7 +11,7 @@ use crate::{
 
 const SSL: u32 = 80_877_103;
 const GSS: u32 = 80_877_104;
-const NONCE: [u8; 18] = [9; 18];
+pub(super) const NONCE: [u8; 18] = [9; 18];
 
 fn ends_here() -> Encryption {
     Encryption { ends_here: true, declines_others: true, ..Encryption::default() }
@@ -91,31 +91,31 @@ fn a_session_or_a_cancel_request_waits_for_tls_that_is_required() {
 }
 
 /// With a signature by ECDSA and SHA-256, as far as anybody looks.
-fn certificate() -> Vec<u8> {
+pub(super) fn certificate() -> Vec<u8> {
     let algorithm = [&[0x30, 10, 6, 8][..], &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]].concat();
     let inner = [&[0x30, 1, 0][..], &algorithm, &[3, 1, 0]].concat();
     [&[0x30, inner.len() as u8][..], &inner].concat()
 }
 
-fn both() -> Encryption {
+pub(super) fn both() -> Encryption {
     let server = Some(ServerTls { certificate: certificate() });
     Encryption { client: true, server, nonce: NONCE, ..Encryption::default() }
 }
 
-fn authentication(code: u32, rest: &[u8]) -> Vec<u8> {
+pub(super) fn authentication(code: u32, rest: &[u8]) -> Vec<u8> {
     message(b'R', &[&code.to_be_bytes()[..], rest].concat())
 }
 
-fn offer() -> Vec<u8> {
+pub(super) fn offer() -> Vec<u8> {
     authentication(10, b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0")
 }
 
-fn initial(mechanism: &str, data: &[u8]) -> Vec<u8> {
+pub(super) fn initial(mechanism: &str, data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u32).to_be_bytes();
     message(b'p', &[mechanism.as_bytes(), b"\0", &length, data].concat())
 }
 
-fn choice(mechanism: &str) -> Vec<u8> {
+pub(super) fn choice(mechanism: &str) -> Vec<u8> {
     initial(mechanism, b"n,,n=,r=abc")
 }
 
@@ -140,7 +140,7 @@ fn exchange(password: &[u8]) -> Exchange {
     Exchange { first, server_first, last, server_last }
 }
 
-fn ask() -> Vec<u8> {
+pub(super) fn ask() -> Vec<u8> {
     authentication(3, b"")
 }
 
@@ -154,11 +154,11 @@ fn asked() -> Conversation {
         .client(message(b'p', b"geheim\0"))
 }
 
-fn welcome() -> Vec<u8> {
+pub(super) fn welcome() -> Vec<u8> {
     [authentication(0, b""), status("server_version", "15.1"), ready(b'I')].concat()
 }
 
-fn told(run: &Run) -> Option<String> {
+pub(super) fn told(run: &Run) -> Option<String> {
     run.facts().into_iter().rev().find_map(|fact| match fact {
         SessionFact::Parameter(name, value) if name == b"authentication" => {
             Some(String::from_utf8_lossy(value).into_owned())
