@@ -3,7 +3,7 @@
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use verbatim_agent_config::{LogFormat, Span, Untrusted};
+use verbatim_agent_config::{LogFormat, Misdirected, Span, Untrusted};
 
 use crate::{
     control::Order,
@@ -116,6 +116,11 @@ pub(crate) struct RunArgs {
     /// verified, a name outside. It is recorded in either case.
     #[arg(long, value_enum, default_value = "splice", conflicts_with = "no_tls")]
     pub(crate) untrusted: Untrusted,
+
+    /// What becomes of a request that names another host than the TLS around it was made for: it is recorded with a
+    /// finding, and passes or is answered 421.
+    #[arg(long, value_enum, default_value = "pass", conflicts_with = "no_tls")]
+    pub(crate) misdirected: Misdirected,
 
     /// What PostgreSQL servers keep of their roles' passwords (lines `"user" "SCRAM-SHA-256$..."`), for clients that
     /// bind their authentication to TLS. Readable by its owner alone.
@@ -312,6 +317,7 @@ mod tests {
             ["--upstream-ca", "f"],
             ["--untrusted", "deny"],
             ["--verifier-file", "f"],
+            ["--misdirected", "deny"],
         ] {
             assert!(run(&[&options[..], &["--no-tls", "--", "true"]].concat()).is_err(), "{options:?}");
         }

@@ -75,6 +75,26 @@ def denied():
     assert unary("Unary", b"y", "after")[0] == b"got y"
 
 
+def misdirected():
+    """TLS for one name, calls for another: refused in trailers only, once; a channel without that goes on."""
+    options = (
+        ("grpc.default_authority", "storage.googleapis.com"),
+        ("grpc.ssl_target_name_override", "echo.googleapis.com"),
+    )
+    other = grpc.secure_channel("echo.googleapis.com:443", grpc.ssl_channel_credentials(), options)
+    for kind, ask in (("unary", other.unary_unary), ("stream", other.unary_stream), ("bidi", other.stream_stream)):
+        request = iter([b"x"]) if kind == "bidi" else b"x"
+        method = {"unary": "Unary", "stream": "ServerStream", "bidi": "Bidi"}[kind]
+
+        def run():
+            answer = ask(PATH + method)(request, metadata=metadata(f"other-{kind}"), timeout=100)
+            return answer if kind == "unary" else [*answer]
+
+        error = expect(grpc.StatusCode.FAILED_PRECONDITION, run)
+        assert "another host" in error.details(), error
+    assert unary("Unary", b"y", "after")[0] == b"got y"
+
+
 def cancelled():
     """The client gives a call up."""
     call = CHANNEL.unary_unary(PATH + "Wait").future(b"x", metadata=metadata("wait"), timeout=100)

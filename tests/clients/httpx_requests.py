@@ -68,6 +68,26 @@ async def denied():
         assert answer.status_code == 200
 
 
+async def misdirected():
+    """For another host than TLS was made for: 421, before a byte of the body; other streams go on meanwhile."""
+    async with await client() as http:
+        assert (await http.get(path("echo", "before"))).status_code == 200
+        other = {"host": "storage.googleapis.com"}
+        body = b"x" * 100_000
+        answer, beside = await asyncio.gather(
+            http.post(path("echo", "misdirected"), headers=other, content=body),
+            http.get(f"{MIRROR}/bytes/1000000/id:{new('beside')}"),
+        )
+        assert answer.status_code == 421 and answer.http_version == "HTTP/2", answer
+        error = answer.json()["error"]
+        assert error["code"] == 421 and error["status"] == "FAILED_PRECONDITION", error
+        assert "another host" in error["message"], error
+        assert len(beside.content) == 1_000_000
+        for written in ("mirror.googleapis.com:443", "Mirror.GoogleAPIs.com", "mirror.googleapis.com."):
+            answer = await http.get(path("echo", "same"), headers={"host": written})
+            assert answer.status_code == 200, (written, answer)
+
+
 async def replaced():
     """A header is replaced on the way."""
     async with await client() as http:

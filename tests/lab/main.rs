@@ -15,6 +15,7 @@ mod grpc;
 mod http;
 mod input;
 mod limits;
+mod misdirected;
 mod odd;
 mod own;
 mod passing;
@@ -60,6 +61,7 @@ fn scenarios() -> Vec<Scenario> {
         postgres_verifiers::scenarios(),
         bigquery::scenarios(),
         http::scenarios(),
+        misdirected::scenarios(),
         odd::scenarios(),
         grpc::scenarios(),
         coverage::scenarios(),

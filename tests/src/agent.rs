@@ -1,5 +1,7 @@
 //! A node agent of the scenario's own: configuration, start, restart, end.
 
+mod options;
+
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
@@ -9,15 +11,16 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    binaries, google,
+    binaries,
     network::{DENIED, Pod},
     policy::CONTROL,
-    postgres::Offers,
     process::{Ended, Place, Process},
     reaper::Guard,
     undo::Leftover,
     wait,
 };
+
+pub use options::{Ground, Options};
 
 /// Project number of the lab's principals.
 pub const PROJECT_NUMBER: u64 = 123_456_789_012;
@@ -31,76 +34,6 @@ pub fn principal(namespace: &str, service_account: &str) -> String {
         "principal://iam.googleapis.com/projects/{PROJECT_NUMBER}/locations/global/workloadIdentityPools/{POOL}/\
          subject/ns/{namespace}/sa/{service_account}"
     )
-}
-
-/// How an agent is to be.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Of all spools together, as the configuration writes it.
-    pub spool_limit: &'static str,
-    /// Of a spool's segment.
-    pub segment_size: &'static str,
-    /// `stop` or `shed`.
-    pub when_full: &'static str,
-    /// `process` or `group`.
-    pub sync: &'static str,
-    /// Ship over the network, by mutual TLS, instead of over a Unix socket.
-    pub over_tls: bool,
-    /// Metrics and health can be asked for.
-    pub metrics: bool,
-    /// The pods' connections to their metadata server are steered.
-    pub metadata: bool,
-    /// Lines that are added to the configuration.
-    pub extra: &'static str,
-    /// The same, made for the scenario's own folder.
-    pub extra_in: Option<fn(&Path) -> String>,
-    /// What there is of Google; with it TLS is terminated for the pods of `trusting`.
-    pub google: Option<google::Options>,
-    /// The pods that trust has been injected into.
-    pub trusting: &'static [Pod],
-    /// What becomes of connections of those that don't trust us: `splice` or `deny`.
-    pub untrusted: &'static str,
-    /// What the lab's database offers.
-    pub database: Offers,
-    /// What becomes of either pod's connects while the proxy is dead: `closed` or `open`.
-    pub fail_modes: [&'static str; 2],
-    /// What it stands on that can be taken away.
-    pub ground: Ground,
-}
-
-/// What agent and collector stand on, where a scenario takes it away.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Ground {
-    /// Spool and log are on disks of their own, of so many MiB.
-    pub disks: Option<u64>,
-    /// The collector is behind a link that can be cut; goes with `over_tls`.
-    pub link: bool,
-    /// Each has a clock of its own.
-    pub clocks: bool,
-    /// The agent's memory can be limited.
-    pub memory: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            spool_limit: "256MiB",
-            segment_size: "8MiB",
-            when_full: "stop",
-            sync: "process",
-            over_tls: false,
-            metrics: false,
-            metadata: false,
-            extra: "",
-            extra_in: None,
-            google: None,
-            trusting: &Pod::ALL,
-            untrusted: "splice",
-            database: Offers::Plain,
-            fail_modes: ["closed"; 2],
-            ground: Ground::default(),
-        }
-    }
 }
 
 /// A workload as the static identity source knows it.
@@ -207,11 +140,12 @@ impl Agent {
     /// collector beside them in the same tree prove that nothing else is.
     #[must_use]
     pub fn configuration(&self) -> String {
-        let Options { spool_limit, segment_size, when_full, sync, extra, untrusted, .. } = self.options;
+        let Options { spool_limit, segment_size, when_full, sync, extra, untrusted, misdirected, .. } =
+            self.options;
         let Surroundings { attach, collector, namespaces, workloads, tls } = &self.surroundings;
         let set = |pod| match tls {
             Some(_) if self.options.trusting.contains(&pod) => {
-                format!(", untrusted: {untrusted}, trust: injected")
+                format!(", untrusted: {untrusted}, misdirected: {misdirected}, trust: injected")
             }
             Some(_) => format!(", untrusted: {untrusted}"),
             None => String::new(),

@@ -1,6 +1,6 @@
 //! What a configuration file says as a whole: that nothing in it contradicts anything else in it.
 
-use super::{Action, FailMode, NodeAgent, OnBehalfOf, Trust, Untrusted};
+use super::{Action, FailMode, Misdirected, NodeAgent, OnBehalfOf, Trust, Untrusted};
 
 /// Room for commands of usual length, bytes.
 const LEAST_SEGMENT: u64 = 64 << 10;
@@ -186,6 +186,11 @@ fn check_tls(config: &NodeAgent) -> Result<(), String> {
                 "a selector says `untrusted: deny`, but without `tls` no TLS is looked at: add it".into()
             );
         }
+        if sets().any(|set| set.misdirected == Misdirected::Deny) {
+            return Err(
+                "a selector says `misdirected: deny`, but without `tls` no TLS is looked into: add it".into(),
+            );
+        }
         return Ok(());
     };
     let authority = &tls.authority;
@@ -271,7 +276,10 @@ collector: {address: 'unix:/run/collector.sock'}
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
         let said = said("failMode: closed", "failmod: closed");
         assert!(said.starts_with("agent.yaml:7: unknown key `failmod`; did you mean `failMode`?"), "{said}");
-        assert!(said.contains("known here: capture, failMode, existing, trust, untrusted"), "{said}");
+        assert!(
+            said.contains("known here: capture, failMode, existing, trust, untrusted, misdirected"),
+            "{said}"
+        );
         let said = self::said("spool:", "spoool:");
         assert!(said.starts_with("agent.yaml:16: unknown key `spoool`; did you mean `spool`?"), "{said}");
     }
@@ -434,6 +442,9 @@ collector: {address: 'unix:/run/collector.sock'}
         assert!(said.contains("there is no `tls`"), "{said}");
         let said = self::said("failMode: closed", "failMode: closed, untrusted: deny");
         assert!(said.contains("without `tls`"), "{said}");
+        let said = self::said("failMode: closed", "failMode: closed, misdirected: deny");
+        assert!(said.contains("without `tls` no TLS is looked into"), "{said}");
+        assert_eq!(self::said("failMode: closed", "failMode: closed, misdirected: pass"), "nothing");
         assert_eq!(
             self::said("failMode: closed", "failMode: closed, trust: none, untrusted: splice"),
             "nothing"

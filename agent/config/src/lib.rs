@@ -23,7 +23,8 @@ pub use evidence::{Credentials, FingerprintKey, Issuer, Jwks, OnBehalfOf, Tokeni
 pub use kubernetes::Kubernetes;
 pub use pattern::{Captures, Pattern, PatternError};
 pub use tls::{
-    Authority, ClusterIssuer, Ephemeral, Intermediate, Termination, Trust, Untrusted, UpstreamRoots,
+    Authority, ClusterIssuer, Ephemeral, Intermediate, Misdirected, Termination, Trust, Untrusted,
+    UpstreamRoots,
 };
 pub use values::{Cidr, Template, ValueError};
 pub use verbatim_config::{ByteSize, ConfigError, Span};
@@ -340,6 +341,9 @@ pub struct Setting {
     /// What becomes of its TLS that cannot be looked into.
     #[serde(default)]
     pub untrusted: Untrusted,
+    /// What becomes of its requests that name another host than the TLS around them was made for.
+    #[serde(default)]
+    pub misdirected: Misdirected,
 }
 
 impl Setting {

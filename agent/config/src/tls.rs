@@ -102,6 +102,17 @@ pub enum Trust {
     ByInjection,
 }
 
+/// What becomes of a request that names another host than the TLS around it was made for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "camelCase")]
+pub enum Misdirected {
+    /// It goes on, recorded with a finding.
+    #[default]
+    Pass,
+    /// It is answered 421, recorded as denied.
+    Deny,
+}
+
 /// What becomes of TLS that cannot be looked into.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "camelCase")]

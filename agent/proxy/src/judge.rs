@@ -85,6 +85,14 @@ impl Unit {
 }
 
 impl Judgement {
+    /// The request is for another host than TLS was made for.
+    pub(crate) fn misdirected() -> Self {
+        let reason = "misdirected: the request names another host than TLS was made for, or two".to_owned();
+        let refusal = Refusal { kind: RefusalKind::Misdirected, message: reason.clone() };
+        let grounds = Grounds { policies: Vec::new(), reason };
+        Self { decision: v1::Decision::Denied, next: Next::Refuse(refusal), ..Self::allowed(grounds) }
+    }
+
     /// Let through by what was said before.
     pub(crate) fn allowed(grounds: Grounds) -> Self {
         Self { decision: v1::Decision::Allowed, grounds, next: Next::Allow, replaced: Vec::new() }

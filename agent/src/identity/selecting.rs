@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use verbatim_agent_config::{Capture, FailMode, Match, Pattern, Selector, Setting, Untrusted};
+use verbatim_agent_config::{Capture, FailMode, Match, Misdirected, Pattern, Selector, Setting, Untrusted};
 use verbatim_api::v1;
 
 /// What holds where no selector matches.
@@ -14,6 +14,7 @@ pub(super) const NO_SELECTOR: Setting = Setting {
     existing: None,
     trust: None,
     untrusted: Untrusted::Splice,
+    misdirected: Misdirected::Pass,
 };
 
 /// What holds for a pod whose selector cannot be told yet: nothing of it is missed, and nothing of it breaks, also

@@ -316,6 +316,7 @@ impl Standings for Table {
                 Some(Trust::ByInjection) | None => known.map_or(Evidence::Missing, by_injection),
             },
             untrusted: setting.untrusted,
+            misdirected: setting.misdirected,
         }
     }
 }

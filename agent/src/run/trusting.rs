@@ -129,6 +129,7 @@ impl Trusting {
             workload: workload.to_owned(),
             evidence: Evidence::Injected,
             untrusted: args.untrusted,
+            misdirected: args.misdirected,
         };
         let standings = Arc::new(OneCgroup { id: cgroup_id, standing });
         // Its cgroup is no other run's: what is learned ends with it.

@@ -6,7 +6,7 @@ use verbatim_api::v1::OpaqueReason;
 use verbatim_proxy::seam::Termination;
 use verbatim_tls::RootId;
 
-use verbatim_agent_config::Untrusted;
+use verbatim_agent_config::{Misdirected, Untrusted};
 
 /// What says that a workload trusts our authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ pub(crate) struct Standing {
     pub(crate) workload: String,
     pub(crate) evidence: Evidence,
     pub(crate) untrusted: Untrusted,
+    pub(crate) misdirected: Misdirected,
 }
 
 /// What is known before a handshake.

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use verbatim_agent_config::Misdirected;
 use verbatim_api::v1::OpaqueReason;
 use verbatim_proxy::seam::{Flow, Identity, Termination, Trust};
 use verbatim_tls::{Authority, LeafName, Refusals, RootId};
@@ -80,7 +81,7 @@ fn insistent(flow: &Flow, server_name: Option<&str>, workload: &str) -> String {
 
 impl Trust for Judge {
     fn judge(&self, identity: &Identity, flow: &Flow, server_name: Option<&str>) -> Termination {
-        let Standing { workload, evidence, untrusted } = self.standings.standing(identity, flow);
+        let Standing { workload, evidence, untrusted, .. } = self.standings.standing(identity, flow);
         let ready = self.authority.is_ready();
         if !ready || !matches!(evidence, Evidence::Injected | Evidence::InjectedWith(_)) {
             let certificate_bound = false;
@@ -178,6 +179,10 @@ impl Trust for Judge {
         }
         undecoded(untrusted, reason, why.to_owned())
     }
+
+    fn refuses_misdirected(&self, identity: &Identity, flow: &Flow) -> bool {
+        self.standings.standing(identity, flow).misdirected == Misdirected::Deny
+    }
 }
 
 /// The one workload of `run`: it was given our roots, and nobody else was.
@@ -225,7 +230,12 @@ mod tests {
     }
 
     fn judge(id: u64, untrusted: Untrusted, refusals: &Arc<Refusals>) -> Judge {
-        let standing = Standing { workload: "w".into(), evidence: Evidence::Injected, untrusted };
+        let standing = Standing {
+            workload: "w".into(),
+            evidence: Evidence::Injected,
+            untrusted,
+            misdirected: Misdirected::Pass,
+        };
         Judge::new(authority(), Arc::new(OneCgroup { id, standing }), Arc::clone(refusals), Arc::default())
     }
 
@@ -278,8 +288,12 @@ mod tests {
             judge.wants_client_certificate(&who, &flow(2, destination), None);
             assert_eq!(judge.judge(&who, &flow(2, destination), None), expected);
         }
-        let standing =
-            Standing { workload: "other".into(), evidence: Evidence::Injected, untrusted: Untrusted::Splice };
+        let standing = Standing {
+            workload: "other".into(),
+            evidence: Evidence::Injected,
+            untrusted: Untrusted::Splice,
+            misdirected: Misdirected::Pass,
+        };
         let standings = Arc::new(OneCgroup { id: 2, standing });
         let other = Judge::new(authority(), standings, refusals, Arc::default());
         assert_eq!(other.judge(&who, &flow(2, SERVER), None), expected);
@@ -295,8 +309,12 @@ mod tests {
         let expected = Termination::Splice(OpaqueReason::ClientCertificateRequired);
         assert_eq!(judge.judge(&who, &flow(2, SERVER), Some("a.example")), expected);
         assert_eq!(judge.judge(&who, &flow(2, SERVER), Some("b.example")), Termination::Terminate);
-        let standing =
-            Standing { workload: "other".into(), evidence: Evidence::Injected, untrusted: Untrusted::Splice };
+        let standing = Standing {
+            workload: "other".into(),
+            evidence: Evidence::Injected,
+            untrusted: Untrusted::Splice,
+            misdirected: Misdirected::Pass,
+        };
         let other = Judge::new(
             authority(),
             Arc::new(OneCgroup { id: 2, standing }),
@@ -313,7 +331,12 @@ mod tests {
     fn what_cannot_end_here_passes_or_is_denied_and_names_outside_are_told() {
         let outside = Arc::<Names>::default();
         for untrusted in [Untrusted::Splice, Untrusted::Deny] {
-            let standing = Standing { workload: "w".into(), evidence: Evidence::Injected, untrusted };
+            let standing = Standing {
+                workload: "w".into(),
+                evidence: Evidence::Injected,
+                untrusted,
+                misdirected: Misdirected::Pass,
+            };
             let standings = Arc::new(OneCgroup { id: 2, standing });
             let judge = Judge::new(authority(), standings, Arc::default(), Arc::clone(&outside));
             for reason in [
@@ -340,7 +363,12 @@ mod tests {
         let authority = authority();
         let root = |name: &str| authority.root_for(&LeafName::parse(name).expect("name")).expect("root");
         let evidence = Evidence::InjectedWith(Arc::new([root("bigquery.googleapis.com")].into()));
-        let standing = Standing { workload: "w".into(), evidence, untrusted: Untrusted::Splice };
+        let standing = Standing {
+            workload: "w".into(),
+            evidence,
+            untrusted: Untrusted::Splice,
+            misdirected: Misdirected::Pass,
+        };
         let standings = Arc::new(OneCgroup { id: 2, standing });
         let judge = Judge::new(Arc::clone(&authority), standings, Arc::default(), Arc::default());
         let who = Identity::default();
@@ -352,9 +380,28 @@ mod tests {
     }
 
     #[test]
+    fn only_where_the_selector_says_so_misdirected_requests_are_refused() {
+        for (misdirected, refused) in [(Misdirected::Pass, false), (Misdirected::Deny, true)] {
+            let standing = Standing {
+                workload: "w".into(),
+                evidence: Evidence::Injected,
+                untrusted: Untrusted::Splice,
+                misdirected,
+            };
+            let standings = Arc::new(OneCgroup { id: 7, standing });
+            let judge = Judge::new(authority(), standings, Arc::default(), Arc::default());
+            assert_eq!(judge.refuses_misdirected(&Identity::default(), &flow(7, SERVER)), refused);
+        }
+    }
+
+    #[test]
     fn while_nothing_was_issued_everything_is_spliced_and_nothing_is_blamed_on_the_workload() {
-        let standing =
-            Standing { workload: "w".into(), evidence: Evidence::Injected, untrusted: Untrusted::Splice };
+        let standing = Standing {
+            workload: "w".into(),
+            evidence: Evidence::Injected,
+            untrusted: Untrusted::Splice,
+            misdirected: Misdirected::Pass,
+        };
         let waiting = Arc::new(Authority::waiting().expect("authority"));
         let standings = Arc::new(OneCgroup { id: 2, standing });
         let judge = Judge::new(waiting, standings, Arc::default(), Arc::default());

@@ -543,6 +543,8 @@ pub enum RefusalKind {
     Denied,
     /// Nobody decided in time. PostgreSQL: SQLSTATE 57014.
     Expired,
+    /// It is for another host than TLS was made for: HTTP only.
+    Misdirected,
     /// The client cancelled while it was held. PostgreSQL: SQLSTATE 57014.
     Cancelled,
 }

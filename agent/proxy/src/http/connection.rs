@@ -119,6 +119,11 @@ impl<R: Records> Connection<R> {
         }
     }
 
+    /// Whether it is within TLS that ends here.
+    pub(super) fn ends_tls(&self) -> bool {
+        self.tls_name.is_some()
+    }
+
     /// Ends the lending.
     pub(super) fn give_back(&self) -> Option<Journal<R>> {
         self.journal.borrow_mut().take()

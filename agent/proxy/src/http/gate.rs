@@ -9,7 +9,7 @@ use std::{
 };
 
 use verbatim_api::v1;
-use verbatim_wire::seam::{Command, Decision, UnitId};
+use verbatim_wire::seam::{Command, Decision, Finding, UnitId};
 
 use super::{
     entries::Entry,
@@ -70,6 +70,9 @@ impl<R: Records> Exchange<R> {
 
     /// `None`: it could not be asked, and the exchange is broken.
     fn ask(&mut self, commands: &[Command]) -> Option<Judgement> {
+        if self.is_misdirected(commands)? {
+            return Some(Judgement::misdirected());
+        }
         let policy = &self.connection.shard.deps.policy;
         let place = &self.place;
         let asked = self.connection.with(|journal| {
@@ -88,6 +91,31 @@ impl<R: Records> Exchange<R> {
         });
         match asked {
             Ok(Ok(judgement)) => Some(judgement),
+            Ok(Err(panicked)) => {
+                self.panicked(&panicked.0);
+                None
+            }
+            Err(_ended) => None,
+        }
+    }
+
+    /// Whether it is refused because its host is not the one that TLS was made for. `None`: as of [`Self::ask`].
+    fn is_misdirected(&mut self, commands: &[Command]) -> Option<bool> {
+        let mismatch = |command: &Command| command.findings.contains(&Finding::HostMismatch);
+        let Some(tls) = self.connection.shard.deps.tls.as_ref().filter(|_| commands.iter().any(mismatch))
+        else {
+            return Some(false);
+        };
+        if !self.connection.ends_tls() {
+            return Some(false);
+        }
+        let trust = &tls.trust;
+        let asked = self.connection.with(|journal| {
+            let facts = &journal.facts;
+            Ok(catch(|| trust.refuses_misdirected(&facts.identity, &facts.flow)))
+        });
+        match asked {
+            Ok(Ok(refuses)) => Some(refuses),
             Ok(Err(panicked)) => {
                 self.panicked(&panicked.0);
                 None

@@ -95,6 +95,13 @@ pub trait Trust: Send + Sync + 'static {
         }
     }
 
+    /// Whether a request within TLS that names another host than TLS was made for (RFC 9110 section 7.4) is refused with
+    /// 421 instead of going on with a finding.
+    fn refuses_misdirected(&self, identity: &Identity, flow: &Flow) -> bool {
+        let _unused = (identity, flow);
+        false
+    }
+
     /// Whether a connection that its client begins without TLS must have TLS toward the server all the same.
     /// Where an earlier connection of the same workload to the same destination had it, it must have it in any
     /// case.

@@ -1,7 +1,8 @@
 //! Answers of our own in the form of Google's REST APIs.
 //!
 //! Whatever the kind, the status is one that no client sends again by itself: they do so upon 408, 429 and
-//! 5xx, some upon 409, and would ask the same question as often as they may.
+//! 5xx, some upon 409, and would ask the same question as often as they may. Upon 421 one may ask again on another
+//! connection (RFC 9110 section 15.5.20), which is what it is for: TLS made for the host that is asked for.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -20,6 +21,8 @@ pub(super) fn rest(refusal: &Refusal) -> Answer {
         RefusalKind::Denied | RefusalKind::Expired => {
             (StatusCode::FORBIDDEN, "PERMISSION_DENIED", "accessDenied")
         }
+        // google.rpc.Code has none for it: the client must do something else first.
+        RefusalKind::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "FAILED_PRECONDITION", "misdirected"),
         RefusalKind::Cancelled => {
             (StatusCode::from_u16(499).unwrap_or(StatusCode::FORBIDDEN), "CANCELLED", "stopped")
         }
@@ -77,7 +80,9 @@ mod tests {
 
     #[test]
     fn no_refusal_has_a_status_that_clients_send_again_upon() {
-        for kind in [RefusalKind::Denied, RefusalKind::Expired, RefusalKind::Cancelled] {
+        for kind in
+            [RefusalKind::Denied, RefusalKind::Expired, RefusalKind::Misdirected, RefusalKind::Cancelled]
+        {
             let status = rest(&Refusal { kind, message: String::new() }).status.as_u16();
             assert!((400..500).contains(&status) && ![408, 409, 425, 429].contains(&status));
         }

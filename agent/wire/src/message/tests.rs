@@ -75,9 +75,12 @@ fn a_body_streams_once_the_head_is_decided() {
 
 #[test]
 fn a_refused_request_is_answered_in_googles_form() {
-    for (kind, status) in
-        [(RefusalKind::Denied, 403), (RefusalKind::Expired, 403), (RefusalKind::Cancelled, 499)]
-    {
+    for (kind, status) in [
+        (RefusalKind::Denied, 403),
+        (RefusalKind::Expired, 403),
+        (RefusalKind::Misdirected, 421),
+        (RefusalKind::Cancelled, 499),
+    ] {
         let model = post().run_with(refuse_all(kind));
         let answer = model.answer.as_ref().expect("an answer");
         assert_eq!(answer.status.as_u16(), status);

@@ -61,7 +61,7 @@ pub(super) fn start_with(why: &str, hint: &str) -> Vec<u8> {
 /// The ErrorResponse for the client.
 pub(super) fn error(refusal: &Refusal, severity: &str) -> Vec<u8> {
     let code = match refusal.kind {
-        RefusalKind::Denied => "42501",
+        RefusalKind::Denied | RefusalKind::Misdirected => "42501",
         RefusalKind::Expired | RefusalKind::Cancelled => "57014",
     };
     let text: Vec<u8> = refusal.message.bytes().filter(|byte| *byte != 0).take(8 * 1024).collect();

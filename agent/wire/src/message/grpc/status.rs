@@ -106,11 +106,14 @@ fn encoded(text: &str) -> String {
 
 /// Trailers-only. No code that clients try again upon: they do so upon UNAVAILABLE, and many upon
 /// DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED and INTERNAL, and would ask the same question as often as
-/// they may. Nobody permitted it, whether by a no or by silence.
+/// they may. Nobody permitted it, whether by a no or by silence. A misdirected call has 421 as its HTTP status
+/// besides, for whoever reads that: gRPC's own code goes before it (gRPC, "HTTP to gRPC Status Code Mapping"), and
+/// UNAVAILABLE would be tried again on the same channel.
 pub(super) fn refusal(refusal: &Refusal) -> Answer {
-    let code = match refusal.kind {
-        RefusalKind::Denied | RefusalKind::Expired => "7",
-        RefusalKind::Cancelled => "1",
+    let (status, code) = match refusal.kind {
+        RefusalKind::Denied | RefusalKind::Expired => (StatusCode::OK, "7"),
+        RefusalKind::Misdirected => (StatusCode::MISDIRECTED_REQUEST, "9"),
+        RefusalKind::Cancelled => (StatusCode::OK, "1"),
     };
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -118,7 +121,7 @@ pub(super) fn refusal(refusal: &Refusal) -> Answer {
     if let Ok(message) = HeaderValue::from_str(&encoded(refuse::bounded(&refusal.message))) {
         headers.insert("grpc-message", message);
     }
-    Answer { status: StatusCode::OK, headers, body: Vec::new() }
+    Answer { status, headers, body: Vec::new() }
 }
 
 #[cfg(test)]
@@ -135,12 +138,17 @@ mod tests {
 
     #[test]
     fn no_refusal_has_a_code_that_clients_try_again_upon() {
-        for kind in [RefusalKind::Denied, RefusalKind::Expired, RefusalKind::Cancelled] {
+        for (kind, status) in [
+            (RefusalKind::Denied, 200),
+            (RefusalKind::Expired, 200),
+            (RefusalKind::Misdirected, 421),
+            (RefusalKind::Cancelled, 200),
+        ] {
             let answer = refusal(&Refusal { kind, message: "nein, ä".to_owned() });
             let code = answer.headers["grpc-status"].to_str().expect("text").to_owned();
             assert!(!["0", "4", "8", "10", "13", "14"].contains(&code.as_str()));
             assert_eq!(answer.headers["grpc-message"], "nein, %C3%A4");
-            assert!(answer.body.is_empty() && answer.status == 200);
+            assert!(answer.body.is_empty() && answer.status == status);
         }
     }
 }
