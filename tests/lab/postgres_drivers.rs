@@ -2,7 +2,7 @@
 //! those on top of it do: each over TLS on both legs, and without.
 
 use anyhow::{Context as _, Result, ensure};
-use verbatim_api::v1::{OpaqueReason, Operation};
+use verbatim_api::v1::{Capture, OpaqueReason, Operation};
 use verbatim_tests::{
     agent::Options,
     did::{self, Did},
@@ -17,56 +17,13 @@ use verbatim_tests::{
 
 use crate::{
     postgres_tls::{SECRET, client, mine, over_tls, sessions},
-    scenario::{Scenario, usual},
+    scenario::{Scenario, needs, usual},
 };
 
-const WITH_PGX: &[Part] = &[
-    Part::Root,
-    Part::Sandbox,
-    Part::Binaries,
-    Part::Postgres,
-    Part::PythonGoogle,
-    Part::Openssl,
-    Part::Bpf,
-    Part::Pgx,
-];
-
-pub(crate) const WITH_JDBC: &[Part] = &[
-    Part::Root,
-    Part::Sandbox,
-    Part::Binaries,
-    Part::Postgres,
-    Part::PythonGoogle,
-    Part::Openssl,
-    Part::Bpf,
-    Part::Java,
-    Part::Jdbc,
-];
-
-const WITH_NEWER: &[Part] = &[
-    Part::Root,
-    Part::Sandbox,
-    Part::Binaries,
-    Part::Postgres,
-    Part::Python,
-    Part::PythonGoogle,
-    Part::Openssl,
-    Part::Bpf,
-    Part::NewerPostgres,
-];
-
-const JDBC_WITH_NEWER: &[Part] = &[
-    Part::Root,
-    Part::Sandbox,
-    Part::Binaries,
-    Part::Postgres,
-    Part::PythonGoogle,
-    Part::Openssl,
-    Part::Bpf,
-    Part::NewerPostgres,
-    Part::Java,
-    Part::Jdbc,
-];
+const WITH_PGX: &[Part] = needs!(Pgx);
+pub(crate) const WITH_JDBC: &[Part] = needs!(Java, Jdbc);
+const WITH_NEWER: &[Part] = needs!(Python, NewerPostgres);
+const JDBC_WITH_NEWER: &[Part] = needs!(NewerPostgres, Java, Jdbc);
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -116,21 +73,26 @@ fn everything_that_jdbc_does_is_recorded_over_tls(lab: &mut Lab) -> Result<()> {
 
 fn pgx_that_trusts_only_the_servers_root_loses_one_connection(lab: &mut Lab) -> Result<()> {
     let clients = client(lab, "verify-full")?;
-    loses_one(lab, |name, arguments| clients.pgx(name, arguments), "bad_certificate")
+    loses_one(lab, |name, arguments| clients.pgx(name, arguments), &["bad_certificate"]).map(drop)
 }
 
 fn jdbc_that_trusts_only_the_servers_root_loses_one_connection(lab: &mut Lab) -> Result<()> {
     let clients = client(lab, "verify-full")?;
-    loses_one(lab, |name, arguments| clients.jdbc(name, arguments), "certificate_unknown")
+    loses_one(lab, |name, arguments| clients.jdbc(name, arguments), &["certificate_unknown"]).map(drop)
 }
 
-/// `asks` runs a client with the server's own root and a statement.
-fn loses_one(lab: &mut Lab, asks: impl Fn(&str, &[&str]) -> Result<Process>, refusal: &str) -> Result<()> {
+/// `asks` runs a client with the server's own root and a statement; any of `refusals` may be how it refuses ours. What
+/// it says the second time.
+pub(crate) fn loses_one(
+    lab: &mut Lab,
+    asks: impl Fn(&str, &[&str]) -> Result<Process>,
+    refusals: &[&str],
+) -> Result<String> {
     let root = lab.google()?.root().certificate().display().to_string();
     let lost = asks("first", &[&root, "SELECT 1 /* id:a-first */"])?.wait()?;
     ensure!(!lost.status.success(), "it took a certificate of ours");
     let text = "SELECT 2 /* id:a-second */";
-    asks("second", &[&root, text])?.finish()?;
+    let second = asks("second", &[&root, text])?.finish()?.text();
     let seen = wait::until("both connections to be recorded", || {
         let mut seen = lab.collector.seen()?;
         seen.retain(|one| one.operation == Operation::Connect);
@@ -138,14 +100,15 @@ fn loses_one(lab: &mut Lab, asks: impl Fn(&str, &[&str]) -> Result<Process>, ref
     })?;
     for one in &seen {
         ensure!(one.opaque_reason == OpaqueReason::ClientDoesNotTrustUs, "{one:?}");
+        ensure!(one.capture == Capture::SeenNotDecoded, "{one:?}");
         ensure!(one.principal == lab.principal(Pod::A), "{one:?}");
     }
     let first = seen.first().and_then(|one| one.tls.clone()).context("no TLS")?;
-    ensure!(first.refusal == refusal, "{first:?}");
+    ensure!(refusals.contains(&&*first.refusal), "{first:?}");
     let logged: Vec<String> = lab.server.log()?.into_iter().map(|one| one.text).collect();
     ensure!(logged.iter().any(|one| one == text), "the server's log has {logged:?}");
     ensure!(!logged.iter().any(|one| one.contains("a-first")), "the server's log has {logged:?}");
-    Ok(())
+    Ok(second)
 }
 
 fn direct_tls_of_libpq_is_recorded(lab: &mut Lab) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use verbatim_api::v1::{Capture, OpaqueReason, Operation, Protocol, Session};
 use verbatim_tests::{
     agent::Options,
@@ -18,20 +18,12 @@ use verbatim_tests::{
 };
 
 use crate::{
-    scenario::{Scenario, usual},
+    postgres_drivers::loses_one,
+    scenario::{Scenario, needs, usual},
     tls::NEEDS,
 };
 
-const WITH_NODE: &[Part] = &[
-    Part::Root,
-    Part::Sandbox,
-    Part::Binaries,
-    Part::Postgres,
-    Part::PythonGoogle,
-    Part::Openssl,
-    Part::Node,
-    Part::Bpf,
-];
+const WITH_NODE: &[Part] = needs!(Node);
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let ours = [
@@ -172,27 +164,15 @@ fn a_client_that_requires_channel_binding_is_told_why_not(lab: &mut Lab) -> Resu
 
 /// `sslrootcert` names the server's own authority, as Cloud SQL's documentation has it.
 fn a_client_that_trusts_only_the_servers_root_loses_one_connection(lab: &mut Lab) -> Result<()> {
-    let roots = lab.google()?.root().certificate().display().to_string();
-    let clients = client(lab, "verify-full")?.with("PGSSLROOTCERT", roots);
-    let ended = clients.psql("first", &["-Atc", "SELECT 1 /* id:a-first */"])?.wait()?;
-    ensure!(!ended.status.success(), "it took a certificate of ours");
-    let text = "SELECT 2 /* id:a-second */";
-    let ended = clients.psql("second", &["-Atc", text])?.finish()?;
-    ensure!(ended.text().trim() == "2", "psql said {}", ended.text());
-    let seen = wait::until("both connections to be recorded", || {
-        let mut seen = lab.collector.seen()?;
-        seen.retain(|one| one.operation == Operation::Connect);
-        Ok((seen.len() == 2).then_some(seen))
-    })?;
-    for one in &seen {
-        ensure!(one.opaque_reason == OpaqueReason::ClientDoesNotTrustUs, "{one:?}");
-        ensure!(one.capture == Capture::SeenNotDecoded, "{one:?}");
-        ensure!(one.principal == lab.principal(Pod::A), "{one:?}");
-    }
-    let refusal = seen.first().and_then(|one| one.tls.clone()).context("no TLS")?.refusal;
-    ensure!(refusal == "unknown_ca" || refusal == "eof", "{refusal:?}");
+    let clients = client(lab, "verify-full")?;
+    let asks = |name: &str, arguments: &[&str]| match arguments {
+        [root, text] => clients.clone().with("PGSSLROOTCERT", *root).psql(name, &["-Atc", text]),
+        _ => bail!("a root and a statement are wanted"),
+    };
+    let said = loses_one(lab, asks, &["unknown_ca", "eof"])?;
+    ensure!(said.trim() == "2", "psql said {said}");
     let logged: Vec<String> = lab.server.log()?.into_iter().map(|one| one.text).collect();
-    ensure!(logged == [text], "the server's log has {logged:?}");
+    ensure!(logged == ["SELECT 2 /* id:a-second */"], "the server's log has {logged:?}");
     Ok(())
 }
 

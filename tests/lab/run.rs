@@ -1,25 +1,24 @@
 //! `verbatim-agent run`: captures one command, and leaves the machine as it was.
 
+mod behind_tls;
+mod machine;
+
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use verbatim_tests::{
     agent::{POOL, PROJECT_NUMBER, principal},
-    binaries, cli,
+    cli,
     did::ids,
-    google::{self, Google},
-    lab::Ground,
-    network::{DATABASE, DATABASE_NAME, Pod},
-    parts::{self, Part, USUAL},
-    pglog::Logged,
-    postgres::{self, Server},
-    process::{Ended, Place, Process},
+    parts::USUAL,
+    process::Process,
     shell, wait,
 };
 
+use self::machine::{Machine, own_cgroup};
 use crate::scenario::{Scenario, alone};
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
@@ -32,129 +31,10 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         alone!(run_that_is_interrupted_tidies_up, USUAL),
         alone!(run_that_is_killed_tidies_up, USUAL),
         alone!(run_without_data_keeps_nothing, USUAL),
-        alone!(run_captures_bigquery_and_postgresql_behind_tls_in_one_trail, BOTH),
     ]
-}
-
-const BOTH: &[Part] = &[
-    Part::Root,
-    Part::Sandbox,
-    Part::Binaries,
-    Part::Postgres,
-    Part::PythonGoogle,
-    Part::Emulator,
-    Part::Bpf,
-];
-
-/// A machine on which `run` is tried: a namespace with a way to the database.
-struct Machine {
-    server: Server,
-    google: Option<Google>,
-    ground: Ground,
-}
-
-impl Machine {
-    fn create(name: &str) -> Result<Self> {
-        let ground = Ground::create(name)?;
-        let server = ground.postgres("postgres", DATABASE, postgres::Options::default())?;
-        Ok(Self { server, google: None, ground })
-    }
-
-    /// The same with BigQuery, and with TLS in front of the database.
-    fn with_google(name: &str) -> Result<Self> {
-        let ground = Ground::create(name)?;
-        let google = Google::start(&ground, google::Options { emulator: true, ..Default::default() })?;
-        let shown = google.root().issue("database", &[DATABASE_NAME, DATABASE])?;
-        let with = postgres::Options { shown: Some(&shown), ..Default::default() };
-        let server = ground.postgres("postgres", DATABASE, with)?;
-        Ok(Self { server, google: Some(google), ground })
-    }
-
-    fn place(&self) -> Result<Place> {
-        let cgroup = self.ground.tree.make("shell")?;
-        let place = Place::within(cgroup, self.ground.network.pod(Pod::A), self.ground.folder.path());
-        Ok(place.without_hosts())
-    }
-
-    /// Starts `verbatim-agent run` for the person `nobody`, as sudo would. The command first says where it
-    /// is, so that what is left of this run can be told from another's.
-    fn start(&self, name: &str, options: &[&str], command: &[&str]) -> Result<Process> {
-        let temporary = self.temporary();
-        fs::create_dir_all(&temporary)?;
-        let mut run = self.place()?.command(binaries::find("verbatim-agent")?);
-        run.arg("run").args(options).args(["--", "sh", "-c", SAYS_WHERE, "sh"]).args(command);
-        run.env("TMPDIR", temporary).envs([
-            ("SUDO_UID", "65534"),
-            ("SUDO_GID", "65534"),
-            ("SUDO_USER", "nobody"),
-            ("PGHOST", DATABASE),
-            ("PGUSER", postgres::USER),
-            ("PGDATABASE", postgres::DATABASE_DB),
-            ("PGSSLMODE", "disable"),
-            ("PGGSSENCMODE", "disable"),
-        ]);
-        Process::start(name, self.ground.folder.path(), run)
-    }
-
-    /// Runs it to its end. What it was in, and its temporary files, must be gone then.
-    fn run(&self, name: &str, options: &[&str], command: &[&str]) -> Result<Ended> {
-        let mut ended = self.start(name, options, command)?.wait()?;
-        let cgroup = own_cgroup(&ended.text()).with_context(|| ended.complaints())?;
-        let left = self.left(&cgroup)?;
-        ensure!(left.is_empty(), "left: {left:?}");
-        let first = ended.stdout.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        ended.stdout.drain(..first);
-        Ok(ended)
-    }
-
-    /// Folder for the agent's temporary files.
-    fn temporary(&self) -> PathBuf {
-        self.ground.path("tmp")
-    }
-
-    /// What is left of a run: its cgroup, temporary files, processes in the shell that it was started from.
-    fn left(&self, cgroup: &Path) -> Result<Vec<String>> {
-        let mut left = Vec::new();
-        if cgroup.exists() {
-            left.push(cgroup.display().to_string());
-        }
-        for entry in fs::read_dir(self.temporary())? {
-            left.push(entry?.path().display().to_string());
-        }
-        let shell = verbatim_tests::cgroup::processes(&self.ground.tree.root().join("shell"))?;
-        left.extend(shell.iter().map(|id| format!("process {id}")));
-        Ok(left)
-    }
-
-    fn data(&self) -> String {
-        self.ground.path("data").display().to_string()
-    }
-
-    fn psql(&self) -> Result<String> {
-        let folder = postgres::binaries().context("PostgreSQL is not installed")?;
-        Ok(folder.join("psql").display().to_string())
-    }
-
-    fn logged(&self) -> Result<Vec<Logged>> {
-        // The log is written by a process of its own, in order: behind a mark everything is there.
-        self.server.log()
-    }
-}
-
-/// Says in which cgroup (v2) the command runs, then becomes it.
-const SAYS_WHERE: &str = "grep ^0:: /proc/self/cgroup && exec \"$@\"";
-
-/// The cgroup of a run, from what its command said: the topmost of ours.
-fn own_cgroup(output: &str) -> Result<PathBuf> {
-    let path = output.lines().next().and_then(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    let mut root = verbatim_tests::cgroup::mount_point()?;
-    for part in path.split('/') {
-        root.push(part);
-        if part.starts_with("verbatim-run-") {
-            return Ok(root);
-        }
-    }
-    bail!("the command runs in no cgroup of a run: {output:?}")
+    .into_iter()
+    .chain(behind_tls::scenarios())
+    .collect()
 }
 
 fn field(line: &serde_json::Value, name: &str) -> String {
@@ -342,52 +222,6 @@ fn run_that_is_killed_tidies_up(name: &str) -> Result<()> {
     // The record was there before the command went.
     let started = verbatim_tests::find::files_with(Path::new(&data), b"id:run-sleeps")?;
     ensure!(!started.is_empty(), "the command is not on the disk");
-    Ok(())
-}
-
-/// One command that asks a database and BigQuery, both behind TLS, as they are; nothing is set but by `run`.
-fn run_captures_bigquery_and_postgresql_behind_tls_in_one_trail(name: &str) -> Result<()> {
-    let machine = Machine::with_google(name)?;
-    let google = machine.google.as_ref().context("no Google")?;
-    let (data, root) = (machine.data(), google.root().certificate().display().to_string());
-    fs::create_dir_all(machine.temporary())?;
-    let hosts = format!("/etc/netns/{}/hosts", machine.ground.network.pod(Pod::A).name());
-    let script = verbatim_tests::clients::scripts().join("both_services.py");
-    // Names are this machine's alone: within a mount namespace of the run's own.
-    let mut run = machine.place()?.command("unshare");
-    run.args(["--mount", "sh", "-c", r#"mount --bind "$0" /etc/hosts && exec "$@""#, &hosts]);
-    run.arg(binaries::find("verbatim-agent")?);
-    run.args(["run", "--data", &data, "--name", DATABASE_NAME, "--upstream-ca", &root, "--"]);
-    run.arg(parts::python()).arg(script);
-    run.envs([
-        ("VLAB_PREFIX", "run-"),
-        ("PGHOST", DATABASE_NAME),
-        ("PGUSER", postgres::USER),
-        ("PGDATABASE", postgres::DATABASE_DB),
-        ("PGSSLMODE", "require"),
-        ("GOOGLE_CLOUD_PROJECT", google::names::PROJECT),
-        ("PYTHONDONTWRITEBYTECODE", "1"),
-    ]);
-    run.env("TMPDIR", machine.temporary());
-    let ended = Process::start("both", machine.ground.folder.path(), run)?.finish()?;
-    let did = verbatim_tests::did::read(&ended.text(), "")?;
-    ensure!(did.len() == 4, "the client did {did:?}");
-    let lines = cli::records(cli::Source::Data(Path::new(&data)))?;
-    for one in &did {
-        let of: Vec<_> = lines
-            .iter()
-            .filter(|line| ids(field(line, "statement").as_bytes()) == [one.id.as_str()])
-            .collect();
-        ensure!(of.len() == 1, "{}: {} record(s) in {lines:?}", one.id, of.len());
-        let expected = if one.status == verbatim_api::v1::Status::Ok { "ok" } else { "error" };
-        ensure!(of.iter().all(|line| field(line, "status") == expected), "{of:?}");
-    }
-    let requests = google.requests()?;
-    let arrived = |id: &str| requests.iter().filter(|one| one.ids.iter().any(|other| other == id)).count();
-    ensure!(arrived("run-both_services-bigquery") == 1, "{requests:?}");
-    let logged: Vec<String> = machine.logged()?.into_iter().map(|one| one.text).collect();
-    ensure!(logged.iter().filter(|text| text.contains("id:run-")).count() == 2, "{logged:?}");
-    ensure!(fs::read_dir(machine.temporary())?.next().is_none(), "trust was left behind");
     Ok(())
 }
 

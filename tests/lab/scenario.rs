@@ -86,4 +86,21 @@ macro_rules! alone {
     };
 }
 
-pub(crate) use {alone, usual};
+/// What is needed for clients over TLS, and more.
+macro_rules! needs {
+    ($($more:ident),+) => {{
+        use verbatim_tests::parts::Part;
+        &[
+            Part::Root,
+            Part::Sandbox,
+            Part::Binaries,
+            Part::Postgres,
+            Part::PythonGoogle,
+            Part::Openssl,
+            Part::Bpf,
+            $(Part::$more),+
+        ]
+    }};
+}
+
+pub(crate) use {alone, needs, usual};

@@ -21,32 +21,12 @@ use verbatim_tests::{
     wait,
 };
 
-use crate::scenario::{Scenario, usual};
+use crate::scenario::{Scenario, needs, usual};
 
 /// What scenarios with TLS need.
-pub(crate) const NEEDS: &[Part] = &[
-    Part::Root,
-    Part::Sandbox,
-    Part::Binaries,
-    Part::Postgres,
-    Part::PythonGoogle,
-    Part::Curl,
-    Part::Openssl,
-    Part::Bpf,
-];
-
+pub(crate) const NEEDS: &[Part] = needs!(Curl);
 /// The same, with Node.
-pub(crate) const WITH_NODE: &[Part] = &[
-    Part::Root,
-    Part::Sandbox,
-    Part::Binaries,
-    Part::Postgres,
-    Part::PythonGoogle,
-    Part::Curl,
-    Part::Openssl,
-    Part::Node,
-    Part::Bpf,
-];
+pub(crate) const WITH_NODE: &[Part] = needs!(Curl, Node);
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let ours = vec![

@@ -110,7 +110,7 @@ impl Bridge {
         if fields.next().and_then(|field| field.strip_prefix("r=")) != Some(&nonce) {
             return Err(malformed);
         }
-        let proof = BASE64_STANDARD.decode(proof).map_err(|_invalid| malformed)?;
+        let proof = BASE64_STANDARD.decode(proof).map(Zeroizing::new).map_err(|_invalid| malformed)?;
         let mut client_key = Zeroizing::new(Hash::default());
         if proof.len() != client_key.len() {
             return Err(malformed);
@@ -118,7 +118,7 @@ impl Bridge {
         client_key.copy_from_slice(&proof);
         let Verifier { stored_key, server_key, .. } = &*self.verifier;
         let signed = [self.first.as_str(), &server_first, without_proof].join(",");
-        exclusive_or(&mut client_key, &hmac(&**stored_key, &[signed.as_bytes()])?);
+        exclusive_or(&mut client_key, &Zeroizing::new(hmac(&**stored_key, &[signed.as_bytes()])?));
         let fits = equal(&Sha256::digest(*client_key).into(), stored_key);
         let answer = if fits { Some(hmac(&**server_key, &[signed.as_bytes()])?) } else { None };
 
