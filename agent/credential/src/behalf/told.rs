@@ -62,7 +62,12 @@ impl Carried {
     /// Whether nothing was told.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.named.is_empty() && self.trace == Trace::default()
+        self.named.is_empty() && !self.has_trace()
+    }
+
+    /// Asked for each command. Whatever is told of a trace, its first place is kept.
+    fn has_trace(&self) -> bool {
+        !self.trace.places.is_empty()
     }
 
     /// What a request's headers tell; gRPC's metadata are headers.
@@ -206,7 +211,7 @@ impl Carried {
         }
         behalf.on_behalf_of.sort_by_key(|person| person.kind() != BehalfKind::Verified);
         behalf.kind = behalf.on_behalf_of.first().map(OnBehalfOf::kind).unwrap_or_default();
-        behalf.trace = (self.trace != Trace::default()).then(|| self.trace.clone());
+        behalf.trace = self.has_trace().then(|| self.trace.clone());
         behalf
     }
 }
