@@ -13,6 +13,7 @@ use crate::{
 pub(crate) fn scenarios() -> Vec<Scenario> {
     [
         usual!(a_misdirected_request_is_answered_421_where_the_selector_says_so),
+        usual!(a_request_through_a_proxy_of_tls_is_misdirected_too),
         usual!(other_streams_go_on_beside_a_misdirected_request),
         usual!(a_misdirected_call_is_refused_in_trailers_only),
     ]
@@ -87,6 +88,25 @@ fn a_misdirected_request_is_answered_421_where_the_selector_says_so(lab: &mut La
             }
         }
     }
+    Ok(())
+}
+
+/// Through a proxy that is reached by TLS: by a request's whole target, and by CONNECT.
+fn a_request_through_a_proxy_of_tls_is_misdirected_too(lab: &mut Lab) -> Result<()> {
+    let (proxy, roots) = (format!("https://{MIRROR}:443"), lab.trust()?.bundle().display().to_string());
+    let through = ["-x", &proxy, "--proxy-cacert", &roots];
+    let target = "http://storage.googleapis.com/echo/id:a-whole";
+    let ended = curl(lab, "whole", &[&through[..], &["-w", "%{http_code}", target]].concat())?.wait()?;
+    ensure!(ended.text().ends_with("421"), "{ended:?}");
+    let ended =
+        curl(lab, "connect", &[&through[..], &["https://storage.googleapis.com/echo/id:a-never"]].concat())?;
+    let ended = ended.wait()?;
+    ensure!(!ended.status.success() && ended.complaints().contains("421"), "{ended:?}");
+    lab.compare(&[])?;
+    for one in requests(lab, 2)? {
+        is_refused(lab, &one)?;
+    }
+    ensure!(arrived(lab, "a-whole")?.is_empty() && arrived(lab, "a-never")?.is_empty(), "it went on");
     Ok(())
 }
 

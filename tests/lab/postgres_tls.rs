@@ -23,7 +23,7 @@ use crate::{
     tls::NEEDS,
 };
 
-const WITH_NODE: &[Part] = needs!(Node);
+pub(crate) const WITH_NODE: &[Part] = needs!(Node);
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
     let ours = [

@@ -6,7 +6,7 @@ use verbatim_tests::{clients::Clients, did, find, lab::Lab, network::Pod};
 
 use crate::{
     postgres_drivers::WITH_JDBC,
-    postgres_tls::{SECRET, client, mine, over_tls, sessions},
+    postgres_tls::{SECRET, WITH_NODE, client, mine, over_tls, sessions},
     scenario::{Scenario, usual},
     tls::NEEDS,
 };
@@ -19,6 +19,9 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
         usual!(a_verifier_that_is_out_of_date_is_told_and_read_again).needing(NEEDS).with(over_tls),
         usual!(jdbc_that_requires_channel_binding_is_let_in_by_a_known_verifier)
             .needing(WITH_JDBC)
+            .with(over_tls),
+        usual!(node_postgres_that_binds_the_channel_is_let_in_by_a_known_verifier)
+            .needing(WITH_NODE)
             .with(over_tls),
     ]
 }
@@ -120,5 +123,18 @@ fn jdbc_that_requires_channel_binding_is_let_in_by_a_known_verifier(lab: &mut La
     let did = did::read(&ended.text(), &lab.principal(Pod::A))?;
     ensure!(!did.is_empty(), "the client did nothing");
     lab.compare(&did)?;
+    keeps_its_secrets(lab, &kept)
+}
+
+/// A third one; it insists on nothing, so the record must say that the channel was bound.
+fn node_postgres_that_binds_the_channel_is_let_in_by_a_known_verifier(lab: &mut Lab) -> Result<()> {
+    let kept = tell(lab)?;
+    let clients = client(lab, "require")?.with("PGUSER", "clerk").with("PGPASSWORD", SECRET);
+    let ended = clients.node("bound", "node_bound.mjs", &[])?.finish()?;
+    let did = did::read(&ended.text(), &lab.principal(Pod::A))?;
+    ensure!(!did.is_empty(), "the client did nothing");
+    lab.compare(&did)?;
+    sessions(lab, 1)?;
+    recorded(lab, "SCRAM on both legs, by a known verifier")?;
     keeps_its_secrets(lab, &kept)
 }
