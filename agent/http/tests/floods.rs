@@ -95,6 +95,24 @@ fn a_flood_of_pings_ends_the_connection_and_is_told() {
 }
 
 #[test]
+fn a_ping_with_each_message_is_no_flood() {
+    run(async {
+        let (pair, mut client) = by_hand().await;
+        let pings = HttpConfig::default().control_frames + 1000;
+        for stream in (1..).step_by(2).take(pings as usize) {
+            client.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &request("GET", "/"))).await;
+            client.next(HEADERS).await.expect("an answer");
+            client.send(&frame(PING, 0, 0, &[0; 8])).await;
+        }
+        drop(client);
+        let (ended, recorder) = pair.ended().await;
+        assert!(matches!(ended, Ended::Closed | Ended::Client(_)), "{ended:?}");
+        assert!(recorder.violations.borrow().is_empty(), "{:?}", recorder.violations.borrow());
+        assert_eq!(recorder.count(), pings as usize);
+    });
+}
+
+#[test]
 fn a_flood_of_settings_ends_the_connection_and_is_told() {
     run(async {
         let (pair, client) = by_hand().await;

@@ -19,6 +19,10 @@ const MOST_ACCEPTED: usize = 1024;
 /// What was seen on a leg.
 pub(super) struct Seen {
     budget: RefCell<Budget>,
+    /// PINGs that messages account for, up to `most_pings`: who measures its connection's delay and bandwidth sends
+    /// one with each message that it gets (gRPC's estimate of the bandwidth-delay product).
+    pings: Cell<u32>,
+    most_pings: u32,
     flood: Cell<Option<&'static str>>,
     resets: RefCell<VecDeque<(u32, u32)>>,
     /// Streams that came to us, in order.
@@ -32,6 +36,8 @@ impl Seen {
     pub(super) fn new(control_frames: u32) -> Rc<Self> {
         Rc::new(Self {
             budget: RefCell::new(Budget::new(control_frames)),
+            pings: Cell::new(0),
+            most_pings: control_frames,
             flood: Cell::new(None),
             resets: RefCell::default(),
             accepted: RefCell::default(),
@@ -81,7 +87,11 @@ impl Seen {
             PRIORITY => "PRIORITY",
             RST_STREAM => "RST_STREAM",
             SETTINGS => "SETTINGS",
-            PING => "PING",
+            PING => match self.pings.get().checked_sub(1) {
+                Some(left) => return self.pings.set(left),
+                None => "PING",
+            },
+            DATA | HEADERS => return self.earn_ping(),
             DATA..=CONTINUATION => return,
             _ => "unknown",
         };
@@ -90,8 +100,15 @@ impl Seen {
         }
     }
 
+    fn earn_ping(&self) {
+        self.pings.set(self.pings.get().saturating_add(1).min(self.most_pings));
+    }
+
     /// A frame's header was written.
     pub(super) fn written(&self, frame: Frame) {
+        if matches!(frame.kind, DATA | HEADERS) {
+            self.earn_ping();
+        }
         if frame.kind == HEADERS && !self.was_accepted(frame.stream) {
             self.answered.set(self.answered.get() + 1);
             self.wake();
