@@ -57,6 +57,8 @@ pub(crate) struct Begun {
     pub(crate) resource: String,
     /// For the live view; empty where nobody watches.
     pub(crate) statement: Vec<u8>,
+    /// Its text held a password: what is said of it later may quote that.
+    pub(crate) sensitive: bool,
 }
 
 #[derive(Debug)]

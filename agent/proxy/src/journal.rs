@@ -13,6 +13,7 @@ use verbatim_wire::seam::{
 
 use crate::{
     Records,
+    chains::Begun,
     control::Control,
     guard::catch,
     record::{Facts, Finish, Place, Start, captured, operation},
@@ -59,7 +60,7 @@ struct Open {
     service: &'static str,
     /// What its credentials were found to be: so are tokens that are issued for them.
     findings: Vec<v1::CommandFinding>,
-    /// Its text held a password: what the server says of it may quote that.
+    /// Its text held a password, or that of what it goes on with: what the server says of it may quote that.
     sensitive: bool,
     /// For the live view, as all below; empty where nobody watches.
     statement: Vec<u8>,
@@ -74,8 +75,8 @@ struct Open {
 pub(crate) struct Route<'a> {
     /// Where it goes.
     pub(crate) place: Option<&'a Place>,
-    /// The id of the STARTED record of what it goes on with.
-    pub(crate) parent: &'a [u8],
+    /// What it goes on with.
+    pub(crate) continues: Option<&'a Begun>,
     /// What its request proves.
     pub(crate) request: Option<&'a Proof>,
 }
@@ -237,7 +238,8 @@ impl<R: Records> Journal<R> {
         route: &Route<'_>,
     ) -> Result<Option<u64>, Stall> {
         let policy_version = self.policy.version();
-        let Route { place, parent, request } = *route;
+        let Route { place, continues, request } = *route;
+        let parent = continues.map(|begun| begun.command_id.as_slice()).unwrap_or_default();
         let session = self.facts.session(&*self.evidence);
         let base = request.unwrap_or(&session.behalf);
         let added = catch(|| self.evidence.of_command(self.facts.whom(), base, command));
@@ -273,9 +275,10 @@ impl<R: Records> Journal<R> {
             note: "",
             service: place.map_or(self.facts.service, |place| place.service),
             findings: proof.findings.clone(),
-            sensitive: command.redactions.iter().any(|cut| {
-                matches!(cut.reason, RedactionReason::Password | RedactionReason::ConnectionString)
-            }),
+            sensitive: continues.is_some_and(|begun| begun.sensitive)
+                || command.redactions.iter().any(|cut| {
+                    matches!(cut.reason, RedactionReason::Password | RedactionReason::ConnectionString)
+                }),
             credential_match: v1::CredentialMatch::Unspecified,
             on_behalf_of: None,
             statement: Vec::new(),
@@ -410,7 +413,7 @@ impl<R: Records> Journal<R> {
         let hushed;
         // What fails a message or a pipeline is told of its first command.
         let outcome = if self.sensitive.get() > 0 {
-            hushed = hush::outcome(outcome);
+            hushed = self.hushed(outcome);
             &hushed
         } else {
             outcome
@@ -454,6 +457,11 @@ impl<R: Records> Journal<R> {
         }
         self.sensitive.set(self.sensitive.get().saturating_sub(usize::from(open.sensitive)));
         Ok(())
+    }
+
+    /// The outcome without what may quote a password.
+    fn hushed(&self, outcome: &Outcome) -> Outcome {
+        hush::outcome(outcome, self.facts.protocol)
     }
 
     /// What the end of a command says of it.

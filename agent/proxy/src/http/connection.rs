@@ -137,10 +137,9 @@ impl<R: Records> Connection<R> {
         }
     }
 
-    /// record_id of the command that began what another goes on with; empty where that is not known.
-    pub(super) fn parent(&self, chain: Option<&ChainKey>) -> Vec<u8> {
-        let begun = chain.and_then(|chain| self.shard.chains.find(&self.owner, chain));
-        begun.map(|begun| begun.command_id.clone()).unwrap_or_default()
+    /// The command that began what another goes on with, where that is known.
+    pub(super) fn begun(&self, chain: Option<&ChainKey>) -> Option<Arc<Begun>> {
+        self.shard.chains.find(&self.owner, chain?)
     }
 
     /// Records something. When it cannot be now, what is left of it is what is to be tried again.

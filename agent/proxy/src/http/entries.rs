@@ -156,8 +156,9 @@ impl<R: Records> Exchange<R> {
 
     fn start(&mut self, command: &Command, decision: v1::Decision) -> Result<(), Stall> {
         let Some(unit) = &mut self.unit else { return Ok(()) };
-        let parent = self.connection.parent(command.continues.as_ref());
-        let route = Route { place: Some(&self.place), parent: &parent, request: Some(&self.proof) };
+        let begun = self.connection.begun(command.continues.as_ref());
+        let route =
+            Route { place: Some(&self.place), continues: begun.as_deref(), request: Some(&self.proof) };
         let started =
             self.connection.with(|journal| journal.started_at(command, decision, &unit.grounds, &route));
         unit.recorded(started?);
@@ -186,7 +187,7 @@ impl<R: Records> Exchange<R> {
         let Some(command) = prefix.commands.iter().find(|command| command.id == id) else { return Ok(()) };
         let begun = self.connection.with(|journal| {
             if !journal.is_open(id) {
-                let route = Route { place: Some(&self.place), parent: &[], request: Some(&self.proof) };
+                let route = Route { place: Some(&self.place), continues: None, request: Some(&self.proof) };
                 journal.started_at(command, v1::Decision::Allowed, &prefix.grounds, &route)?;
                 journal.note(id, "the request ended before the command was whole");
             }

@@ -24,11 +24,19 @@ impl<R: Records> Journal<R> {
             method: open.method.clone(),
             resource: open.resource.clone(),
             statement: statement.to_vec(),
+            sensitive: open.sensitive,
         })
     }
 
     /// Records how what a command began has ended.
     pub(crate) fn chain_ended(&self, begun: &Begun, outcome: &Outcome) -> Result<(), Stall> {
+        let hushed;
+        let outcome = if begun.sensitive {
+            hushed = self.hushed(outcome);
+            &hushed
+        } else {
+            outcome
+        };
         let duration = clock::boottime_nanos().saturating_sub(begun.started_boottime);
         self.append(self.facts.chain_ended(begun, outcome, duration))?;
         if self.observer.enabled() {

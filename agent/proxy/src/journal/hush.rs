@@ -1,25 +1,36 @@
 //! What a server says of a command that held a password: it may quote it, so what it quotes is not kept.
 
+use verbatim_api::v1;
 use verbatim_wire::seam::{Outcome, ServerMessage};
 
 const MARK: &str = "[redacted]";
 
 /// The same outcome without what the server quotes.
-pub(super) fn outcome(outcome: &Outcome) -> Outcome {
+pub(super) fn outcome(outcome: &Outcome, protocol: v1::Protocol) -> Outcome {
     let mut outcome = outcome.clone();
     for message in outcome.error.iter_mut().chain(&mut outcome.notices) {
-        hush(message);
+        hush(message, protocol);
     }
     outcome
 }
 
-fn hush(message: &mut ServerMessage) {
-    message.message = unquoted(&message.message);
-    message.hint = unquoted(&message.hint);
-    // A detail shows rows and connection strings as they are.
-    if !message.detail.is_empty() {
-        message.detail = MARK.into();
+fn hush(message: &mut ServerMessage, protocol: v1::Protocol) {
+    let withhold = |text: &mut Vec<u8>| {
+        if !text.is_empty() {
+            *text = MARK.into();
+        }
+    };
+    if protocol == v1::Protocol::Postgresql {
+        message.message = unquoted(&message.message);
+        message.hint = unquoted(&message.hint);
+    } else {
+        // GoogleSQL quotes a literal with the marks that it was written with, and a value with none. What is left is
+        // the code.
+        withhold(&mut message.message);
+        withhold(&mut message.hint);
     }
+    // A detail shows rows and connection strings as they are.
+    withhold(&mut message.detail);
 }
 
 /// Quotation marks of the languages that PostgreSQL speaks.
@@ -73,7 +84,24 @@ mod tests {
             assert_eq!(String::from_utf8_lossy(&unquoted(said.as_bytes())), kept);
         }
         let error = ServerMessage { detail: b"Key (dsn)=(s3cret)".to_vec(), ..ServerMessage::default() };
-        let told = outcome(&Outcome { error: Some(error), ..Outcome::default() });
+        let told = outcome(&Outcome { error: Some(error), ..Outcome::default() }, v1::Protocol::Postgresql);
         assert_eq!(told.error.expect("an error").detail, MARK.as_bytes());
+    }
+
+    #[test]
+    fn of_what_an_api_says_only_the_code_is_left() {
+        for said in
+            ["Unexpected string literal 's3cret' at [1:16]", "Bad int64 value: s3cret", "near `s3cret`"]
+        {
+            let error = ServerMessage {
+                code: "invalidQuery".into(),
+                message: said.into(),
+                ..ServerMessage::default()
+            };
+            let told = outcome(&Outcome { error: Some(error), ..Outcome::default() }, v1::Protocol::Http2);
+            let error = told.error.expect("an error");
+            assert_eq!((error.code.as_str(), error.message.as_slice()), ("invalidQuery", MARK.as_bytes()));
+            assert!(error.detail.is_empty());
+        }
     }
 }

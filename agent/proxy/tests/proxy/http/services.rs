@@ -80,6 +80,45 @@ fn a_bigquery_job_is_followed_to_its_end_on_another_connection_and_its_token_is_
 }
 
 #[test]
+fn what_a_job_whose_statement_held_a_password_is_told_later_does_not_quote_it() {
+    play_with(options(), async |scene: &Scene| {
+        let (mut client, mut server) = scene.world.raw().await;
+        let body = r#"{"configuration":{"query":{"query":"select 1 where password 's3cret'"}},"jobReference":{"projectId":"p","jobId":"j1"}}"#;
+        ask(&mut client, "POST", "/bigquery/v2/projects/p/jobs", body).await;
+        server.until("\"}}").await;
+        let reference = r#""jobReference":{"projectId":"p","jobId":"j1","location":"EU"}"#;
+        answer(&mut server, &format!(r#"{{"id":"p:EU.j1",{reference},"status":{{"state":"RUNNING"}}}}"#))
+            .await;
+        client.until("}}").await;
+
+        let said = r#"{"reason":"invalidQuery","message":"Unexpected string literal 's3cret' at [1:24]"}"#;
+        let (mut client, mut server) = scene.world.raw_of(1).await;
+        ask(&mut client, "GET", "/bigquery/v2/projects/p/jobs/j1?location=EU", "").await;
+        server.until("\r\n\r\n").await;
+        let status = format!(r#""status":{{"state":"DONE","errorResult":{said},"errors":[{said}]}}"#);
+        answer(&mut server, &format!(r#"{{"id":"p:EU.j1",{reference},{status}}}"#)).await;
+        client.until("]}}").await;
+        ask(&mut client, "GET", "/bigquery/v2/projects/p/queries/j1?location=EU", "").await;
+        server.until("\r\n\r\n").await;
+        let body = format!(r#"{{"error":{{"code":400,"message":"Bad value: s3cret","errors":[{said}]}}}}"#);
+        let length = body.len();
+        let head = "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json";
+        server.send(&format!("{head}\r\ncontent-length: {length}\r\n\r\n{body}")).await;
+        client.until("]}}").await;
+
+        let other = &scene.world.spools[1];
+        let progress = soon("the job's end", || other.of_kind(v1::RecordKind::Progress).pop()).await;
+        assert_eq!(progress.content.clone().unwrap().error.unwrap().code, "invalidQuery");
+        let failed =
+            soon("the last end", || other.of_kind(v1::RecordKind::Finished).into_iter().nth(1)).await;
+        assert_eq!((failed.envelope.status(), failed.envelope.http_status), (v1::Status::Error, 400));
+        let all = format!("{:?}{:?}", scene.world.spool().records(), other.records());
+        let bytes = format!("{:?}", b"s3cret");
+        assert!(!all.contains("s3cret") && !all.contains(bytes.trim_matches(['[', ']'])), "{all}");
+    });
+}
+
+#[test]
 fn a_denied_request_is_answered_as_the_service_answers() {
     play_with(options(), async |scene: &Scene| {
         let (mut client, _server) = scene.world.raw().await;
