@@ -22,7 +22,8 @@ use crate::store::StoreError;
 
 /// Stretches of a chain remembered by position; older ones are looked up in the log.
 const STRETCHES: usize = 64;
-/// Missing ranges remembered of a chain. What comes for an older one is kept all the same.
+/// Missing ranges remembered of a chain, one by one. Of more the two oldest count as one, with what came
+/// between them.
 const MISSING: usize = 64;
 
 /// Consecutive entries of a chain that stand at consecutive positions.
@@ -54,7 +55,7 @@ pub(super) struct Chain {
     pub(super) successor_key: Option<[u8; 32]>,
     /// How far the node's wall clock was ahead of its boot time at the last record, where known.
     pub(super) ahead: Option<i128>,
-    /// First and last of ranges that never came.
+    /// First and last of ranges that never came, ascending.
     pub(super) missing: VecDeque<(u64, u64)>,
     stretches: VecDeque<Stretch>,
     /// `stretches` begins with the chain's first entry here, so that nothing need be looked up.
@@ -303,8 +304,11 @@ impl Chain {
         let end = stretch.end();
         if stretch.first > self.next {
             self.missing.push_back((self.next, stretch.first - 1));
-            if self.missing.len() > MISSING {
-                self.missing.pop_front();
+            if self.missing.len() > MISSING
+                && let Some((first, _)) = self.missing.pop_front()
+                && let Some(second) = self.missing.front_mut()
+            {
+                second.0 = first;
             }
         } else {
             self.fill(stretch.first, end - 1);
@@ -327,6 +331,13 @@ impl Chain {
             self.stretches.pop_front();
             self.complete = false;
         }
+    }
+
+    /// The last sequence up to which nothing is missing behind `last`, which is here: what a node may be
+    /// told to forget when it has sent up to `last`. A hole before that it has passed over itself.
+    pub(super) fn whole_from(&self, last: u64) -> u64 {
+        let hole = self.missing.iter().map(|(first, _)| *first).find(|first| *first > last);
+        hole.unwrap_or(self.next).saturating_sub(1).max(last)
     }
 
     /// Takes a range out of what is missing.

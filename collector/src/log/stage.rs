@@ -84,7 +84,7 @@ impl Book {
             if last < next {
                 let answer = v1::AppendResponse {
                     chain_id: id.to_vec(),
-                    durable_sequence: next - 1,
+                    durable_sequence: self.chain(&id).map_or(last, |chain| chain.whole_from(last)),
                     findings: Vec::new(),
                 };
                 return Ok(Staged { skip: prepared.request.entries.len(), header: None, answer });
@@ -120,7 +120,7 @@ impl Book {
         let chain = self.change(&id);
         chain.take(stretch, hash, &effects, basis, key);
         chain.ahead = prepared.clock.last().map(|reading| reading.ahead).or(chain.ahead);
-        let durable_sequence = chain.next - 1;
+        let durable_sequence = chain.whole_from(last);
         Ok(Staged {
             skip,
             answer: v1::AppendResponse {

@@ -62,6 +62,42 @@ async fn what_fills_a_gap_later_is_kept_and_the_gap_stays_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_follows_a_hole_is_acknowledged_only_once_the_hole_is_filled() {
+    let mut node = Node::new();
+    let mut batches = vec![node.batch()];
+    for n in 0..5 {
+        node.command(b"", &format!("SELECT {n}"));
+        batches.push(node.batch());
+    }
+    // Batch n ends at sequence 2n. What was not there when the stream broke comes again in order.
+    let cases = [
+        ("a batch behind a hole", vec![0, 3], vec![0, 6]),
+        ("what fills part of it", vec![0, 3, 1], vec![0, 6, 2]),
+        ("the same again", vec![0, 3, 1, 1], vec![0, 6, 2, 2]),
+        ("a repeat before it", vec![0, 3, 0], vec![0, 6, 0]),
+        ("its end before its beginning", vec![0, 3, 2, 0, 1], vec![0, 6, 6, 0, 6]),
+        ("two of them", vec![0, 2, 5, 0, 1, 3, 4, 0], vec![0, 4, 10, 0, 4, 6, 10, 10]),
+        ("one that stays", vec![1, 2], vec![2, 4]),
+    ];
+    for (case, order, expected) in cases {
+        let place = Place::new();
+        let collector = place.start().await;
+        let sent = order.iter().map(|n: &usize| batches[*n].clone()).collect();
+        let answers = append(&mut place.ingest_client().await, sent).await.expect("kept");
+        let durable: Vec<u64> = answers.iter().map(|a| a.durable_sequence).collect();
+        assert_eq!(durable, expected, "{case}");
+        collector.shut_down().await.expect("ends");
+        // The same from the log alone.
+        let collector = place.start().await;
+        let last = *order.last().expect("sent");
+        let again =
+            append(&mut place.ingest_client().await, vec![batches[last].clone()]).await.expect("kept");
+        assert_eq!(again[0].durable_sequence, expected[expected.len() - 1], "{case}, after a restart");
+        collector.shut_down().await.expect("ends");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn chain_that_begins_in_its_middle_is_a_gap() {
     let mut node = Node::new();
     let _never_sent = node.batch();

@@ -2007,7 +2007,8 @@ pub struct SignedHead {
 pub struct AppendResponse {
     #[prost(bytes = "vec", tag = "1")]
     pub chain_id: ::prost::alloc::vec::Vec<u8>,
-    /// Highest sequence of the chain that is durable here.
+    /// The batch is durable here, and what follows it up to and including this sequence, without a hole. Whoever
+    /// sent batches in order need send nothing up to here again. What never came before the batch is a GAP.
     #[prost(uint64, tag = "2")]
     pub durable_sequence: u64,
     /// What the collector found wrong with the batch; the batch is kept all the same.
@@ -2019,7 +2020,8 @@ pub struct AppendResponse {
 #[repr(i32)]
 pub enum FindingKind {
     Unspecified = 0,
-    /// Sequence numbers are missing.
+    /// Sequence numbers were missing when what follows them came. Stays found when they come later; they are
+    /// kept then like everything else.
     Gap = 1,
     /// The chain's hashes do not lead to the signed head.
     ChainBreak = 2,
