@@ -11,6 +11,7 @@ use verbatim_tests::{
     network::{OTHER, Pod},
     peers,
     process::{Ended, Process},
+    shell,
     traffic::Counts,
     wait,
 };
@@ -24,7 +25,8 @@ const CONNECTS: &str = "VLAB_TAKE_OVER_CONNECTS";
 pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         usual!(a_worker_that_is_killed_again_and_again_costs_no_connect),
-        usual!(an_agent_takes_over_from_another_without_a_connection_lost_or_unrecorded),
+        usual!(a_worker_that_takes_its_time_to_come_back_costs_no_connect).with(patient),
+        usual!(an_agent_takes_over_from_another_without_a_connection_lost_or_unrecorded).with(patient),
         usual!(an_agent_that_is_taken_over_drains_and_records_what_it_resets),
         usual!(an_agent_whose_successor_does_not_come_to_steer_goes_on),
         usual!(an_agent_that_is_told_to_end_says_what_it_left).with(failing_closed),
@@ -34,6 +36,11 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 
 fn failing_closed() -> Options {
     Options { extra: "whenStopped: failMode", ..Options::default() }
+}
+
+/// What is open gets to its end, also where the machine has little time for it.
+fn patient() -> Options {
+    Options { drain_deadline: "2m", ..Options::default() }
 }
 
 /// Of lab-helper.
@@ -119,6 +126,32 @@ fn a_worker_that_is_killed_again_and_again_costs_no_connect(lab: &mut Lab) -> Re
     // Nothing was forwarded that is not recorded, and nothing is left open.
     let recorded = recorded(lab, served)?.len() as u64;
     println!("{recorded} connections are recorded");
+    ensure!(recorded <= counts.served + counts.lost, "{recorded} recorded of {counts:?}");
+    sound_but_for(lab, counts.lost)
+}
+
+fn a_worker_that_takes_its_time_to_come_back_costs_no_connect(lab: &mut Lab) -> Result<()> {
+    let server = server(lab)?;
+    let mut load = load(lab, Pod::A, 50, u64::MAX)?;
+    let stop = load.stdin();
+    let first = lab.agent.worker()?;
+    shell::run("/bin/kill", &["-s", "KILL", &first.to_string()])?;
+    let next = wait::until("the next worker to be started", || {
+        let next = lab.agent.worker()?;
+        let command = std::fs::read_to_string(format!("/proc/{next}/cmdline"))?;
+        Ok((next != first && command.contains("serve-worker")).then_some(next))
+    })?;
+    // As on a machine that has no processor for it: for longer than the kernel goes without a sign of life.
+    shell::run("/bin/kill", &["-s", "STOP", &next.to_string()])?;
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    ensure!(load.running(), "the client has ended: {}", load.complaints());
+    shell::run("/bin/kill", &["-s", "CONT", &next.to_string()])?;
+    drop(stop);
+    let counts = counts(load)?;
+    let served = served(server)?;
+    ensure!(counts.failed == 0 && counts.served > 200, "{counts:?}");
+    lab.agent.stop()?;
+    let recorded = recorded(lab, served)?.len() as u64;
     ensure!(recorded <= counts.served + counts.lost, "{recorded} recorded of {counts:?}");
     sound_but_for(lab, counts.lost)
 }

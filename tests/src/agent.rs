@@ -140,8 +140,8 @@ impl Agent {
     /// collector beside them in the same tree prove that nothing else is.
     #[must_use]
     pub fn configuration(&self) -> String {
-        let Options { spool_limit, segment_size, when_full, sync, extra, untrusted, misdirected, .. } =
-            self.options;
+        let Options { spool_limit, segment_size, when_full, sync, extra, untrusted, .. } = self.options;
+        let Options { misdirected, drain_deadline, .. } = self.options;
         let Surroundings { attach, collector, namespaces, workloads, tls } = &self.surroundings;
         let set = |pod| match tls {
             Some(_) if self.options.trusting.contains(&pod) => {
@@ -173,7 +173,7 @@ selectors:
 - {{set: {{capture: pass, failMode: open}}}}
 spool: {{directory: {spool}, sync: {sync}, segmentSize: {segment_size}, limit: {spool_limit}, whenFull: {when_full}}}
 collector: {collector}
-drainDeadline: 5s
+drainDeadline: {drain_deadline}
 {tls}
 {extra}
 identities:

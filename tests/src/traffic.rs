@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 const LINE: &[u8] = b"\x01 traffic\n";
 const THREADS: u32 = 8;
 const STACK_BYTES: usize = 64 * 1024;
+/// Connections that wait for the server: on a busy machine more than the standard library's 128, beyond which the
+/// kernel forgets connections whose clients know nothing of it.
+const BACKLOG: i32 = 4096;
 /// An answer may have to wait for a worker that is being started.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -34,6 +37,8 @@ pub struct Counts {
     pub lost: u64,
     /// Why the first connect() failed.
     pub failure: Option<String>,
+    /// Why the first one was lost.
+    pub loss: Option<String>,
 }
 
 #[derive(Default)]
@@ -44,6 +49,14 @@ struct Shared {
     begun: AtomicU64,
     ended: AtomicBool,
     failure: OnceLock<String>,
+    loss: OnceLock<String>,
+}
+
+impl Shared {
+    fn lose(&self, error: &std::io::Error) -> u64 {
+        self.loss.get_or_init(|| format!("{:?}: {error}", error.kind()));
+        self.lost.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 /// Makes `most` connections, `rate` in a second where the machine can, or as many until standard input ends.
@@ -71,6 +84,7 @@ pub fn load(to: SocketAddr, rate: u32, most: u64) -> Result<Counts> {
         failed: read(&shared.failed),
         lost: read(&shared.lost),
         failure: shared.failure.get().cloned(),
+        loss: shared.loss.get().cloned(),
     })
 }
 
@@ -91,13 +105,15 @@ fn connect_all(to: SocketAddr, pause: Duration, most: u64, shared: &Arc<Shared>)
         };
         let counted = Arc::clone(shared);
         let exchanging = thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
-            let counter = if exchange(stream).is_ok() { &counted.served } else { &counted.lost };
-            counter.fetch_add(1, Ordering::Relaxed);
+            match exchange(stream) {
+                Ok(()) => counted.served.fetch_add(1, Ordering::Relaxed),
+                Err(error) => counted.lose(&error),
+            };
         });
         match exchanging {
             Ok(thread) => waiting.push(thread),
-            Err(_) => {
-                shared.lost.fetch_add(1, Ordering::Relaxed);
+            Err(error) => {
+                shared.lose(&error);
             }
         }
         waiting.retain(|thread| !thread.is_finished());
@@ -119,6 +135,7 @@ fn exchange(mut stream: TcpStream) -> std::io::Result<()> {
 /// standard input.
 pub fn serve(on: SocketAddr, listening: impl FnOnce()) -> Result<u64> {
     let listener = TcpListener::bind(on).with_context(|| format!("cannot listen on {on}"))?;
+    socket2::SockRef::from(&listener).listen(BACKLOG)?;
     let served = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&served);
     thread::spawn(move || {

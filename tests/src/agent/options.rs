@@ -37,6 +37,8 @@ pub struct Options {
     pub database: Offers,
     /// What becomes of either pod's connects while the proxy is dead: `closed` or `open`.
     pub fail_modes: [&'static str; 2],
+    /// How long connections may go on once a successor steers, or it was told to end.
+    pub drain_deadline: &'static str,
     /// What it stands on that can be taken away.
     pub ground: Ground,
 }
@@ -72,6 +74,7 @@ impl Default for Options {
             misdirected: "pass",
             database: Offers::Plain,
             fail_modes: ["closed"; 2],
+            drain_deadline: "5s",
             ground: Ground::default(),
         }
     }
