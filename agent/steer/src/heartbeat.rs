@@ -14,7 +14,7 @@ use std::{
 use aya::maps::{Array, Map, MapData};
 use verbatim_sys::clock;
 
-use crate::SteerError;
+use crate::{SCHEMA_VERSION, SteerError};
 
 /// Gives signs of life.
 #[derive(Clone)]
@@ -31,6 +31,12 @@ impl Heartbeat {
     pub(crate) fn pinned(path: &Path) -> Option<Self> {
         let map = MapData::from_pin(path).ok()?;
         Some(Self::new(Array::try_from(Map::Array(map)).ok()?))
+    }
+
+    /// That by which programs go that outlive a worker: pinned below this directory, by this version.
+    #[must_use]
+    pub fn pinned_below(parent: &Path) -> Option<Self> {
+        Self::pinned(&parent.join(format!("v{SCHEMA_VERSION}")).join("HB"))
     }
 
     /// The proxy is alive now.
