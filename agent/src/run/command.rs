@@ -9,7 +9,7 @@ use std::{
 
 use verbatim_sys::{
     cgroup::{self, Cgroup},
-    privilege::{Capability, Person, effective_user},
+    privilege::{self, Capability, Person, effective_user},
     process::{Confinement, Step, spawn_confined},
 };
 use verbatim_tls::Change;
@@ -111,10 +111,15 @@ pub(crate) fn start(
         .filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2")
         .filter_map(|mount| CString::new(mount.point.as_os_str().as_bytes()).ok())
         .collect();
+    let mut give_up = GIVEN_UP.to_vec();
+    if privilege::in_plain_chroot().map_err(CommandError::Prepare)? {
+        // The way out of it leads to cgroups that can be written.
+        give_up.push(Capability::SysChroot);
+    }
     let confinement = Confinement {
         door: workload.door().map_err(CommandError::Prepare)?,
         read_only,
-        give_up: GIVEN_UP.to_vec(),
+        give_up,
         person: person.clone(),
     };
     let mut child = Command::new(program);

@@ -11,6 +11,7 @@ use std::{
 };
 
 use rustix::{
+    fs::{AtFlags, StatxAttributes, StatxFlags},
     mount::{MountPropagationFlags, mount_change},
     thread::{self, CapabilitySet, CapabilitySets, UnshareFlags},
 };
@@ -26,6 +27,7 @@ pub enum Capability {
     Perfmon,
     SysModule,
     SysRawio,
+    SysChroot,
     SetUid,
     SetGid,
     SetPcap,
@@ -43,6 +45,7 @@ impl Capability {
             Self::Perfmon => CapabilitySet::PERFMON,
             Self::SysModule => CapabilitySet::SYS_MODULE,
             Self::SysRawio => CapabilitySet::SYS_RAWIO,
+            Self::SysChroot => CapabilitySet::SYS_CHROOT,
             Self::SetUid => CapabilitySet::SETUID,
             Self::SetGid => CapabilitySet::SETGID,
             Self::SetPcap => CapabilitySet::SETPCAP,
@@ -62,6 +65,7 @@ impl Capability {
             Self::Perfmon => "CAP_PERFMON",
             Self::SysModule => "CAP_SYS_MODULE",
             Self::SysRawio => "CAP_SYS_RAWIO",
+            Self::SysChroot => "CAP_SYS_CHROOT",
             Self::SetUid => "CAP_SETUID",
             Self::SetGid => "CAP_SETGID",
             Self::SetPcap => "CAP_SETPCAP",
@@ -256,15 +260,24 @@ struct MountAttributes {
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
 /// Gives the calling thread a mount namespace of its own in which these mount points are read-only.
-/// Nothing that it mounts later is seen outside. Allocates nothing for paths below 256 bytes.
+/// Nothing that it mounts later is seen outside; where its root is no mount point, below these points. Allocates
+/// nothing for paths below 256 bytes.
 ///
 /// # Errors
 /// CAP_SYS_ADMIN is missing, or the kernel is older than 5.12.
 pub(crate) fn read_only_mounts(points: &[CString]) -> io::Result<()> {
     // SAFETY: only the mount namespace is unshared; no descriptor table is.
     unsafe { thread::unshare_unsafe(UnshareFlags::NEWNS)? };
-    mount_change(c"/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    let all = match mount_change(c"/", private) {
+        // In a chroot, from which the mount that holds it cannot be named.
+        Err(rustix::io::Errno::INVAL) => false,
+        outcome => outcome.map(|()| true)?,
+    };
     for point in points {
+        if !all {
+            mount_change(point.as_c_str(), private)?;
+        }
         let attributes =
             MountAttributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
         // SAFETY: `point` is NUL-terminated, `attributes` is a struct mount_attr of the given size; both
@@ -286,6 +299,18 @@ pub(crate) fn read_only_mounts(points: &[CString]) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the calling process lives in a chroot that is no mount point: a folder of a larger tree, of which it sees
+/// neither the rest nor what is mounted there.
+///
+/// # Errors
+/// The kernel does not say.
+pub fn in_plain_chroot() -> io::Result<bool> {
+    let root = rustix::fs::statx(rustix::fs::CWD, c"/", AtFlags::empty(), StatxFlags::TYPE)?;
+    // Older kernels (before 5.8) don't say; what steers needs a younger one.
+    let said = root.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+    Ok(said && !root.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 /// Whether a path is a folder that belongs to the calling process's user and that nobody else can write.
 ///
 /// # Errors
@@ -299,6 +324,11 @@ pub fn is_private_folder(path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_root_of_a_machine_is_a_mount_point() {
+        assert!(!in_plain_chroot().expect("statx"));
+    }
 
     #[test]
     fn root_is_known_by_name_and_home() {

@@ -1,6 +1,6 @@
 //! What the command is, and what it cannot do.
 
-use std::process::Command;
+use std::{path::Path, process::Command};
 
 use super::cases;
 use crate::{
@@ -13,6 +13,7 @@ cases!(
     the_command_is_the_person_behind_sudo_with_no_capability,
     roots_command_is_root_without_what_could_undo_the_capture,
     no_cgroup_file_can_be_written_not_even_by_root,
+    a_command_in_a_plain_chroot_is_confined_as_anywhere,
     roots_command_loads_no_program,
     roots_command_cannot_talk_to_the_collector_but_root_outside_can,
     the_command_blocks_no_signal_and_inherits_no_descriptor_of_ours,
@@ -21,6 +22,8 @@ cases!(
 /// BPF, NET_ADMIN, SYS_ADMIN, SYS_PTRACE, PERFMON, SYS_MODULE, SYS_RAWIO by their numbers in
 /// `linux/capability.h`.
 const GIVEN_UP: [u32; 7] = [39, 12, 21, 19, 38, 16, 17];
+/// The same of SYS_CHROOT.
+const SYS_CHROOT: u32 = 18;
 
 /// A capability set of `/proc/self/status`.
 fn set(status: &str, name: &str) -> u64 {
@@ -81,6 +84,46 @@ fn no_cgroup_file_can_be_written_not_even_by_root() -> Outcome {
     ensure(code != Some(0), || format!("it may mount: {stdout}"))
 }
 
+/// In a mount namespace of its own makes `$1` a root of bind mounts, in a folder that is no mount point, and runs the
+/// rest there.
+const IN_A_CHROOT: &str = r#"root=$1; shift; mkdir "$root" && cd "$root" &&
+    while [ "$1" != -- ]; do
+        if [ -L "$1" ]; then cp -d "$1" ".$1"; else mkdir -p ".$1" && mount --rbind "$1" ".$1"; fi || exit 99; shift
+    done; shift; exec chroot "$root" "$@""#;
+
+fn a_command_in_a_plain_chroot_is_confined_as_anywhere() -> Outcome {
+    let bench = Bench::new();
+    let build = Path::new(&program()).parent().and_then(Path::parent).ok_or("no build folder")?.to_owned();
+    let inside = |root: &str, words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-ec", IN_A_CHROOT, "sh"]);
+        command.arg(bench.path(root));
+        command.args(["/bin", "/lib", "/lib64", "/usr", "/etc", "/dev", "/proc", "/sys", "/run", "/var"]);
+        // Where the bench and what is tested lie, which may be the same.
+        command.arg(bench.path("open")).arg(bench.path("tmp")).arg(&build);
+        let agent = bench.agent(words);
+        command.arg("--").arg(agent.get_program()).args(agent.get_args());
+        for (name, value) in agent.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    };
+    let (code, stdout, stderr) = ended(&mut inside("one", &["run", "--", &program(), WORKLOAD, "escape"]))?;
+    ensure(code == Some(1) && !stdout.is_empty(), || format!("{code:?}: {stdout}{stderr}"))?;
+    let all_read_only = stdout.lines().all(|line| line.ends_with("ReadOnlyFilesystem"));
+    ensure(all_read_only, || format!("refused for another reason: {stdout}{stderr}"))?;
+    let (code, stdout, stderr) = ended(&mut inside("two", &["run", "--", "cat", "/proc/self/status"]))?;
+    ensure(code == Some(0), || format!("{code:?}: {stdout}{stderr}"))?;
+    for name in ["CapPrm:", "CapEff:", "CapBnd:"] {
+        assert_given_up(&stdout, name)?;
+        ensure(set(&stdout, name) & (1 << SYS_CHROOT) == 0, || format!("it may leave: {stdout}"))?;
+    }
+    Ok(())
+}
+
 fn roots_command_loads_no_program() -> Outcome {
     let bench = Bench::new();
     let (code, stdout, stderr) = ended(&mut bench.agent(&["run", "--", &program(), WORKLOAD, "bpf"]))?;
@@ -98,7 +141,7 @@ fn roots_command_cannot_talk_to_the_collector_but_root_outside_can() -> Outcome 
          while [ ! -e '{out}.go' ]; do sleep 0.05; done"
     );
     let agent = Guard(bench.script(&[], &script).stderr(std::process::Stdio::null()).spawn()?);
-    until("the command has tried", || std::path::Path::new(&format!("{out}.code")).exists())?;
+    until("the command has tried", || Path::new(&format!("{out}.code")).exists())?;
     let socket = format!("unix:{}", bench.private()?.join("audit.sock").display());
     let outside = Command::new(&verbatim).args(["--collector", &socket, "records"]).output()?;
     std::fs::write(format!("{out}.go"), "")?;
