@@ -12,6 +12,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
     vec![
         alone!(agent_and_collector_that_are_killed_at_once_lose_no_record, NEEDS),
         alone!(a_spools_disk_that_fills_under_load_loses_no_record, NEEDS),
+        alone!(an_agent_that_takes_over_while_the_spool_is_full_loses_no_record, NEEDS),
         alone!(a_collectors_disk_that_fills_under_load_loses_no_record, NEEDS),
         alone!(a_spools_disk_that_stands_still_loses_no_record, NEEDS),
         alone!(a_collectors_disk_that_stands_still_loses_no_record, NEEDS),
@@ -33,6 +34,10 @@ fn agent_and_collector_that_are_killed_at_once_lose_no_record(name: &str) -> Res
 
 fn a_spools_disk_that_fills_under_load_loses_no_record(name: &str) -> Result<()> {
     soak::short(name, &[Disturbance::FillSpool], HOLD)
+}
+
+fn an_agent_that_takes_over_while_the_spool_is_full_loses_no_record(name: &str) -> Result<()> {
+    soak::short(name, &[Disturbance::TakeOverFull], HOLD)
 }
 
 fn a_collectors_disk_that_fills_under_load_loses_no_record(name: &str) -> Result<()> {

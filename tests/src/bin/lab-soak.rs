@@ -103,10 +103,11 @@ fn rounds(soak: &mut Soak, plan: &mut Plan, report: &mut Report, end: Instant) -
     while first || Instant::now() < end {
         first = false;
         report.rounds += 1;
-        let mut disturb = vec![plan.seed.one_of(&plan.among).context("nothing to choose from")?];
+        let first = plan.seed.one_of(&plan.among).context("nothing to choose from")?;
+        let mut disturb = vec![first];
         // Every third round two things at once.
         if plan.seed.below(3) == 0 {
-            disturb.extend(plan.seed.one_of(&plan.among).filter(|one| !disturb.contains(one)));
+            disturb.extend(plan.seed.one_of(&plan.among).filter(|second| first.goes_with(*second)));
         }
         let hold = plan.seed.between(HOLD.0, HOLD.1);
         let names: Vec<&str> = disturb.iter().map(|one| one.name()).collect();

@@ -32,6 +32,8 @@ pub enum Disturbance {
     Nothing,
     /// Another node agent takes over, and the one before drains.
     TakeOver,
+    /// Another one tries to while there is no room for its spool, and again once there is.
+    TakeOverFull,
     /// `kill -9` of the node agent, all of it.
     KillAgent,
     /// `kill -9` of the collector.
@@ -60,9 +62,10 @@ pub enum Disturbance {
 
 /// All of them with the names that a command line has for them. Those that end a process come first: they are
 /// undone last.
-pub const ALL: [(Disturbance, &str); 14] = [
+pub const ALL: [(Disturbance, &str); 15] = [
     (Disturbance::Nothing, "nothing"),
     (Disturbance::TakeOver, "take-over"),
+    (Disturbance::TakeOverFull, "take-over-full"),
     (Disturbance::KillAgent, "kill-agent"),
     (Disturbance::KillCollector, "kill-collector"),
     (Disturbance::FillSpool, "fill-spool"),
@@ -83,6 +86,11 @@ pub(super) enum Begun {
     Nothing,
     /// The one that drains.
     TakenOver(Process),
+    Tried {
+        /// The one that drains, where the other one came to steer.
+        old: Option<Process>,
+        filled: Filled,
+    },
     Agent {
         closed: Option<Closed>,
     },
@@ -116,6 +124,23 @@ impl Disturbance {
         ALL.iter().find(|(_, other)| *other == name).map(|(one, _)| *one)
     }
 
+    /// Whether both may be done in one round. An agent that is refused for want of room needs one that goes on, and
+    /// one that is started again needs room.
+    #[must_use]
+    pub fn goes_with(self, other: Self) -> bool {
+        let elsewhere = |one| {
+            matches!(
+                one,
+                Self::KillCollector | Self::FillLog | Self::StallLog | Self::CutLink | Self::FewForCollector
+            )
+        };
+        match (self, other) {
+            (one, other) if one == other => false,
+            (Self::TakeOverFull, other) | (other, Self::TakeOverFull) => elsewhere(other),
+            _ => true,
+        }
+    }
+
     /// What makes writing to the same disk wait. While it does, the disk stays as full as it is, and who presses
     /// more into it waits as well.
     #[must_use]
@@ -138,6 +163,16 @@ impl Disturbance {
         Ok(match self {
             Self::Nothing => Begun::Nothing,
             Self::TakeOver => Begun::TakenOver(lab.agent.succeed()?),
+            Self::TakeOverFull => {
+                let filled = disks(lab)?.0.fill()?;
+                let old = match lab.agent.succeed() {
+                    Ok(old) => Some(old),
+                    // No spool, no record: then the one before goes on.
+                    Err(refused) if format!("{refused:#}").contains("No space left") => None,
+                    Err(other) => return Err(other),
+                };
+                Begun::Tried { old, filled }
+            }
             Self::KillAgent => {
                 // Programs that are not pinned go with the agent, and what connects then passes by: the pods'
                 // network has to be closed in their place.
@@ -189,7 +224,7 @@ impl Begun {
     /// Keeps it for so long.
     pub(super) fn hold(&mut self, time: Duration) -> Result<()> {
         match self {
-            Self::Full(filled) => filled.hold(time),
+            Self::Full(filled) | Self::Tried { filled, .. } => filled.hold(time),
             _ => {
                 thread::sleep(time);
                 Ok(())
@@ -202,12 +237,10 @@ impl Begun {
         match self {
             // Dropping them is what undoes them.
             Self::Nothing | Self::Full(_) | Self::Stalled { .. } | Self::Cut { .. } => Ok(()),
-            Self::TakenOver(old) => {
-                let old = old.wait()?;
-                // What kills the agent may have met this one.
-                let killed = old.status.signal() == Some(9);
-                ensure!(killed || old.status.success(), "it ended with {}: {}", old.status, old.complaints());
-                Ok(())
+            Self::TakenOver(old) => drained(old),
+            Self::Tried { old, filled } => {
+                drop(filled);
+                drained(old.map_or_else(|| lab.agent.succeed(), Ok)?)
             }
             Self::Agent { closed } => {
                 lab.agent.restart()?;
@@ -236,6 +269,14 @@ impl Begun {
             }
         }
     }
+}
+
+fn drained(old: Process) -> Result<()> {
+    let old = old.wait()?;
+    // What kills the agent may have met this one.
+    let killed = old.status.signal() == Some(9);
+    ensure!(killed || old.status.success(), "it ended with {}: {}", old.status, old.complaints());
+    Ok(())
 }
 
 /// What processes may open otherwise: more than any of them needs here, less than any machine refuses.
