@@ -212,7 +212,8 @@ pub struct Command {
     /// Names and values that the protocol carried with the command, e.g. a function's OID.
     ///
     /// `alternative_statement`: a text that may run instead of `statement`, since the client used a name
-    /// before the server had settled what it stands for. A policy must look at it as well.
+    /// before the server had settled what it stands for. A policy must look at it as well. There are a few at
+    /// most; where there may be more, `partly` is [`OpaqueReason::Limit`].
     pub attributes: Vec<(&'static str, Vec<u8>)>,
     /// Where something could not be read, e.g. a portal bound before we were there.
     pub partly: Option<OpaqueReason>,

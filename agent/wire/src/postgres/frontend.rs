@@ -7,8 +7,8 @@ use super::{
     forgets::forgets,
     long::{LongBound, LongStatement},
     messages::frontend::{self as messages, Target},
-    names::Serial,
-    outcome::{bare_command, execute_command, push_alternatives},
+    names::{Meanings, Serial},
+    outcome::{bare_command, execute_command},
     pipeline::{Commands, Encryption, InFlight, Owed},
     redact, split,
     startup::Packet,
@@ -242,10 +242,10 @@ impl Core {
         length: u64,
     ) -> Result<(), OpaqueReason> {
         let serial = self.extended(length);
-        let (bound, alternatives) = self.statements.candidates(statement, self.last_sync);
-        let bound = (bound.cloned(), alternatives.into_iter().cloned().collect::<Vec<_>>());
-        let doubtful = !bound.1.is_empty() || (self.forgetting > 0 && !statement.is_empty());
-        let partly = match &bound.0 {
+        let bound = self.statements.meanings(statement, self.last_sync);
+        let doubtful = !bound.others.is_empty() || (self.forgetting > 0 && !statement.is_empty());
+        let partly = match &bound.likeliest {
+            _ if bound.more => Some(OpaqueReason::Limit),
             None => Some(unknown(self.statements.overflowed())),
             Some(_) if doubtful => Some(OpaqueReason::Desynchronised),
             Some(_) => None,
@@ -270,8 +270,7 @@ impl Core {
         self.extended(length);
         let sent = ::core::mem::take(&mut self.extended);
         let command = self.in_flight(sent);
-        let (portal, others) = self.portals.candidates(name, self.last_sync);
-        let (portal, others) = (portal.cloned(), others.into_iter().cloned().collect::<Vec<_>>());
+        let Meanings { likeliest: portal, others, more } = self.portals.meanings(name, self.last_sync);
         let mut command_forgets = None;
         let mut shown = match &portal {
             Some(portal) => {
@@ -280,7 +279,7 @@ impl Core {
                     command_forgets = forgets(&statement.text.bytes);
                 }
                 let operation = if again { Operation::Fetch } else { Operation::Execute };
-                execute_command(command.id, operation, portal)
+                execute_command(command.id, operation, portal, &others, self.limits.capture_bytes)
             }
             None => {
                 let mut shown = bare_command(command.id, Operation::Execute);
@@ -289,10 +288,8 @@ impl Core {
                 shown
             }
         };
-        for other in others {
-            shown.partly = shown.partly.or(Some(OpaqueReason::Desynchronised));
-            push_alternatives(&mut shown, other.statement.as_slice());
-            push_alternatives(&mut shown, &other.alternatives);
+        if more {
+            shown.partly = Some(OpaqueReason::Limit);
         }
         if max_rows > 0 {
             shown.attributes.push(("max_rows", max_rows.to_string().into_bytes()));

@@ -13,6 +13,10 @@ use std::{
 /// The server tells names apart by this many bytes only (`NAMEDATALEN` - 1).
 const SIGNIFICANT: usize = 63;
 
+/// Unsettled meanings of a name that are looked at beside the likeliest; a client that asks for an answer
+/// now and then has one or two.
+pub(super) const MAX_OTHERS: usize = 16;
+
 /// The part of a name that the server looks at.
 pub(super) fn significant(name: &[u8]) -> &[u8] {
     name.get(..SIGNIFICANT).unwrap_or(name)
@@ -56,6 +60,16 @@ impl<T> Slot<T> {
     }
 }
 
+/// What a name may mean.
+#[derive(Debug)]
+pub(super) struct Meanings<T> {
+    pub(super) likeliest: Option<Arc<T>>,
+    /// The others, the likelier first; at most [`MAX_OTHERS`].
+    pub(super) others: Vec<Arc<T>>,
+    /// There may be more than these.
+    pub(super) more: bool,
+}
+
 /// Prepared statements, or portals.
 #[derive(Debug)]
 pub(super) struct Names<T> {
@@ -83,19 +97,21 @@ impl<T> Names<T> {
         self.named.get(significant(name))?.latest()
     }
 
-    /// What the name may mean to the server in a message after `last_sync`, the likeliest first.
-    pub(super) fn candidates(&self, name: &[u8], last_sync: Serial) -> (Option<&Arc<T>>, Vec<&Arc<T>>) {
+    /// What the name may mean to the server in a message after `last_sync`.
+    pub(super) fn meanings(&self, name: &[u8], last_sync: Serial) -> Meanings<T> {
         let slot = if name.is_empty() { Some(&self.unnamed) } else { self.named.get(significant(name)) };
         let Some(slot) = slot else {
-            return (None, Vec::new());
+            return Meanings { likeliest: None, others: Vec::new(), more: false };
         };
         let settled =
             slot.versions.len() < 2 || slot.versions.back().is_none_or(|(serial, _)| *serial > last_sync);
         if settled {
-            return (slot.latest(), Vec::new());
+            return Meanings { likeliest: slot.latest().cloned(), others: Vec::new(), more: false };
         }
-        let mut versions = slot.versions.iter().rev().filter_map(|(_, value)| value.as_ref());
-        (versions.next(), versions.collect())
+        let looked_at = MAX_OTHERS.saturating_add(1);
+        let more = slot.versions.len() > looked_at;
+        let mut versions = slot.versions.iter().rev().take(looked_at).filter_map(|(_, value)| value.as_ref());
+        Meanings { likeliest: versions.next().cloned(), others: versions.cloned().collect(), more }
     }
 
     /// The client defines a name, or takes it away.
@@ -200,14 +216,35 @@ mod tests {
         names.propose(b"s", 1, Some(Arc::new(1)));
         names.confirm(b"s", 1);
         names.propose(b"s", 3, Some(Arc::new(3)));
-        let candidates = |names: &Names<u32>, sync| {
-            let (first, others) = names.candidates(b"s", sync);
-            (first.map(|value| **value), others.len())
+        let meanings = |names: &Names<u32>, sync| {
+            let meanings = names.meanings(b"s", sync);
+            (meanings.likeliest.map(|value| *value), meanings.others.len())
         };
-        assert_eq!(candidates(&names, 2), (Some(3), 0));
-        assert_eq!(candidates(&names, 4), (Some(3), 1));
+        assert_eq!(meanings(&names, 2), (Some(3), 0));
+        assert_eq!(meanings(&names, 4), (Some(3), 1));
         names.confirm(b"s", 3);
-        assert_eq!(candidates(&names, 4), (Some(3), 0));
+        assert_eq!(meanings(&names, 4), (Some(3), 0));
+    }
+
+    #[test]
+    fn no_more_meanings_are_looked_at_than_the_limit_whatever_they_are() {
+        let mut names = Names::new(10);
+        for serial in 1..=100 {
+            names.propose(b"s", serial, Some(Arc::new(serial)));
+        }
+        let meanings = names.meanings(b"s", 200);
+        assert_eq!(meanings.likeliest.as_deref(), Some(&100));
+        assert_eq!(
+            meanings.others.iter().map(|other| **other).collect::<Vec<_>>(),
+            Vec::from_iter((84..100).rev())
+        );
+        assert!(meanings.more);
+        assert!(!names.meanings(b"s", 99).more, "nothing is in doubt before a Sync");
+        for serial in 101..=200 {
+            names.propose(b"s", serial, None);
+        }
+        let meanings = names.meanings(b"s", 200);
+        assert!(meanings.likeliest.is_none() && meanings.others.is_empty() && meanings.more);
     }
 
     #[test]

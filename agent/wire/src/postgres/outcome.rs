@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::{
     core::{Core, Pending, Waiting},
+    names::MAX_OTHERS,
     pipeline::{Forgets, InFlight, Owed},
     statements::{Portal, Statement},
 };
 use crate::seam::{
-    Command, CommandId, Direction, Event, Operation, Outcome, ServerMessage, Sink, Status, TransactionState,
+    Command, CommandId, Direction, Event, OpaqueReason, Operation, Outcome, ServerMessage, Sink, Status,
+    TransactionState,
 };
 
 /// Something other than a command that the server rejected.
@@ -237,7 +239,7 @@ impl Core {
         };
         let id = self.next_command();
         let mut command = match &rejected.portal {
-            Some(portal) => execute_command(id, Operation::Execute, portal),
+            Some(portal) => execute_command(id, Operation::Execute, portal, &[], self.limits.capture_bytes),
             None => statement_command(id, rejected.statement.as_deref()),
         };
         command.attributes.push(("rejected", rejected.what.as_bytes().to_vec()));
@@ -280,22 +282,49 @@ fn rejected_outcome(
     }
 }
 
-/// The command of an Execute whose portal is known.
-pub(super) fn execute_command(id: CommandId, operation: Operation, portal: &Portal) -> Command {
+/// The command of an Execute whose portal is known. `others`: portals that its name may mean instead.
+/// `room`: for the texts that may run instead, bytes.
+pub(super) fn execute_command(
+    id: CommandId,
+    operation: Operation,
+    portal: &Portal,
+    others: &[Arc<Portal>],
+    room: usize,
+) -> Command {
     let mut command = statement_command(id, portal.statement.as_deref());
     command.operation = operation;
     command.statement_name.clone_from(&portal.statement_name);
     command.portal_name.clone_from(&portal.name);
     command.parameters = portal.parameters();
     command.partly = portal.partly;
-    push_alternatives(&mut command, &portal.alternatives);
+    if !others.is_empty() {
+        command.partly = command.partly.or(Some(OpaqueReason::Desynchronised));
+    }
+    let others = others.iter().flat_map(|other| other.statement.iter().chain(&other.alternatives));
+    push_alternatives(&mut command, portal, others, room);
     command
 }
 
 /// Texts that a name may have meant instead, when the client did not wait for the server to settle it.
-pub(super) fn push_alternatives(command: &mut Command, statements: &[Arc<Statement>]) {
-    for statement in statements {
-        command.attributes.push(("alternative_statement", statement.text.bytes.clone()));
+fn push_alternatives<'a>(
+    command: &mut Command,
+    portal: &'a Portal,
+    others: impl Iterator<Item = &'a Arc<Statement>>,
+    mut room: usize,
+) {
+    let mut seen: Vec<&Arc<Statement>> = portal.statement.iter().collect();
+    for statement in portal.alternatives.iter().chain(others) {
+        if seen.iter().any(|known| Arc::ptr_eq(known, statement)) {
+            continue;
+        }
+        let text = &statement.text.bytes;
+        if seen.len() > MAX_OTHERS || text.len() > room {
+            command.partly = Some(OpaqueReason::Limit);
+            continue;
+        }
+        seen.push(statement);
+        room = room.saturating_sub(text.len());
+        command.attributes.push(("alternative_statement", text.clone()));
     }
 }
 

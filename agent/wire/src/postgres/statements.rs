@@ -7,7 +7,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use super::render;
+use super::{names::Meanings, render};
 use crate::seam::{Captured, OpaqueReason, Parameter, ParameterFormat, Redaction};
 
 /// Kept of a text that the cache has no room for, bytes.
@@ -133,10 +133,11 @@ impl Portal {
     pub(super) fn new(
         name: Vec<u8>,
         statement_name: Vec<u8>,
-        (statement, alternatives): (Option<Arc<Statement>>, Vec<Arc<Statement>>),
+        bound: Meanings<Statement>,
         arguments: Arguments,
         partly: Option<OpaqueReason>,
     ) -> Self {
+        let Meanings { likeliest: statement, others: alternatives, .. } = bound;
         let partly =
             partly.or_else(|| statement.as_ref().and_then(|statement| statement.partly)).or(arguments.partly);
         Self {

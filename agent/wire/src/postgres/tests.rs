@@ -1,3 +1,4 @@
+mod bounds;
 mod bytes;
 mod conversation;
 mod copy;

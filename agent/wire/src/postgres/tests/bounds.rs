@@ -1,0 +1,85 @@
+//! What a client that does not wait for answers can make us keep and do.
+
+use super::bytes::*;
+use crate::{
+    model::{Model, allow_all},
+    postgres::PostgresDecoder,
+    seam::{Command, Direction, Event, Limits, OpaqueReason},
+};
+
+use Direction::{ToClient, ToServer};
+
+/// A session whose server says nothing while a query runs.
+fn busy(limits: Limits) -> Model<PostgresDecoder> {
+    let mut relay = Model::new(PostgresDecoder::new(limits), allow_all());
+    relay.feed(ToServer, &startup(&[("user", "bob")]));
+    relay.feed(ToClient, &[&b"R\0\0\0\x08\0\0\0\0"[..], &ready(b'I')].concat());
+    relay.feed(ToServer, &query("select pg_sleep(60)"));
+    relay
+}
+
+fn last(relay: &Model<PostgresDecoder>) -> &Command {
+    let commands = relay.events.iter().rev().find_map(|event| match event {
+        Event::Started { commands, .. } => commands.last(),
+        _ => None,
+    });
+    commands.expect("a command")
+}
+
+fn alternatives(command: &Command) -> Vec<&[u8]> {
+    let texts = command.attributes.iter().filter(|(name, _)| *name == "alternative_statement");
+    texts.map(|(_, text)| text.as_slice()).collect()
+}
+
+fn distinct(texts: usize, length: usize) -> Vec<u8> {
+    let pad = "x".repeat(length);
+    (0..texts).flat_map(|index| [parse("", &format!("select {index}{pad}"), &[]), sync()].concat()).collect()
+}
+
+#[test]
+fn portals_of_one_statement_have_no_text_to_run_instead() {
+    let mut relay = busy(Limits::default());
+    relay.feed(ToServer, &parse("", &"x".repeat(1000), &[]));
+    relay.feed(ToServer, &[bind("", "", &[], &[]), sync()].concat().repeat(200));
+    relay.feed(ToServer, &execute("", 0));
+    let command = last(&relay);
+    assert_eq!(alternatives(command), [b""; 0]);
+    assert_eq!((command.statement.bytes.len(), command.partly), (1000, Some(OpaqueReason::Limit)));
+}
+
+#[test]
+fn texts_that_may_run_instead_are_limited_by_number_and_the_record_says_so() {
+    let mut relay = busy(Limits::default());
+    relay.feed(ToServer, &distinct(10, 0));
+    relay.feed(ToServer, &[bind("", "", &[], &[]), execute("", 0)].concat());
+    let command = last(&relay);
+    assert_eq!((alternatives(command).len(), command.partly), (9, Some(OpaqueReason::Desynchronised)));
+    relay.feed(ToServer, &distinct(200, 0));
+    // Each portal may be what is executed, and each has statements of its own.
+    relay.feed(ToServer, &[distinct(3, 9), bind("", "", &[], &[]), sync()].concat().repeat(40));
+    relay.feed(ToServer, &execute("", 0));
+    let command = last(&relay);
+    assert_eq!((alternatives(command).len(), command.partly), (16, Some(OpaqueReason::Limit)));
+}
+
+#[test]
+fn texts_that_may_run_instead_are_limited_by_their_bytes_together() {
+    let mut relay = busy(Limits { capture_bytes: 10_000, ..Limits::default() });
+    relay.feed(ToServer, &distinct(9, 3_000));
+    relay.feed(ToServer, &[bind("", "", &[], &[]), execute("", 0)].concat());
+    let command = last(&relay);
+    assert_eq!((alternatives(command).len(), command.partly), (3, Some(OpaqueReason::Limit)));
+}
+
+#[test]
+fn a_long_pipeline_of_complete_commands_is_not_in_doubt() {
+    let mut relay = busy(Limits::default());
+    for index in 0..300 {
+        let text = format!("select {index}");
+        let one = [parse("", &text, &[]), bind("", "", &[], &[]), execute("", 0), sync()].concat();
+        relay.feed(ToServer, &one);
+        let command = last(&relay);
+        assert_eq!((command.statement.bytes.as_slice(), command.partly), (text.as_bytes(), None));
+        assert_eq!(alternatives(command), [b""; 0]);
+    }
+}
