@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 /// A line that no protocol begins with.
 const LINE: &[u8] = b"\x01 traffic\n";
 const THREADS: u32 = 8;
+/// Connections of a thread that wait for their answers at once.
+const WAITING: usize = 125;
 const STACK_BYTES: usize = 64 * 1024;
 /// Connections that wait for the server: on a busy machine more than the standard library's 128, beyond which the
 /// kernel forgets connections whose clients know nothing of it.
@@ -88,7 +90,7 @@ pub fn load(to: SocketAddr, rate: u32, most: u64) -> Result<Counts> {
     })
 }
 
-/// Whoever waits for an answer keeps nobody from connecting.
+/// Whoever waits for an answer keeps nobody from connecting, unless there are so many that the machine cannot do more.
 fn connect_all(to: SocketAddr, pause: Duration, most: u64, shared: &Arc<Shared>) {
     let mut due = Instant::now();
     let mut waiting = Vec::new();
@@ -117,6 +119,10 @@ fn connect_all(to: SocketAddr, pause: Duration, most: u64, shared: &Arc<Shared>)
             }
         }
         waiting.retain(|thread| !thread.is_finished());
+        while waiting.len() >= WAITING && !shared.ended.load(Ordering::Relaxed) {
+            thread::sleep(pause);
+            waiting.retain(|thread| !thread.is_finished());
+        }
     }
     for thread in waiting {
         drop(thread.join());
