@@ -25,6 +25,7 @@ mod chain;
 mod close;
 mod http;
 mod hush;
+mod places;
 
 /// Refused commands whose answers may be yet to come: more are refused at once only by a flood.
 const REFUSED: usize = 128;
@@ -90,6 +91,7 @@ pub(crate) struct Journal<R> {
     evidence: Arc<dyn Evidence>,
     observer: Arc<dyn Observer>,
     open: VecDeque<Open>,
+    places: places::Places,
     /// How many of them have a text that held a password.
     sensitive: Cell<usize>,
     /// Commands that were refused of late, with their records' ids.
@@ -123,6 +125,7 @@ impl<R: Records> Journal<R> {
             evidence,
             observer,
             open: VecDeque::new(),
+            places: places::Places::default(),
             sensitive: Cell::new(0),
             refused: VecDeque::new(),
             opened_boottime: clock::boottime_nanos(),
@@ -309,16 +312,25 @@ impl<R: Records> Journal<R> {
 
     /// Whether the command was recorded and has not ended.
     pub(crate) fn is_open(&self, id: CommandId) -> bool {
-        self.open.iter().any(|open| open.id == id)
+        self.place(id).is_some()
+    }
+
+    fn place(&self, id: CommandId) -> Option<usize> {
+        self.places.find(&self.open, |open| open.id == id)
+    }
+
+    fn look(&self, id: CommandId) -> Option<&Open> {
+        self.open.get(self.place(id)?)
     }
 
     fn find(&mut self, id: CommandId) -> Option<&mut Open> {
-        self.open.iter_mut().find(|open| open.id == id)
+        let place = self.place(id)?;
+        self.open.get_mut(place)
     }
 
     /// Records the length and digest of a command that was recorded by its first part.
     pub(crate) fn rest(&mut self, command: &Command) -> Result<Option<u64>, Stall> {
-        let Some(open) = self.open.iter().find(|open| open.id == command.id && open.recorded()) else {
+        let Some(open) = self.look(command.id).filter(|open| open.recorded()) else {
             return Ok(None);
         };
         Ok(self.append(self.facts.rest(&open.command_id, command))?.map(|a| a.position))
@@ -331,7 +343,7 @@ impl<R: Records> Journal<R> {
         decision: v1::Decision,
         verdict: &v1::Verdict,
     ) -> Result<Option<u64>, Stall> {
-        let Some(open) = self.open.iter().find(|open| open.id == id) else { return Ok(None) };
+        let Some(open) = self.look(id) else { return Ok(None) };
         let duration = clock::boottime_nanos().saturating_sub(open.started_boottime);
         let appended = if open.recorded() {
             self.append(self.facts.decided(&open.command_id, decision, verdict.clone(), duration))?
@@ -352,7 +364,7 @@ impl<R: Records> Journal<R> {
         bytes: u64,
     ) -> Result<(), Stall> {
         let command_id = id.and_then(|id| {
-            let open = self.open.iter().find(|open| open.id == id).map(|open| &open.command_id);
+            let open = self.look(id).map(|open| &open.command_id);
             let refused = || self.refused.iter().rfind(|refused| refused.0 == id).map(|refused| &refused.1);
             open.or_else(refused)
         });
@@ -376,7 +388,7 @@ impl<R: Records> Journal<R> {
 
     /// Records a command's end: before the answer's bytes go on.
     pub(crate) fn finished(&mut self, id: CommandId, outcome: &Outcome) -> Result<(), Stall> {
-        let Some(place) = self.open.iter().position(|open| open.id == id) else {
+        let Some(place) = self.place(id) else {
             tracing::warn!("decoder finished a command that is not open");
             return Ok(());
         };

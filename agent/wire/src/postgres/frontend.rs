@@ -344,14 +344,13 @@ fn unknown(overflowed: bool) -> OpaqueReason {
     if overflowed { OpaqueReason::Limit } else { OpaqueReason::Desynchronised }
 }
 
-/// Redactions of a part of a text, counted from the part's beginning.
+/// Redactions of a part of a text, counted from the part's beginning. They are in order.
 fn within(redactions: &[Redaction], start: u64, kept: u64) -> Vec<Redaction> {
-    let mut inside: Vec<Redaction> = redactions
-        .iter()
-        .filter_map(|redaction| {
-            let offset = redaction.offset.checked_sub(start)?;
-            Some(Redaction { offset, ..*redaction })
-        })
+    let end = start.saturating_add(kept);
+    let first = redactions.partition_point(|redaction| redaction.offset < start);
+    let inside = redactions.iter().skip(first).take_while(|redaction| redaction.offset < end);
+    let mut inside = inside
+        .map(|redaction| Redaction { offset: redaction.offset.saturating_sub(start), ..*redaction })
         .collect();
     clip(&mut inside, kept);
     inside

@@ -27,7 +27,7 @@ pub(super) type Serial = u64;
 
 #[derive(Debug)]
 struct Slot<T> {
-    /// `None` is a name that was taken away.
+    /// In the order of their serials. `None` is a name that was taken away.
     versions: VecDeque<(Serial, Option<Arc<T>>)>,
 }
 
@@ -52,11 +52,15 @@ impl<T> Slot<T> {
     }
 
     fn retract(&mut self, serial: Serial) {
-        self.versions.retain(|(version, _)| *version != serial);
+        if let Ok(place) = self.versions.binary_search_by_key(&serial, |(version, _)| *version) {
+            self.versions.remove(place);
+        }
     }
 
     fn forget_before(&mut self, serial: Serial) {
-        self.versions.retain(|(version, _)| *version >= serial);
+        while self.versions.front().is_some_and(|(version, _)| *version < serial) {
+            self.versions.pop_front();
+        }
     }
 }
 

@@ -83,3 +83,52 @@ fn a_long_pipeline_of_complete_commands_is_not_in_doubt() {
         assert_eq!(alternatives(command), [b""; 0]);
     }
 }
+
+#[test]
+fn what_a_failed_pipeline_leaves_unsettled_is_taken_back_one_by_one() {
+    // As long as it may be: looking through all of them for each of them would take minutes.
+    let mut relay = busy(Limits::default());
+    relay.feed(ToServer, &parse("broken", "selec", &[]));
+    relay.feed(ToServer, &bind("", "", &[], &[]).repeat(49_000));
+    relay.feed(ToServer, &parse("", "select 1", &[]).repeat(50_000));
+    relay.feed(ToServer, &[sync(), bind("", "", &[], &[]), execute("", 0), sync()].concat());
+    relay
+        .feed(ToClient, &[complete("SELECT 1"), ready(b'I'), error("42601", "syntax"), ready(b'I')].concat());
+    relay.feed(ToClient, &[BOUND, &complete("SELECT 1"), &ready(b'I')].concat());
+    assert!(!relay.events.iter().any(|event| matches!(event, Event::Opaque(_))));
+    let ends = relay.events.iter().filter(|event| matches!(event, Event::Finished { .. }));
+    assert_eq!(ends.count(), 3);
+}
+
+#[test]
+fn as_many_portals_as_may_be_in_flight_are_forgotten_one_by_one() {
+    let mut relay = busy(Limits::default());
+    relay.feed(ToServer, &[bind("", "", &[], &[]), sync()].concat().repeat(49_000));
+    relay.feed(ToClient, &[complete("SELECT 1"), ready(b'I')].concat());
+    relay.feed(ToClient, &[BOUND, &ready(b'I')].concat().repeat(49_000));
+    relay.feed(ToServer, &execute("", 0));
+    assert_eq!(last(&relay).partly, Some(OpaqueReason::Desynchronised));
+}
+
+#[test]
+fn each_statement_of_a_message_has_its_own_redactions_and_is_looked_at_for_no_others() {
+    let mut relay =
+        Model::new(PostgresDecoder::new(Limits { capture_bytes: 1 << 25, ..Limits::default() }), allow_all());
+    relay.feed(ToServer, &startup(&[("user", "bob")]));
+    relay.feed(ToClient, &[&b"R\0\0\0\x08\0\0\0\0"[..], &ready(b'I')].concat());
+    let statement = format!("{};", "password 'a' ".repeat(40));
+    relay.feed(ToServer, &query(&statement.repeat(10_000)));
+    let started = relay.events.iter().rev().find_map(|event| match event {
+        Event::Started { commands, .. } => Some(commands),
+        _ => None,
+    });
+    let commands = started.expect("a unit");
+    assert_eq!(commands.len(), 10_000);
+    for command in commands {
+        assert_eq!(command.redactions.len(), 40);
+        for cut in &command.redactions {
+            let at = usize::try_from(cut.offset).expect("short");
+            assert_eq!(&command.statement.bytes[at..][..10], b"[redacted]");
+        }
+    }
+}
