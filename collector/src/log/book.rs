@@ -16,31 +16,39 @@ use super::{
     follow::{Follower, Step},
     frame::SEGMENT_HEADER,
     header::{BatchHeader, ChainState, Snapshot},
+    places::{Places, Run},
     view::LogView,
 };
 use crate::store::StoreError;
 
-/// Stretches of a chain remembered by position; older ones are looked up in the log.
-const STRETCHES: usize = 64;
 /// Missing ranges remembered of a chain, one by one. Of more the two oldest count as one, with what came
 /// between them.
 const MISSING: usize = 64;
 
-/// Consecutive entries of a chain that stand at consecutive positions.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Stretch {
+/// A batch of a chain that is here already.
+#[derive(Debug)]
+pub(super) struct Old {
+    /// Sequence of its first entry.
     pub(super) first: u64,
-    pub(super) count: u64,
-    pub(super) position: u64,
     /// h before the first entry, where it was known.
     pub(super) previous: Option<Hash>,
+    pub(super) envelopes: Vec<Bytes>,
 }
 
-impl Stretch {
-    pub(super) fn end(&self) -> u64 {
-        self.first + self.count
-    }
+/// What a look at an [`Old`] batch was good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// It has something that was looked for and not seen yet.
+    New,
+    /// It has nothing of the kind.
+    Nothing,
+    /// All that was looked for is found.
+    Enough,
 }
+
+/// Runs that are read in vain before looking back is given up. An honest chain's runs follow one another: a few
+/// at most have nothing of what they seem to have.
+const IN_VAIN: usize = 32;
 
 /// What is known of one chain.
 #[derive(Clone, Debug, Default)]
@@ -57,9 +65,8 @@ pub(super) struct Chain {
     pub(super) ahead: Option<i128>,
     /// First and last of ranges that never came, ascending.
     pub(super) missing: VecDeque<(u64, u64)>,
-    stretches: VecDeque<Stretch>,
-    /// `stretches` begins with the chain's first entry here, so that nothing need be looked up.
-    complete: bool,
+    /// Position of its first batch; 0 where it is not known.
+    begun: u64,
 }
 
 /// See the module.
@@ -68,12 +75,10 @@ pub struct Book {
     chains: HashMap<ChainId, Chain>,
     /// States before the group that is being made, to go back to when it cannot be kept.
     before: HashMap<ChainId, Option<Chain>>,
-    /// Where reading a chain's older entries left off: a node that repeats itself does so in order.
-    readers: RefCell<HashMap<ChainId, Follower>>,
+    /// Where the group's batches stand, their frames' offsets from its beginning.
+    staged: Vec<(ChainId, Run)>,
+    places: RefCell<Places>,
 }
-
-/// Chains whose older entries are read at the same time, about 2 MiB each.
-const READERS: usize = 16;
 
 impl Book {
     pub(super) fn chain(&self, id: &ChainId) -> Option<&Chain> {
@@ -83,12 +88,26 @@ impl Book {
     /// The chain's state for a change that can be taken back.
     pub(super) fn change(&mut self, id: &ChainId) -> &mut Chain {
         self.before.entry(*id).or_insert_with(|| self.chains.get(id).cloned());
-        self.chains.entry(*id).or_insert_with(|| Chain { complete: true, ..Chain::default() })
+        self.chains.entry(*id).or_default()
     }
 
     /// Whether the group that is being made has changed the chain.
     pub(super) fn changed(&self, id: &ChainId) -> bool {
         self.before.contains_key(id)
+    }
+
+    /// Where a batch that was staged stands in its group.
+    pub(super) fn place(&mut self, id: ChainId, run: Run) {
+        self.staged.push((id, run));
+    }
+
+    /// Where the group stands: its segment, and how far behind that one's beginning, bytes.
+    pub(super) fn settle(&mut self, segment: u64, base: u64, view: &LogView) {
+        let places = self.places.get_mut();
+        for (id, run) in self.staged.drain(..) {
+            places.note(segment, id, Run { offset: base + run.offset, ..run });
+        }
+        places.forget_before(view.oldest_position());
     }
 
     /// The group is durable.
@@ -98,6 +117,7 @@ impl Book {
 
     /// The group is not.
     pub(super) fn take_back(&mut self) {
+        self.staged.clear();
         for (id, chain) in self.before.drain() {
             match chain {
                 Some(chain) => self.chains.insert(id, chain),
@@ -106,9 +126,9 @@ impl Book {
         }
     }
 
-    /// For the log: what was known before the group that is being made.
+    /// For the log: what was known before the group that is being made, and of the segment before.
     #[must_use]
-    pub(super) fn snapshot_before(&self, next_position: u64) -> Snapshot {
+    pub(super) fn snapshot_before(&self, next_position: u64, segment: Option<u64>) -> Snapshot {
         let before = |id: &ChainId| self.before.get(id);
         let untouched = self.chains.iter().filter(|(id, _)| before(id).is_none());
         let touched = self.before.iter().filter_map(|(id, chain)| chain.as_ref().map(|c| (id, c)));
@@ -119,10 +139,12 @@ impl Book {
             keys: chain.keys.iter().map(|k| k.to_vec()).collect(),
             successor_key: chain.successor_key.map(Vec::from).unwrap_or_default(),
             missing: chain.missing.iter().flat_map(|(first, last)| [*first, *last]).collect(),
+            begun: chain.begun,
         };
         let mut chains: Vec<_> = untouched.chain(touched).map(state).collect();
         chains.sort_by(|a, b| a.id.cmp(&b.id));
-        Snapshot { next_position, chains, wall_nanos: super::wall_nanos() }
+        let held = segment.map(|segment| self.places.borrow().held(segment)).unwrap_or_default();
+        Snapshot { next_position, chains, wall_nanos: super::wall_nanos(), held, held_segment: segment }
     }
 
     fn restore(snapshot: &Snapshot) -> Self {
@@ -135,8 +157,7 @@ impl Book {
                 successor_key: state.successor_key.as_slice().try_into().ok(),
                 ahead: None,
                 missing: state.missing.chunks_exact(2).map(|r| (r[0], r[1])).collect(),
-                stretches: VecDeque::new(),
-                complete: false,
+                begun: state.begun,
             };
             Some((id, chain))
         };
@@ -162,11 +183,8 @@ impl Book {
             if let Step::Batch { header, records } = &step
                 && let Some(first) = records.first()
             {
-                book.replay(
-                    header,
-                    first.location.position,
-                    &records.iter().map(|r| &r.envelope).collect::<Vec<_>>(),
-                );
+                let at = (first.location.position, follower.frame());
+                book.replay(header, at, &records.iter().map(|r| &r.envelope).collect::<Vec<_>>());
             }
             if !matches!(step, Step::Damage { .. }) {
                 end = follower.position();
@@ -178,7 +196,12 @@ impl Book {
     }
 
     /// Repeats what staging the batch did. Works with what the header says, for checks were made before.
-    fn replay(&mut self, header: &BatchHeader, position: u64, envelopes: &[&Bytes]) {
+    fn replay(
+        &mut self,
+        header: &BatchHeader,
+        (position, (segment, offset)): (u64, (u64, u64)),
+        envelopes: &[&Bytes],
+    ) {
         let Ok(id) = ChainId::try_from(header.chain_id.as_slice()) else { return };
         let previous: Option<Hash> = header.previous_hash.as_slice().try_into().ok();
         let count = envelopes.len() as u64;
@@ -192,42 +215,60 @@ impl Book {
         let signed: Option<Hash> =
             head.filter(|_| header.signature_verified).and_then(|h| h.hash.as_slice().try_into().ok());
         let hash = if header.chain_verified { hash } else { signed.or(hash) };
-        let stretch = Stretch { first: header.first_sequence, count, position, previous };
+        let low = header.first_sequence;
+        let run = Run { low, end: low.saturating_add(count), position, last: position, offset };
         let key = head.and_then(|h| h.public_key.as_slice().try_into().ok());
-        self.change(&id).take(stretch, hash, &effects, header.basis(), key);
+        self.change(&id).take(&run, hash, &effects, header.basis(), key);
+        self.places.get_mut().note(segment, id, run);
     }
 
-    /// The stretches of a chain that overlap [first, last], by position.
-    pub(super) fn stretches(
+    /// Shows a chain's batches that overlap [first, last], those of newer segments first, until it is told that
+    /// it is enough. `false`: the chain is so scattered that it was given up.
+    pub(super) fn look_back(
         &self,
         id: &ChainId,
-        first: u64,
-        last: u64,
+        (first, last): (u64, u64),
         view: &Arc<LogView>,
-    ) -> Result<Vec<Stretch>, StoreError> {
-        let Some(chain) = self.chains.get(id) else { return Ok(Vec::new()) };
-        let overlaps = |s: &Stretch| s.first <= last && s.end() > first;
-        let remembered = chain.stretches.iter().map(|s| s.first).min();
-        if chain.complete || remembered.is_some_and(|oldest| oldest <= first) {
-            return Ok(chain.stretches.iter().filter(|s| overlaps(s)).copied().collect());
-        }
-        // Seldom: a node went far back. The whole log is looked through.
-        let mut follower = Follower::new(Arc::clone(view), view.oldest_position());
-        let mut found = Vec::new();
-        while let Some(step) = follower.step()? {
-            if let Step::Batch { header, records } = step
-                && header.chain_id == id
-                && let Some(record) = records.first()
-            {
-                found.push(Stretch {
-                    first: header.first_sequence,
-                    count: records.len() as u64,
-                    position: record.location.position,
-                    previous: header.previous_hash.as_slice().try_into().ok(),
-                });
+        mut see: impl FnMut(Old) -> Look,
+    ) -> Result<bool, StoreError> {
+        let Some(chain) = self.chains.get(id) else { return Ok(true) };
+        let (mut in_vain, mut behind) = (0, u64::MAX);
+        for segment in view.segments().iter().rev().map(|s| s.first_position) {
+            if std::mem::replace(&mut behind, segment) <= chain.begun {
+                break;
+            }
+            let runs = self.places.borrow_mut().runs(segment, id, (first, last), view)?;
+            for run in runs {
+                if in_vain == IN_VAIN {
+                    return Ok(false);
+                }
+                in_vain += 1;
+                let mut new = false;
+                let from = Some((run.position, run.offset));
+                let mut follower = Follower::envelopes(Arc::clone(view), segment, from);
+                while follower.position() <= run.last
+                    && let Some(step) = follower.step()?
+                {
+                    let Step::Batch { header, records } = step else { continue };
+                    let end = header.first_sequence.saturating_add(records.len() as u64);
+                    if header.chain_id != id || header.first_sequence > last || end <= first {
+                        continue;
+                    }
+                    let old = Old {
+                        first: header.first_sequence,
+                        previous: header.previous_hash.as_slice().try_into().ok(),
+                        envelopes: records.into_iter().map(|r| r.envelope).collect(),
+                    };
+                    match see(old) {
+                        Look::New => new = true,
+                        Look::Nothing => {}
+                        Look::Enough => return Ok(true),
+                    }
+                }
+                in_vain -= usize::from(new);
             }
         }
-        Ok(found.into_iter().filter(overlaps).collect())
+        Ok(true)
     }
 
     /// h(sequence) of a chain, where its entries are here and hang together.
@@ -242,50 +283,14 @@ impl Book {
         {
             return Ok(chain.hash);
         }
-        for stretch in self.stretches(id, sequence, sequence, view)? {
-            let Some(mut hash) = stretch.previous else { continue };
-            let envelopes = self.envelopes(id, view, &stretch, stretch.first, sequence)?;
-            if envelopes.len() as u64 != sequence - stretch.first + 1 {
-                continue;
-            }
-            for (_, envelope) in envelopes {
-                hash = link(&hash, &envelope);
-            }
-            return Ok(Some(hash));
-        }
-        Ok(None)
-    }
-
-    /// Envelopes [first, last] of a stretch of a chain, with their sequences.
-    pub(super) fn envelopes(
-        &self,
-        id: &ChainId,
-        view: &Arc<LogView>,
-        stretch: &Stretch,
-        first: u64,
-        last: u64,
-    ) -> Result<Vec<(u64, Bytes)>, StoreError> {
-        let mut readers = self.readers.borrow_mut();
-        if readers.len() >= READERS && !readers.contains_key(id) {
-            readers.clear();
-        }
-        let mut reader = match readers.remove(id) {
-            Some(reader) if reader.position() <= stretch.position => reader,
-            _ => Follower::new(Arc::clone(view), stretch.position),
-        };
-        let mut found = Vec::new();
-        while reader.position() <= stretch.position
-            && let Some(step) = reader.step()?
-        {
-            if let Step::Batch { records, .. } = step
-                && records.first().is_some_and(|r| r.location.position == stretch.position)
-            {
-                let sequences = stretch.first..stretch.end();
-                let wanted = sequences.zip(records).filter(|(s, _)| (first..=last).contains(s));
-                found = wanted.map(|(s, r)| (s, r.envelope)).collect();
-            }
-        }
-        readers.insert(*id, reader);
+        let mut found = None;
+        self.look_back(id, (sequence, sequence), view, |old| {
+            let Some(previous) = old.previous else { return Look::Nothing };
+            let upto = usize::try_from(sequence - old.first).unwrap_or(usize::MAX);
+            found =
+                Some(old.envelopes.iter().take(upto.saturating_add(1)).fold(previous, |h, e| link(&h, e)));
+            Look::Enough
+        })?;
         Ok(found)
     }
 }
@@ -294,16 +299,19 @@ impl Chain {
     /// A batch is part of the chain from now on.
     pub(super) fn take(
         &mut self,
-        stretch: Stretch,
+        run: &Run,
         hash: Option<Hash>,
         effects: &super::stage::Effects,
         basis: super::header::KeyBasis,
         key: Option<[u8; 32]>,
     ) {
         use super::header::KeyBasis;
-        let end = stretch.end();
-        if stretch.first > self.next {
-            self.missing.push_back((self.next, stretch.first - 1));
+        let end = run.end;
+        if self.next == 0 {
+            self.begun = run.position;
+        }
+        if run.low > self.next {
+            self.missing.push_back((self.next, run.low - 1));
             if self.missing.len() > MISSING
                 && let Some((first, _)) = self.missing.pop_front()
                 && let Some(second) = self.missing.front_mut()
@@ -311,7 +319,7 @@ impl Chain {
                 second.0 = first;
             }
         } else {
-            self.fill(stretch.first, end - 1);
+            self.fill(run.low, end - 1);
         }
         if end >= self.next {
             self.next = end;
@@ -325,11 +333,6 @@ impl Chain {
         if matches!(basis, KeyBasis::FirstUse | KeyBasis::Known) {
             self.keys
                 .extend(effects.keys.iter().filter(|k| !self.keys.contains(k)).copied().collect::<Vec<_>>());
-        }
-        self.stretches.push_back(stretch);
-        if self.stretches.len() > STRETCHES {
-            self.stretches.pop_front();
-            self.complete = false;
         }
     }
 
@@ -352,7 +355,7 @@ impl Chain {
 }
 
 /// The snapshot that a segment begins with, where it does.
-fn snapshot_of(view: &LogView, segment: u64) -> Result<Option<Snapshot>, StoreError> {
+pub(super) fn snapshot_of(view: &LogView, segment: u64) -> Result<Option<Snapshot>, StoreError> {
     use prost::Message as _;
 
     use super::{frame::FrameKind, frame::Part, view::Frames};

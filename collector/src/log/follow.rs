@@ -60,6 +60,10 @@ pub struct Follower {
     content_offset: u64,
     envelopes: Frames,
     contents: Frames,
+    /// Contents are read, too.
+    whole: bool,
+    /// Offset of the last step's frame.
+    frame: u64,
     damage: Vec<Step>,
 }
 
@@ -75,8 +79,25 @@ impl Follower {
             content_offset: 0,
             envelopes: Frames::new(Part::Envelopes),
             contents: Frames::new(Part::Contents),
+            whole: true,
+            frame: 0,
             damage: Vec::new(),
         }
+    }
+
+    /// Reads envelopes alone: a segment from its beginning, or from a position in it whose frame's offset is
+    /// known.
+    pub(super) fn envelopes(view: Arc<LogView>, segment: u64, from: Option<(u64, u64)>) -> Self {
+        let mut follower = Self::new(view, from.map_or(segment, |(position, _)| position));
+        follower.enter(segment);
+        follower.offset = from.map_or(SEGMENT_HEADER, |(_, offset)| offset);
+        follower.whole = false;
+        follower
+    }
+
+    /// The segment of the last step, and its frame's offset.
+    pub(super) fn frame(&self) -> (u64, u64) {
+        (self.segment.unwrap_or_default(), self.frame)
     }
 
     /// Position after the last step.
@@ -134,11 +155,12 @@ impl Follower {
     fn understand(&mut self, segment: u64, offset: u64, frame: &Frame) -> Result<Option<Step>, StoreError> {
         let position = frame.head.first_position;
         self.position = frame.head.next_position();
+        self.frame = offset;
         let damage = Step::Damage { position, segment, part: Part::Envelopes, offset };
         Ok(match frame.head.kind {
             FrameKind::Batch => match BatchHeader::decode(frame.meta.clone()) {
                 Ok(header) => {
-                    let contents = self.contents_of(segment, position)?;
+                    let contents = if self.whole { self.contents_of(segment, position)? } else { None };
                     Some(Step::Batch {
                         header,
                         records: self.join(segment, offset, frame, contents.as_ref()),

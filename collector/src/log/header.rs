@@ -133,6 +133,24 @@ pub struct Snapshot {
     /// Wall clock of the collector, nanoseconds since 1970: the segment before ends here.
     #[prost(fixed64, tag = "3")]
     pub wall_nanos: u64,
+    /// Where batches stand in the segment before.
+    #[prost(message, repeated, tag = "4")]
+    pub held: Vec<Held>,
+    /// First position of that segment.
+    #[prost(uint64, optional, tag = "5")]
+    pub held_segment: Option<u64>,
+}
+
+/// Where a chain's batches stand in a segment.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Held {
+    /// 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub chain: Vec<u8>,
+    /// Of each run five numbers: lowest sequence, the one behind the highest, first and last batch's position,
+    /// offset of the first one's frame.
+    #[prost(uint64, repeated, tag = "2")]
+    pub runs: Vec<u64>,
 }
 
 /// What is known of one chain.
@@ -156,4 +174,7 @@ pub struct ChainState {
     /// Ranges that never came, first and last in turn.
     #[prost(uint64, repeated, tag = "6")]
     pub missing: Vec<u64>,
+    /// Position of its first batch; 0 where it is not known.
+    #[prost(uint64, tag = "7")]
+    pub begun: u64,
 }

@@ -9,6 +9,7 @@ pub mod follow;
 pub mod frame;
 pub mod handle;
 pub mod header;
+mod places;
 pub mod prepare;
 mod stage;
 

@@ -3,7 +3,7 @@
 //!
 //! Called by the one thread that writes, in the order in which batches will stand in the log.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -13,8 +13,9 @@ use verbatim_api::{
 };
 
 use super::{
-    book::{Book, Stretch},
+    book::{Book, Look, Old},
     header::{BatchHeader, KeyBasis},
+    places::Run,
     prepare::Prepared,
     view::LogView,
 };
@@ -47,6 +48,8 @@ impl Effects {
 pub(super) struct Staged {
     /// Leading entries that are here already.
     pub(super) skip: usize,
+    /// Where the rest will stand.
+    pub(super) run: Option<Run>,
     /// Beside the batch; `None`: it is a repeat as a whole and is not stored again.
     pub(super) header: Option<BatchHeader>,
     /// For the node, once it is durable.
@@ -62,6 +65,8 @@ enum Overlap {
     Fills,
     /// Some are others: first and last.
     Fork(u64, u64),
+    /// Nobody can say: what came before was sent in no order, which no node does.
+    Scattered,
 }
 
 impl Book {
@@ -87,7 +92,7 @@ impl Book {
                     durable_sequence: self.chain(&id).map_or(last, |chain| chain.whole_from(last)),
                     findings: Vec::new(),
                 };
-                return Ok(Staged { skip: prepared.request.entries.len(), header: None, answer });
+                return Ok(Staged { skip: prepared.request.entries.len(), run: None, header: None, answer });
             }
             skip = (next - first) as usize;
         }
@@ -95,6 +100,10 @@ impl Book {
             Some(Overlap::Fork(from, to)) => {
                 let detail = "the same sequences came before with other envelopes".to_owned();
                 prepared.find(FindingKind::Fork, from, to, detail);
+            }
+            Some(Overlap::Scattered) => {
+                let detail = "what came before is too scattered to be compared with".to_owned();
+                prepared.find(FindingKind::Fork, first, last, detail);
             }
             None if first > next.unwrap_or(0) => {
                 let detail = format!("expected sequence {}, got {first}", next.unwrap_or(0));
@@ -114,15 +123,17 @@ impl Book {
         let (hash, chain_verified) = follow_chain(prepared, skip, previous);
         let mut effects = Effects::default();
         effects.keys.extend(prepared.keys.iter().filter_map(|k| <[u8; 32]>::try_from(k.as_slice()).ok()));
-        let stretch =
-            Stretch { first: first + skip as u64, count: last - first + 1 - skip as u64, position, previous };
+        let low = first + skip as u64;
+        // The group's writer says where its frame begins.
+        let run = Run { low, end: last + 1, position, last: position, offset: 0 };
         let key = prepared.head.map(|h| h.key);
         let chain = self.change(&id);
-        chain.take(stretch, hash, &effects, basis, key);
+        chain.take(&run, hash, &effects, basis, key);
         chain.ahead = prepared.clock.last().map(|reading| reading.ahead).or(chain.ahead);
         let durable_sequence = chain.whole_from(last);
         Ok(Staged {
             skip,
+            run: Some(run),
             answer: v1::AppendResponse {
                 chain_id: id.to_vec(),
                 durable_sequence,
@@ -132,7 +143,7 @@ impl Book {
                 received_wall_nanos: prepared.received_wall_nanos,
                 peer: std::mem::take(&mut prepared.peer),
                 chain_id: id.to_vec(),
-                first_sequence: stretch.first,
+                first_sequence: run.low,
                 head: prepared.request.head.take(),
                 previous_hash: previous.map(Vec::from).unwrap_or_default(),
                 chain_verified,
@@ -146,26 +157,41 @@ impl Book {
     /// Compares entries up to `last` with those that are here, byte by byte.
     fn overlap(&self, prepared: &Prepared, last: u64, view: &Arc<LogView>) -> Result<Overlap, StoreError> {
         let first = prepared.request.first_sequence;
-        let mut here: HashMap<u64, Vec<Bytes>> = HashMap::new();
-        for stretch in self.stretches(&prepared.chain, first, last, view)? {
-            for (sequence, envelope) in self.envelopes(&prepared.chain, view, &stretch, first, last)? {
-                here.entry(sequence).or_default().push(envelope);
-            }
-        }
-        let mut fork: Option<(u64, u64)> = None;
-        let mut fills = false;
-        for (sequence, entry) in (first..=last).zip(&prepared.request.entries) {
-            match here.get(&sequence) {
-                // Gone by retention, or never came: in the first case a repeat is kept twice, which harms
-                // nobody; in neither case is it lost.
-                None => fills = true,
-                // After a fork there is more than one; a repeat of any of them is a repeat.
-                Some(known) if known.contains(&entry.envelope) => {}
-                Some(_) => fork = Some((fork.map_or(sequence, |f| f.0), sequence)),
-            }
-        }
+        let count = usize::try_from(last - first + 1).unwrap_or(usize::MAX);
+        let entries = &prepared.request.entries[..count.min(prepared.request.entries.len())];
+        // Of each entry: whether one of its sequence is here, and whether that is the same. After a fork there
+        // is more than one; a repeat of any of them is a repeat.
+        let mut known: Vec<Option<bool>> = vec![None; entries.len()];
+        let mut unseen = entries.len();
+        let whole = self.look_back(
+            &prepared.chain,
+            (first, last),
+            view,
+            |Old { first: from, envelopes, .. }| {
+                let before = unseen;
+                for (sequence, envelope) in
+                    (from..).zip(envelopes).filter(|(s, _)| (first..=last).contains(s))
+                {
+                    let at = (sequence - first) as usize;
+                    if let (Some(entry), Some(known)) = (entries.get(at), known.get_mut(at)) {
+                        unseen -= usize::from(known.is_none());
+                        *known = Some(known.unwrap_or(false) || entry.envelope == envelope);
+                    }
+                }
+                if unseen == 0 && known.iter().all(|k| *k == Some(true)) {
+                    return Look::Enough;
+                }
+                if unseen < before { Look::New } else { Look::Nothing }
+            },
+        )?;
+        let mut others = (first..=last).zip(&known).filter(|(_, k)| **k == Some(false)).map(|(s, _)| s);
+        let fork = others.next().map(|from| (from, others.last().unwrap_or(from)));
+        // Gone by retention, or never came: in the first case a repeat is kept twice, which harms nobody; in
+        // neither case is it lost.
+        let fills = unseen > 0;
         Ok(match fork {
             Some((from, to)) => Overlap::Fork(from, to),
+            None if !whole => Overlap::Scattered,
             None if fills => Overlap::Fills,
             None => Overlap::Same,
         })

@@ -14,6 +14,7 @@ use super::{
     frame::{self, FrameKind},
     handle::{CommitError, Job, LogLimits, Reply},
     header::{Event, EventKind},
+    places::Run,
     prepare::Prepared,
     view::LogView,
     wall_nanos,
@@ -130,6 +131,9 @@ impl Writer {
             let (count, meta) = (entries.len() as u32, header.encode_to_vec());
             let (envelopes, contents) = (&mut making.group.envelopes, &mut making.group.contents);
             let first = making.next;
+            if let Some(run) = staged.run {
+                self.book.place(batch.chain, Run { offset: envelopes.len() as u64, ..run });
+            }
             frame::write(
                 envelopes,
                 FrameKind::Batch,
@@ -189,16 +193,17 @@ impl Writer {
     }
 
     fn commit(&mut self, made: &mut Making) -> Result<(), CommitError> {
-        let mut snapshot = false;
+        let mut snapshot = 0;
         if self.since_snapshot >= self.limits.segment_bytes {
             // First in its segment, so that a start need not read what came before it. The state is that
             // before the group.
             let mut with = Vec::new();
-            let meta = self.book.snapshot_before(self.next).encode_to_vec();
+            let segment = self.view.segments().last().map(|s| s.first_position);
+            let meta = self.book.snapshot_before(self.next, segment).encode_to_vec();
             frame::write(&mut with, FrameKind::Snapshot, self.next, 0, &meta, NONE);
+            snapshot = with.len() as u64;
             with.append(&mut made.group.envelopes);
             made.group.envelopes = with;
-            snapshot = true;
         }
         let committed = self.view.store().commit(&made.group).map_err(|e| {
             if let StoreError::Broken { .. } = e {
@@ -206,13 +211,16 @@ impl Writer {
             }
             error(&e)
         })?;
-        if snapshot {
+        if snapshot > 0 {
             self.since_snapshot = 0;
         }
         self.since_snapshot += (made.group.envelopes.len() + made.group.contents.len()) as u64;
         self.segment.get_or_insert_with(Instant::now);
         self.next = made.next;
         self.view.committed(committed);
+        let written = made.group.envelopes.len() as u64;
+        let base = committed.envelope_bytes.saturating_sub(written) + snapshot;
+        self.book.settle(committed.segment, base, &self.view);
         self.view.advance(self.next);
         if committed.envelope_bytes + committed.content_bytes >= self.limits.segment_bytes
             && let Err(e) = self.seal()

@@ -12,6 +12,7 @@ mod network;
 mod offline;
 mod parts;
 mod rebuild;
+mod repeats;
 mod retention;
 mod rotation;
 mod stores;
