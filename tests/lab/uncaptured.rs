@@ -7,7 +7,8 @@ use serde_json::Value;
 use verbatim_tests::{
     cli,
     lab::Lab,
-    network::{DATABASE, DENIED, Pod},
+    network::{DATABASE, DATABASE_V6, DENIED, Pod},
+    wait,
 };
 
 use crate::{
@@ -16,7 +17,10 @@ use crate::{
 };
 
 pub(crate) fn scenarios() -> Vec<Scenario> {
-    vec![usual!(what_was_refused_is_found_with_who_and_where_to)]
+    vec![
+        usual!(what_was_refused_is_found_with_who_and_where_to),
+        usual!(an_ipv6_route_that_comes_later_is_captured_from_then_on),
+    ]
 }
 
 fn events(lab: &Lab, more: &[&str]) -> Result<Vec<Value>> {
@@ -74,5 +78,32 @@ fn what_was_refused_is_found_with_who_and_where_to(lab: &mut Lab) -> Result<()> 
     let principal = lab.principal(Pod::A);
     ensure!(by_kind.iter().all(|event| event["principal"] == principal.as_str()), "{by_kind:#?}");
     ensure!(lab.collector.findings()?.is_empty(), "{:?}", lab.collector.findings()?);
+    Ok(())
+}
+
+fn an_ipv6_route_that_comes_later_is_captured_from_then_on(lab: &mut Lab) -> Result<()> {
+    let ip = |lab: &Lab, arguments: &[&str]| lab.ground.network.pod(Pod::A).ip(arguments).map(drop);
+    lab.agent.stop()?;
+    ip(lab, &["-6", "route", "delete", "default"])?;
+    ip(lab, &["-6", "address", "flush", "dev", "eth0", "scope", "global"])?;
+    lab.agent.restart()?;
+    ip(lab, &["address", "add", "fd61:1::2/64", "dev", "eth0", "nodad"])?;
+    ip(lab, &["-6", "route", "replace", "default", "via", "fd61:1::1"])?;
+    let mut done = 0;
+    let first = wait::until("a captured command over IPv6", || {
+        let id = format!("a-late{done}");
+        let text = format!("SELECT 1 /* id:{id} */");
+        let client = lab.pod(Pod::A).with("PGHOST", DATABASE_V6);
+        let answer = client.psql(&id, &["-Atc", &text])?.finish()?;
+        ensure!(answer.text().trim() == "1", "answered {}", answer.text());
+        done += 1;
+        Ok(lab.collector.seen()?.into_iter().next())
+    })?;
+    ensure!(first.target.address == DATABASE_V6 && first.principal == lab.principal(Pod::A), "{first:?}");
+    lab.agent.stop()?;
+    let sums = sums(&events(lab, &["--event", "unrouted-connected"])?);
+    let passed: u64 = sums.values().sum();
+    let recorded = u64::try_from(lab.collector.seen()?.len())?;
+    ensure!(passed >= 1 && passed + recorded == done, "{done} done, {passed} passed, {recorded} recorded");
     Ok(())
 }

@@ -19,6 +19,7 @@ use verbatim_steer::{Event, EventKind, Steering};
 use super::{
     coverage,
     report::{KeptBack, Report},
+    routes::Routes,
 };
 
 /// Events of a kind, workload and destination within this time become one record.
@@ -45,7 +46,8 @@ pub(crate) fn start(
         return Err(io::Error::other("the events have a reader already"));
     };
     let sums = Sums { sums: HashMap::new(), reports, identities, kept_back };
-    std::thread::Builder::new().name("events".to_owned()).spawn(move || sums.read(&events))?;
+    let routes = Routes::new(steering.namespaces());
+    std::thread::Builder::new().name("events".to_owned()).spawn(move || sums.read(&events, Some(routes)))?;
     Ok(())
 }
 
@@ -69,12 +71,20 @@ struct Sums {
 }
 
 impl Sums {
-    fn read(mut self, events: &Events<Event>) {
+    fn read(mut self, events: &Events<Event>, mut routes: Option<Routes>) {
         let mut due = Instant::now() + COLLECT;
         loop {
             match events.recv_timeout(due.saturating_duration_since(Instant::now())) {
-                Ok(event) => self.add(event),
+                Ok(event) => {
+                    if let Some(routes) = &mut routes {
+                        routes.see(&event);
+                    }
+                    self.add(event);
+                }
                 Err(RecvTimeoutError::Timeout) => {
+                    if let Some(routes) = &mut routes {
+                        routes.tick();
+                    }
                     self.hand_over(false);
                     due = Instant::now() + COLLECT;
                 }
@@ -249,7 +259,7 @@ mod tests {
         let (sender, events) = channel();
         all.into_iter().for_each(|event| sender.send(event).unwrap());
         drop(sender);
-        sums.read(&events);
+        sums.read(&events, None);
         let mut found: Vec<Report> = std::iter::from_fn(|| receiver.try_recv().ok()).collect();
         found.sort_by_key(|one| (one.event as i32, one.cgroup_id, one.target));
         found

@@ -8,6 +8,7 @@ mod events;
 pub(crate) mod journal;
 mod leftovers;
 mod report;
+mod routes;
 mod strays;
 mod vitals;
 

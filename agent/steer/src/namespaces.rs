@@ -197,11 +197,17 @@ impl Namespaces {
         Ok(addresses)
     }
 
+    /// Those that had no IPv6 route when they were looked at. One that comes later shows as
+    /// [`crate::EventKind::UnroutedConnected`], where few connect: then, or now and then, [`Self::refresh`] them.
+    #[must_use]
+    pub fn without_v6_route(&self) -> Vec<u64> {
+        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        let unrouted = known.iter().filter(|(_, known)| !known.addresses().has_v6_route);
+        unrouted.map(|(cookie, _)| *cookie).collect()
+    }
+
     /// Reads again the addresses of the namespaces that had none at the last look, and says how many
     /// still have none. Cheap when all have one: to be called now and then.
-    ///
-    /// An IPv6 route that comes later shows as [`crate::EventKind::UnroutedConnected`]; then
-    /// [`Self::refresh`] that namespace.
     ///
     /// # Errors
     /// A namespace cannot be entered, or the kernel could not be told.
