@@ -15,6 +15,8 @@ enum State {
     Part,
     /// The first part is whole.
     Done,
+    /// Its headers never end: what follows is not looked at.
+    Lost,
 }
 
 /// Reads the first part.
@@ -29,6 +31,7 @@ pub(super) struct FirstPart {
     /// The line break before the line: it belongs to a boundary, where one follows.
     newline: Vec<u8>,
     headers: usize,
+    found: bool,
 }
 
 impl FirstPart {
@@ -48,7 +51,13 @@ impl FirstPart {
             long: false,
             newline: Vec::new(),
             headers: 0,
+            found: false,
         })
+    }
+
+    /// Whether it has begun.
+    pub(super) fn is_found(&self) -> bool {
+        self.found
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -143,8 +152,11 @@ impl FirstPart {
     fn end_line(&mut self, out: &mut dyn FnMut(&[u8])) {
         match self.state {
             State::Preamble if self.is_boundary() => self.state = State::Headers,
-            State::Headers if self.headers > MAX_HEADERS => self.state = State::Done,
-            State::Headers if !self.long && self.line.trim_ascii().is_empty() => self.state = State::Part,
+            State::Headers if self.headers > MAX_HEADERS => self.state = State::Lost,
+            State::Headers if !self.long && self.line.trim_ascii().is_empty() => {
+                self.state = State::Part;
+                self.found = true;
+            }
             State::Part if self.is_boundary() => self.state = State::Done,
             State::Part => {
                 if let Some(text) = self.line.strip_suffix(b"\r").map(<[u8]>::to_vec) {
@@ -167,14 +179,54 @@ impl FirstPart {
     }
 }
 
-/// The boundary that a content type names, without double quotes.
+/// The boundary that a content type names (RFC 9110, 5.6.6 and 8.3.1), without double quotes; the first counts.
 fn boundary(content_type: &[u8]) -> Option<Vec<u8>> {
-    let lower = content_type.to_ascii_lowercase();
-    let at = lower.windows(9).position(|window| window == b"boundary=")?;
-    let value = content_type.get(at.saturating_add(9)..)?;
-    match value.strip_prefix(b"\"") {
-        Some(quoted) => quoted.split(|byte| *byte == b'"').next().map(<[u8]>::to_vec),
-        None => value.split(|byte| *byte == b';').next().map(|token| token.trim_ascii().to_vec()),
+    let mut rest = after(content_type, b';');
+    while let Some(parameter) = rest {
+        let end = parameter.iter().position(|byte| matches!(byte, b'=' | b';')).unwrap_or(parameter.len());
+        let (name, value) = parameter.split_at_checked(end)?;
+        let (value, next) = match value.strip_prefix(b"=").map(<[u8]>::trim_ascii_start) {
+            Some([b'"', quoted @ ..]) => {
+                let (value, behind) = unquoted(quoted);
+                (Some(value), after(behind, b';'))
+            }
+            Some(token) => {
+                let value = token.split(|byte| *byte == b';').next().unwrap_or_default();
+                (Some(value.trim_ascii().to_vec()), after(token, b';'))
+            }
+            None => (None, after(value, b';')),
+        };
+        if name.trim_ascii().eq_ignore_ascii_case(b"boundary") && value.is_some() {
+            return value;
+        }
+        rest = next;
+    }
+    None
+}
+
+/// What stands behind the first of these bytes.
+fn after(text: &[u8], byte: u8) -> Option<&[u8]> {
+    let at = text.iter().position(|one| *one == byte)?;
+    text.get(at.saturating_add(1)..)
+}
+
+/// A quoted string behind its first quotation mark, and what follows it.
+fn unquoted(text: &[u8]) -> (Vec<u8>, &[u8]) {
+    let mut value = Vec::new();
+    let mut rest = text;
+    loop {
+        rest = match rest {
+            [b'\\', byte, behind @ ..] => {
+                value.push(*byte);
+                behind
+            }
+            [b'"', behind @ ..] => return (value, behind),
+            [byte, behind @ ..] => {
+                value.push(*byte);
+                behind
+            }
+            [] => return (value, rest),
+        };
     }
 }
 
@@ -231,6 +283,26 @@ mod tests {
         assert!(FirstPart::new(b"multipart/related; boundary=\"\"").is_none());
         let endless = [b"--b\r\n".to_vec(), b"a: b\r\n".repeat(10_000)].concat();
         let (part, _, done) = read("multipart/related; boundary=b", &endless, 999);
-        assert!(part.is_empty() && done);
+        assert!(part.is_empty() && !done);
+    }
+
+    #[test]
+    fn the_boundary_is_a_parameter_of_its_own_however_others_look() {
+        for (parameters, expected) in [
+            ("boundary=b", Some("b")),
+            (" BOUNDARY = b ; x=y", Some("b")),
+            ("x=\"boundary=no\"; boundary=b", Some("b")),
+            ("xboundary=no; boundary=\"b c\"", Some("b c")),
+            ("boundary=\"a\\\"b\"", Some("a\"b")),
+            ("x=\"a;\\\"; boundary=no\"; boundary=b; boundary=no", Some("b")),
+            ("boundary='b'", Some("'b'")),
+            ("boundary", None),
+            ("x=\"boundary=b", None),
+            ("boundary=\"b", Some("b")),
+            ("", None),
+        ] {
+            let found = boundary(format!("multipart/related; {parameters}").as_bytes());
+            assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{parameters}");
+        }
     }
 }

@@ -16,6 +16,9 @@ use crate::{
     seam::{Captured, OpaqueReason, Redaction},
 };
 
+/// Bytes that are kept of a multipart body in which no part has begun, to show what it was.
+const MOST_BEFORE: usize = 16 * 1024;
+
 /// What a request's body says.
 pub(super) struct Said {
     /// The JSON as sent, without what its content-coding put around it.
@@ -34,6 +37,8 @@ pub(super) struct BodyReader {
     coding: Coding,
     coded: bool,
     part: Option<FirstPart>,
+    /// The body's beginning, until the first part is found in it.
+    before: Vec<u8>,
     text: RedactedCapture,
     tree: TreeBuilder,
     limit: usize,
@@ -52,6 +57,7 @@ impl BodyReader {
             coding: Coding::of(&head.headers),
             coded: is_coded(&head.headers),
             part: (body == Body::Multipart).then(|| FirstPart::new(content_type)).flatten(),
+            before: Vec::new(),
             text: RedactedCapture::new(limit),
             tree: TreeBuilder::new(keep, limit),
             limit,
@@ -68,7 +74,7 @@ impl BodyReader {
             return Read::More;
         }
         let mut taken = 0usize;
-        let Self { coding, part, text, tree, meant, .. } = self;
+        let Self { coding, part, before, text, tree, meant, .. } = self;
         coding.push(bytes, &mut |decoded| {
             let mut json = |piece: &[u8]| {
                 *meant = meant.saturating_add(piece.len());
@@ -76,7 +82,10 @@ impl BodyReader {
                 tree.push(piece);
             };
             match part {
-                Some(part) => taken = taken.saturating_add(part.push(decoded, &mut json)),
+                Some(part) => {
+                    taken = taken.saturating_add(part.push(decoded, &mut json));
+                    keep_before(part, before, decoded);
+                }
                 None => json(decoded),
             }
         });
@@ -97,13 +106,16 @@ impl BodyReader {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let Self { coding, part, text, tree, .. } = self;
+        let Self { coding, part, before, text, tree, .. } = self;
         let mut json = |piece: &[u8]| {
             text.push(piece);
             tree.push(piece);
         };
         coding.finish(&mut |decoded| match part {
-            Some(part) => drop(part.push(decoded, &mut json)),
+            Some(part) => {
+                part.push(decoded, &mut json);
+                keep_before(part, before, decoded);
+            }
             None => json(decoded),
         });
         if let Some(part) = part {
@@ -114,6 +126,10 @@ impl BodyReader {
     /// What was said so far; `whole` takes it out.
     pub(super) fn said(&mut self, whole: bool) -> Said {
         let undecoded = self.coding.failure();
+        let lost = self.body == Body::Multipart && !self.part.as_ref().is_some_and(FirstPart::is_found);
+        if lost {
+            self.text.push(&std::mem::take(&mut self.before));
+        }
         let ((text, redactions), tree) = if whole {
             let text = std::mem::replace(&mut self.text, RedactedCapture::new(0));
             let tree =
@@ -127,13 +143,21 @@ impl BodyReader {
             (Some(Undecoded::Unknown), _) => Some(OpaqueReason::UnsupportedVersion),
             (Some(Undecoded::Bomb), _) | (None, Some(Fault::TooDeep)) => Some(OpaqueReason::Limit),
             (Some(Undecoded::Malformed), _) | (None, Some(Fault::Malformed)) => Some(OpaqueReason::Malformed),
-            (None, None) if self.body == Body::Multipart && self.part.is_none() => {
-                Some(OpaqueReason::Malformed)
-            }
+            (None, None) if lost && (whole || self.part.is_none()) => Some(OpaqueReason::Malformed),
             (None, None) if !whole || tree.cut => Some(OpaqueReason::Limit),
             (None, None) => None,
         };
         Said { text, redactions, tree, partly, undecoded }
+    }
+}
+
+/// The beginning of a body in which no part has begun.
+fn keep_before(part: &FirstPart, before: &mut Vec<u8>, piece: &[u8]) {
+    if part.is_found() {
+        before.clear();
+    } else {
+        let room = MOST_BEFORE.saturating_sub(before.len());
+        before.extend_from_slice(piece.get(..room).unwrap_or(piece));
     }
 }
 

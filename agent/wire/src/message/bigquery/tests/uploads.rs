@@ -2,7 +2,7 @@
 
 use crate::{
     message::talk::*,
-    seam::{ChainKey, ChainKind, Decision, Event, Operation, RefusalKind, Status},
+    seam::{ChainKey, ChainKind, Decision, Event, OpaqueReason, Operation, RefusalKind, Status},
 };
 
 const CONFIGURATION: &str = r#"{"configuration": {"load": {"destinationTable": {"projectId": "p", "datasetId": "d", "tableId": "t"}, "sourceFormat": "CSV"}}}"#;
@@ -57,6 +57,22 @@ fn a_multipart_upload_is_decided_by_its_first_part() {
             (Status::Accepted, body.len() as u64)
         );
         assert_eq!(chains(&model.events), (vec![job()], vec![]));
+    }
+}
+
+#[test]
+fn a_multipart_upload_whose_first_part_is_not_found_is_recorded_by_its_beginning() {
+    let endless = [b"--b\r\n".to_vec(), b"a: b\r\n".repeat(10_000), b"\r\n{}\r\n--b--\r\n".to_vec()].concat();
+    for (boundary, body) in [("no", multipart("b", b"1,2\n")), ("b", endless)] {
+        let talk = bigquery("POST", "/upload/bigquery/v2/projects/p/jobs?uploadType=multipart")
+            .header("content-type", &format!("multipart/related; boundary={boundary}"))
+            .body(&body)
+            .answered(200, RUNNING);
+        let model = talk.run();
+        let command = &model.commands()[0];
+        assert_eq!(command.partly, Some(OpaqueReason::Malformed), "{boundary}");
+        assert!(command.statement.bytes.starts_with(b"--b\r\n"), "{}", text(&command.statement.bytes));
+        assert_eq!(model.outcome().bytes_sent, body.len() as u64);
     }
 }
 
