@@ -147,7 +147,7 @@ impl Core {
         };
         let oids = types(body)?;
         if let Some(statement) = statement {
-            statement.describe(oids);
+            statement.describe(oids, &self.texts);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::{
     forgets::forgets,
     long::{LongBound, LongStatement},
     messages::frontend::{self as messages, Target},
-    names::{Meanings, Serial},
+    names::{Meanings, Serial, significant},
     outcome::{bare_command, execute_command},
     pipeline::{Commands, Encryption, InFlight, Owed},
     redact, split,
@@ -108,7 +108,10 @@ impl Core {
             b'P' => {
                 let parse = messages::parse(body)?;
                 let text = self.redacted(parse.text, self.limits.capture_bytes);
-                self.parse(LongStatement { name: parse.name.to_vec(), text, types: parse.types }, length)?;
+                self.parse(
+                    LongStatement { name: significant(parse.name).to_vec(), text, types: parse.types },
+                    length,
+                )?;
             }
             b'B' => {
                 let bind = messages::bind(body)?;
@@ -242,7 +245,8 @@ impl Core {
         length: u64,
     ) -> Result<(), OpaqueReason> {
         let serial = self.extended(length);
-        let bound = self.statements.meanings(statement, self.last_sync);
+        let (portal, statement) = (significant(portal).to_vec(), significant(statement).to_vec());
+        let bound = self.statements.meanings(&statement, self.last_sync);
         let doubtful = !bound.others.is_empty() || (self.forgetting > 0 && !statement.is_empty());
         let partly = match &bound.likeliest {
             _ if bound.more => Some(OpaqueReason::Limit),
@@ -250,7 +254,7 @@ impl Core {
             Some(_) if doubtful => Some(OpaqueReason::Desynchronised),
             Some(_) => None,
         };
-        let portal = Arc::new(Portal::new(portal.to_vec(), statement.to_vec(), bound, arguments, partly));
+        let portal = Arc::new(Portal::new(portal, statement, bound, arguments, partly));
         self.portals.propose(&portal.name, serial, Some(Arc::clone(&portal)));
         self.push(Owed::Bind { serial, portal })
     }
@@ -283,7 +287,7 @@ impl Core {
             }
             None => {
                 let mut shown = bare_command(command.id, Operation::Execute);
-                shown.portal_name = name.to_vec();
+                shown.portal_name = significant(name).to_vec();
                 shown.partly = Some(unknown(self.portals.overflowed()));
                 shown
             }
@@ -313,11 +317,11 @@ impl Core {
         match target {
             Target::Statement(name) => {
                 self.statements.propose(name, serial, None);
-                self.push(Owed::CloseStatement { serial, name: name.into() })
+                self.push(Owed::CloseStatement { serial, name: significant(name).into() })
             }
             Target::Portal(name) => {
                 self.portals.propose(name, serial, None);
-                self.push(Owed::ClosePortal { serial, name: name.into() })
+                self.push(Owed::ClosePortal { serial, name: significant(name).into() })
             }
         }
     }

@@ -296,7 +296,7 @@ pub(super) fn execute_command(
     command.statement_name.clone_from(&portal.statement_name);
     command.portal_name.clone_from(&portal.name);
     command.parameters = portal.parameters();
-    command.partly = portal.partly;
+    command.partly = portal.partly();
     if !others.is_empty() {
         command.partly = command.partly.or(Some(OpaqueReason::Desynchronised));
     }
@@ -334,7 +334,7 @@ fn statement_command(id: CommandId, statement: Option<&Statement>) -> Command {
         command.statement = statement.text.clone();
         command.redactions.clone_from(&statement.redactions);
         command.statement_name.clone_from(&statement.name);
-        command.partly = statement.partly;
+        command.partly = statement.partly();
     }
     command
 }

@@ -57,9 +57,9 @@ pub(super) struct Statement {
     pub(super) redactions: Vec<Redaction>,
     /// OIDs that the client gave; 0 where it left them to the server.
     declared: Vec<u32>,
-    /// OIDs that the server told.
-    described: OnceLock<Vec<u32>>,
-    pub(super) partly: Option<OpaqueReason>,
+    /// OIDs that the server told; `None` where there was no room for them.
+    described: OnceLock<Option<(Vec<u32>, Charge)>>,
+    partly: Option<OpaqueReason>,
     _charge: Charge,
 }
 
@@ -67,26 +67,40 @@ impl Statement {
     pub(super) fn new(
         name: Vec<u8>,
         (mut text, mut redactions): (Captured, Vec<Redaction>),
-        declared: Vec<u32>,
+        mut declared: Vec<u32>,
         budget: &Budget,
     ) -> Self {
         let mut partly = None;
-        if text.bytes.len() > budget.left() {
+        if size(&text, &redactions) > budget.left() {
             text = cut(text);
             redactions.retain(|redaction| {
                 redaction.offset.saturating_add(redaction.length) <= text.bytes.len() as u64
             });
             partly = Some(OpaqueReason::Limit);
         }
-        let tokens = text.tokens.iter().map(|token| token.secret.bytes().len()).sum::<usize>();
-        let bytes = text.bytes.len().saturating_add(tokens);
-        let charge = budget.charge(bytes.saturating_add(declared.len().saturating_mul(4)));
+        let kept = size(&text, &redactions).saturating_add(name.len());
+        if kept.saturating_add(size_of_val(declared.as_slice())) > budget.left() {
+            if !declared.is_empty() {
+                partly = Some(OpaqueReason::Limit);
+            }
+            declared = Vec::new();
+        }
+        let charge = budget.charge(kept.saturating_add(size_of_val(declared.as_slice())));
         Self { name, text, redactions, declared, described: OnceLock::new(), partly, _charge: charge }
     }
 
     /// The server's ParameterDescription. A second one says the same.
-    pub(super) fn describe(&self, oids: Vec<u32>) {
-        self.described.get_or_init(|| oids);
+    pub(super) fn describe(&self, oids: Vec<u32>, budget: &Budget) {
+        self.described.get_or_init(|| {
+            let bytes = size_of_val(oids.as_slice());
+            (bytes <= budget.left()).then(|| (oids, budget.charge(bytes)))
+        });
+    }
+
+    /// What is not kept of it.
+    pub(super) fn partly(&self) -> Option<OpaqueReason> {
+        let undescribed = matches!(self.described.get(), Some(None));
+        self.partly.or(undescribed.then_some(OpaqueReason::Limit))
     }
 
     fn type_of(&self, index: usize) -> u32 {
@@ -94,8 +108,15 @@ impl Statement {
         if declared != 0 {
             return declared;
         }
-        self.described.get().and_then(|oids| oids.get(index)).copied().unwrap_or(0)
+        let described = self.described.get().and_then(Option::as_ref);
+        described.and_then(|(oids, _)| oids.get(index)).copied().unwrap_or(0)
     }
+}
+
+/// Bytes that a text and what belongs to it take.
+fn size(text: &Captured, redactions: &[Redaction]) -> usize {
+    let tokens = text.tokens.iter().map(|token| token.secret.bytes().len()).sum::<usize>();
+    text.bytes.len().saturating_add(tokens).saturating_add(size_of_val(redactions))
 }
 
 /// Keeps a beginning, the length and the digest.
@@ -123,7 +144,7 @@ pub(super) struct Portal {
     /// What the statement's name may have meant instead.
     pub(super) alternatives: Vec<Arc<Statement>>,
     pub(super) arguments: Vec<Argument>,
-    pub(super) partly: Option<OpaqueReason>,
+    partly: Option<OpaqueReason>,
     /// A further Execute goes on where the last one stopped.
     executed: AtomicBool,
     _charge: Charge,
@@ -138,8 +159,7 @@ impl Portal {
         partly: Option<OpaqueReason>,
     ) -> Self {
         let Meanings { likeliest: statement, others: alternatives, .. } = bound;
-        let partly =
-            partly.or_else(|| statement.as_ref().and_then(|statement| statement.partly)).or(arguments.partly);
+        let partly = partly.or(arguments.partly);
         Self {
             name,
             statement_name,
@@ -155,6 +175,11 @@ impl Portal {
     /// Marks it executed; says whether it had been.
     pub(super) fn execute(&self) -> bool {
         self.executed.swap(true, Ordering::Relaxed)
+    }
+
+    /// What is not known or not kept of it and its statement.
+    pub(super) fn partly(&self) -> Option<OpaqueReason> {
+        self.partly.or_else(|| self.statement.as_ref().and_then(|statement| statement.partly()))
     }
 
     pub(super) fn parameters(&self) -> Vec<Parameter> {
@@ -233,12 +258,31 @@ mod tests {
         let budget = Budget::new(1000);
         let text = vec![b'a'; 900];
         let first = Statement::new(b"a".to_vec(), (capture(&text, 10_000), Vec::new()), Vec::new(), &budget);
-        assert_eq!((first.text.bytes.len(), first.partly), (900, None));
+        assert_eq!((first.text.bytes.len(), first.partly()), (900, None));
         let second = Statement::new(b"b".to_vec(), (capture(&text, 10_000), Vec::new()), Vec::new(), &budget);
         assert_eq!((second.text.bytes.len(), second.text.full_length), (REMAINDER, 900));
         assert!(second.text.full_sha256.is_some());
-        assert_eq!(second.partly, Some(OpaqueReason::Limit));
+        assert_eq!(second.partly(), Some(OpaqueReason::Limit));
         drop((first, second));
+        assert_eq!(budget.left(), 1000);
+    }
+
+    #[test]
+    fn types_that_the_cache_has_no_room_for_are_not_kept() {
+        let budget = Budget::new(1000);
+        let new = |types| Statement::new(b"name".to_vec(), (capture(b"x", 10), Vec::new()), types, &budget);
+        let declared = new(vec![23; 200]);
+        assert_eq!((declared.type_of(199), declared.partly(), budget.left()), (23, None, 195));
+        let other = new(vec![23; 200]);
+        assert_eq!((other.type_of(0), other.partly()), (0, Some(OpaqueReason::Limit)));
+        let described = new(Vec::new());
+        assert_eq!(described.partly(), None);
+        described.describe(vec![25; 300], &budget);
+        assert_eq!((described.type_of(0), described.partly()), (0, Some(OpaqueReason::Limit)));
+        let fits = new(Vec::new());
+        fits.describe(vec![25; 20], &budget);
+        assert_eq!((fits.type_of(19), fits.partly(), budget.left()), (25, None, 100));
+        drop((declared, other, described, fits));
         assert_eq!(budget.left(), 1000);
     }
 }

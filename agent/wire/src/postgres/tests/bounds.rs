@@ -1,6 +1,6 @@
 //! What a client that does not wait for answers can make us keep and do.
 
-use super::bytes::*;
+use super::{bytes::*, conversation::Conversation};
 use crate::{
     model::{Model, allow_all},
     postgres::PostgresDecoder,
@@ -130,5 +130,36 @@ fn each_statement_of_a_message_has_its_own_redactions_and_is_looked_at_for_no_ot
             let at = usize::try_from(cut.offset).expect("short");
             assert_eq!(&command.statement.bytes[at..][..10], b"[redacted]");
         }
+    }
+}
+
+#[test]
+fn of_a_name_no_more_is_kept_than_the_server_tells_apart() {
+    let long = "n".repeat(1000);
+    let use_it = [bind(&long, &long, &[], &[]), execute(&long, 0), sync()].concat();
+    let run = Conversation::started()
+        .client([parse(&long, "select 1", &[]), use_it].concat())
+        .server([PARSED, BOUND, &complete("SELECT 1"), &ready(b'I')].concat())
+        .client([close(b'S', &long), execute(&long, 0), sync()].concat())
+        .server([CLOSED, &error("34000", "no such"), &ready(b'I')].concat())
+        .observed();
+    let kept = &long.as_bytes()[..63];
+    let commands = run.commands();
+    assert_eq!((&commands[0].statement_name[..], &commands[0].portal_name[..]), (kept, kept));
+    assert_eq!(commands[0].statement.bytes, b"select 1");
+    assert_eq!((&commands[1].portal_name[..], &commands[1].statement.bytes[..]), (kept, &b""[..]));
+}
+
+#[test]
+fn declared_types_count_toward_the_cache() {
+    let mut relay =
+        busy(Limits { statement_cache_bytes: 100_000, capture_bytes: 50_000, ..Limits::default() });
+    for index in 0..3 {
+        relay.feed(ToServer, &parse(&format!("s{index}"), "select 1", &[23; 10_000]));
+        let value: &[Option<&[u8]>] = &[Some(b"\0\0\0\x07")];
+        relay.feed(ToServer, &[bind("", &format!("s{index}"), &[1], value), execute("", 0)].concat());
+        let command = last(&relay);
+        let kept = (command.parameters[0].type_oid, command.partly);
+        assert_eq!(kept, if index < 2 { (23, None) } else { (0, Some(OpaqueReason::Limit)) });
     }
 }
