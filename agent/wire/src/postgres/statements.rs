@@ -216,30 +216,44 @@ pub(super) fn untyped(arguments: &[Argument]) -> Vec<Parameter> {
 #[derive(Debug)]
 pub(super) struct Arguments {
     pub(super) list: Vec<Argument>,
+    /// Where values are cut or left out because others are kept.
     pub(super) partly: Option<OpaqueReason>,
     room: usize,
+    /// A value was left out, and so are all behind it: a value is known by its position.
+    full: bool,
     budget: Budget,
     charge: Charge,
 }
 
 impl Arguments {
     pub(super) fn new(capture_bytes: usize, budget: &Budget) -> Self {
-        let room = capture_bytes.min(budget.left());
-        let partly = (room < capture_bytes).then_some(OpaqueReason::Limit);
-        Self { list: Vec::new(), partly, room, budget: budget.clone(), charge: budget.charge(0) }
+        Self {
+            list: Vec::new(),
+            partly: None,
+            room: capture_bytes,
+            full: false,
+            budget: budget.clone(),
+            charge: budget.charge(0),
+        }
     }
 
-    /// Bytes that may still be kept.
+    /// Bytes that may be kept of the next value.
     pub(super) fn room(&self) -> usize {
-        self.room
+        self.room.min(self.budget.left().saturating_sub(PARAMETER_OVERHEAD))
     }
 
+    /// The next value, cut at [`Arguments::room`].
     pub(super) fn push(&mut self, format: ParameterFormat, value: Option<Captured>) {
         let bytes = value.as_ref().map_or(0, |value| value.bytes.len());
+        let cut = value.as_ref().is_some_and(|value| value.full_length > bytes as u64);
+        let for_others = cut && bytes < self.room;
         self.room = self.room.saturating_sub(bytes);
         let cost = bytes.saturating_add(PARAMETER_OVERHEAD);
-        if self.budget.left() < cost {
+        self.full |= self.budget.left() < cost;
+        if self.full || for_others {
             self.partly = Some(OpaqueReason::Limit);
+        }
+        if self.full {
             return;
         }
         self.budget.used.fetch_add(cost, Ordering::Relaxed);
@@ -265,6 +279,44 @@ mod tests {
         assert_eq!(second.partly(), Some(OpaqueReason::Limit));
         drop((first, second));
         assert_eq!(budget.left(), 1000);
+    }
+
+    #[test]
+    fn behind_a_value_that_there_is_no_room_for_none_takes_its_position() {
+        let budget = Budget::new(300);
+        let mut arguments = Arguments::new(1000, &budget);
+        let push = |arguments: &mut Arguments, value: Option<&[u8]>| {
+            let value = value.map(|value| capture(value, arguments.room()));
+            arguments.push(ParameterFormat::Text, value);
+            (arguments.list.len(), arguments.partly)
+        };
+        assert_eq!(push(&mut arguments, Some(b"first")), (1, None));
+        let others = budget.charge(200);
+        assert_eq!(push(&mut arguments, Some(b"second")), (1, Some(OpaqueReason::Limit)));
+        drop(others);
+        assert_eq!(push(&mut arguments, None), (1, Some(OpaqueReason::Limit)));
+        assert_eq!(push(&mut arguments, Some(b"fourth")), (1, Some(OpaqueReason::Limit)));
+        drop(arguments);
+        assert_eq!(budget.left(), 300);
+    }
+
+    #[test]
+    fn a_value_is_said_to_be_cut_where_others_take_its_room() {
+        // What others left, of 1000; what the command may have; what there is of it then.
+        for (left, capture_bytes, kept, partly) in [
+            (1000, 1000, 500, None),
+            (600, 1000, 500, None),
+            (1000, 100, 100, None),
+            (200, 1000, 136, Some(OpaqueReason::Limit)),
+            (64, 1000, 0, Some(OpaqueReason::Limit)),
+        ] {
+            let budget = Budget::new(1000);
+            let _others = budget.charge(1000 - left);
+            let mut arguments = Arguments::new(capture_bytes, &budget);
+            arguments.push(ParameterFormat::Text, Some(capture(&[b'x'; 500], arguments.room())));
+            let value = arguments.list[0].value.as_ref().expect("not NULL");
+            assert_eq!((value.bytes.len(), value.full_length, arguments.partly), (kept, 500, partly));
+        }
     }
 
     #[test]
