@@ -12,7 +12,7 @@ use verbatim_api::v1::{self, FindingKind, ingest_server::Ingest};
 
 use crate::{
     audit::commit_status,
-    listen::peer_name,
+    listen::{peer_name, peer_node},
     log::{CommitError, Log, header::EventKind, prepare::prepare, wall_nanos},
 };
 
@@ -41,7 +41,7 @@ impl IngestService {
     async fn take(
         &self,
         mut batches: Streaming<v1::AppendRequest>,
-        peer: &str,
+        (peer, node): (&str, Option<&str>),
         answers: &mpsc::Sender<Result<Answer, Status>>,
     ) -> Result<(), Status> {
         let mut draining = self.draining.clone();
@@ -71,6 +71,7 @@ impl IngestService {
                     return Err(Status::invalid_argument(refused.to_string()));
                 }
             };
+            let prepared = prepared.sent_by(node);
             let answer = self.log.append(prepared).await.map_err(|e| commit_status(&e))?;
             if answers.send(Ok(answer)).await.is_err() {
                 return Ok(());
@@ -98,12 +99,12 @@ impl Ingest for IngestService {
         &self,
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let peer = peer_name(&request);
+        let (peer, node) = (peer_name(&request), peer_node(&request));
         let batches = request.into_inner();
         let (answers, waiting) = mpsc::channel(IN_FLIGHT);
         let service = self.clone();
         tokio::spawn(async move {
-            if let Err(status) = service.take(batches, &peer, &answers).await {
+            if let Err(status) = service.take(batches, (&peer, node.as_deref()), &answers).await {
                 tracing::warn!(peer, %status, "ingest stream ended");
                 // Behind the acknowledgements that are still to come; the sender may be gone.
                 answers.send(Err(status)).await.ok();

@@ -338,8 +338,9 @@ impl Audit for AuditService {
 
 /// A failed write as gRPC says it.
 pub(crate) fn commit_status(error: &crate::log::CommitError) -> Status {
-    use crate::log::CommitError::{Broken, Closed, Full};
+    use crate::log::CommitError::{Broken, Closed, Foreign, Full};
     match error {
+        Foreign { .. } => Status::permission_denied(error.to_string()),
         Full(_) => Status::resource_exhausted(error.to_string()),
         Broken(_) | Closed => Status::unavailable(error.to_string()),
     }

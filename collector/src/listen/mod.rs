@@ -150,6 +150,14 @@ fn certificate_names(extensions: &tonic::Extensions) -> Vec<String> {
     certificates.and_then(|c| c.first().map(|c| names(c))).unwrap_or_default()
 }
 
+/// The node that the client's certificate names, `NODE` of `verbatim://node/NODE`, as the issuer gives it. `None`
+/// where it names none, and on a Unix socket.
+#[must_use]
+pub fn peer_node<T>(request: &Request<T>) -> Option<String> {
+    let names = certificate_names(request.extensions());
+    names.iter().find_map(|name| name.strip_prefix("verbatim://node/")).map(str::to_owned)
+}
+
 /// Who sent a request, for the log: names of the client's certificate, or user and process of a Unix socket.
 #[must_use]
 pub fn peer_name<T>(request: &Request<T>) -> String {

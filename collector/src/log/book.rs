@@ -67,6 +67,12 @@ pub(super) struct Chain {
     pub(super) missing: VecDeque<(u64, u64)>,
     /// Position of its first batch; 0 where it is not known.
     begun: u64,
+    /// The node that it is of, as its opening says; where that never came, as the first certificate that names one.
+    pub(super) node: Option<String>,
+    /// Sequence of its CHAIN_CLOSED.
+    pub(super) closed: Option<u64>,
+    /// Key of the first chain that names it as its predecessor.
+    pub(super) succeeded_by: Option<[u8; 32]>,
 }
 
 /// See the module.
@@ -140,6 +146,9 @@ impl Book {
             successor_key: chain.successor_key.map(Vec::from).unwrap_or_default(),
             missing: chain.missing.iter().flat_map(|(first, last)| [*first, *last]).collect(),
             begun: chain.begun,
+            node: chain.node.clone().unwrap_or_default(),
+            closed: chain.closed,
+            succeeded_by: chain.succeeded_by.map(Vec::from).unwrap_or_default(),
         };
         let mut chains: Vec<_> = untouched.chain(touched).map(state).collect();
         chains.sort_by(|a, b| a.id.cmp(&b.id));
@@ -158,6 +167,9 @@ impl Book {
                 ahead: None,
                 missing: state.missing.chunks_exact(2).map(|r| (r[0], r[1])).collect(),
                 begun: state.begun,
+                node: Some(state.node.clone()).filter(|node| !node.is_empty()),
+                closed: state.closed,
+                succeeded_by: state.succeeded_by.as_slice().try_into().ok(),
             };
             Some((id, chain))
         };
@@ -218,8 +230,21 @@ impl Book {
         let low = header.first_sequence;
         let run = Run { low, end: low.saturating_add(count), position, last: position, offset };
         let key = head.and_then(|h| h.public_key.as_slice().try_into().ok());
+        if !header.node.is_empty() && effects.node.is_none() {
+            effects.node = Some(header.node.clone());
+        }
+        self.succeed(&effects);
         self.change(&id).take(&run, hash, &effects, header.basis(), key);
         self.places.get_mut().note(segment, id, run);
+    }
+
+    /// A chain names its predecessor, of the same node: no other key may sign for that one from now on.
+    pub(super) fn succeed(&mut self, effects: &super::stage::Effects) {
+        if let Some((predecessor, key)) = effects.succeeds
+            && self.chains.get(&predecessor).is_some_and(|chain| chain.node == effects.node)
+        {
+            self.change(&predecessor).succeeded_by.get_or_insert(key);
+        }
     }
 
     /// Shows a chain's batches that overlap [first, last], those of newer segments first, until it is told that
@@ -325,6 +350,10 @@ impl Chain {
             self.next = end;
             self.hash = hash;
         }
+        if self.node.is_none() {
+            self.node.clone_from(&effects.node);
+        }
+        self.closed = self.closed.or(effects.closed);
         match (basis, key) {
             (KeyBasis::FirstUse | KeyBasis::FirstUseOfHead, Some(key)) => self.keys.push(key),
             (KeyBasis::Successor, Some(key)) => self.successor_key = Some(key),

@@ -50,6 +50,19 @@ pub enum CommitError {
     /// The log takes nothing any more.
     #[error("{0}")]
     Broken(String),
+    /// A node may write its own chains only.
+    #[error(
+        "chain {chain} is of node {owner:?}, the certificate of node {peer:?}: a node writes its own chains; set the \
+         node agent's `node` to the certificate's"
+    )]
+    Foreign {
+        /// Which chain, in hexadecimal.
+        chain: String,
+        /// The node that it is of.
+        owner: String,
+        /// The node that the certificate names.
+        peer: String,
+    },
     /// The collector is ending.
     #[error("the collector is shutting down: connect again")]
     Closed,

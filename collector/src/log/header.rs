@@ -39,6 +39,9 @@ pub struct BatchHeader {
     /// What was wrong.
     #[prost(message, repeated, tag = "10")]
     pub findings: Vec<v1::Finding>,
+    /// The node that the client's certificate names; empty where it names none.
+    #[prost(string, tag = "11")]
+    pub node: String,
 }
 
 impl BatchHeader {
@@ -177,4 +180,13 @@ pub struct ChainState {
     /// Position of its first batch; 0 where it is not known.
     #[prost(uint64, tag = "7")]
     pub begun: u64,
+    /// The node that it is of; empty where that is not known.
+    #[prost(string, tag = "8")]
+    pub node: String,
+    /// Sequence of its CHAIN_CLOSED, where that came.
+    #[prost(uint64, optional, tag = "9")]
+    pub closed: Option<u64>,
+    /// Key of the first chain that names it as its predecessor, 32 bytes.
+    #[prost(bytes = "vec", tag = "10")]
+    pub succeeded_by: Vec<u8>,
 }

@@ -53,6 +53,10 @@ pub struct Prepared {
     pub(super) chain: ChainId,
     pub(super) request: v1::AppendRequest,
     pub(super) peer: String,
+    /// The node that the sender's certificate names.
+    pub(super) node: Option<String>,
+    /// Sequence of the chain's end, where the batch has it.
+    pub(super) closed: Option<u64>,
     pub(super) received_wall_nanos: u64,
     pub(super) findings: Vec<v1::Finding>,
     /// The chain's opening, where the batch has it at sequence 0.
@@ -80,6 +84,13 @@ impl Prepared {
     /// Sequence of the last entry.
     pub(super) fn last(&self) -> u64 {
         self.request.first_sequence + (self.request.entries.len() as u64 - 1)
+    }
+
+    /// Sent under a certificate that names this node.
+    #[must_use]
+    pub fn sent_by(mut self, node: Option<&str>) -> Self {
+        self.node = node.map(str::to_owned);
+        self
     }
 
     /// Size for back-pressure, bytes.
@@ -116,6 +127,8 @@ pub fn prepare(request: v1::AppendRequest, peer: &str) -> Result<Prepared, Batch
     let mut prepared = Prepared {
         chain,
         peer: peer.to_owned(),
+        node: None,
+        closed: None,
         received_wall_nanos: wall_nanos(),
         findings: Vec::new(),
         opened: None,
@@ -149,6 +162,7 @@ impl Prepared {
                     match envelope.detail {
                         Some(Detail::ChainOpened(opened)) if sequence == 0 => self.opened = Some(opened),
                         Some(Detail::Key(key)) => self.keys.push(key.public_key),
+                        Some(Detail::ChainClosed(_)) => self.closed = self.closed.or(Some(sequence)),
                         _ => {}
                     }
                     envelope.content_sha256

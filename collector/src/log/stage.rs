@@ -14,6 +14,7 @@ use verbatim_api::{
 
 use super::{
     book::{Book, Look, Old},
+    handle::CommitError,
     header::{BatchHeader, KeyBasis},
     places::Run,
     prepare::Prepared,
@@ -25,22 +26,55 @@ use crate::store::StoreError;
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     pub(super) keys: Vec<[u8; 32]>,
+    /// The node that the chain is of.
+    pub(super) node: Option<String>,
+    /// Sequence of its CHAIN_CLOSED.
+    pub(super) closed: Option<u64>,
+    /// Its predecessor, and its own key.
+    pub(super) succeeds: Option<(ChainId, [u8; 32])>,
 }
 
 impl Effects {
     /// Looks into an envelope for what matters to the chain; cheap for those that carry nothing of it.
-    pub(super) fn see(&mut self, _sequence: u64, envelope: &Bytes) {
-        // A KEY record has no workload and no content: anything longer than this is none.
-        if envelope.len() > 256 {
+    pub(super) fn see(&mut self, sequence: u64, envelope: &Bytes) {
+        // A KEY or CHAIN_CLOSED record has no workload and no content: anything longer than this is none.
+        if envelope.len() > 256 && sequence > 0 {
             return;
         }
-        if let Ok(v1::Envelope { detail: Some(Detail::Key(key)), .. }) =
-            v1::Envelope::decode(envelope.clone())
-            && let Ok(key) = key.public_key.as_slice().try_into()
-        {
-            self.keys.push(key);
+        match v1::Envelope::decode(envelope.clone()).ok().and_then(|e| e.detail) {
+            Some(Detail::Key(key)) => self.keys.extend(<[u8; 32]>::try_from(key.public_key.as_slice())),
+            Some(Detail::ChainClosed(_)) => self.closed = self.closed.or(Some(sequence)),
+            Some(Detail::ChainOpened(opened)) if sequence == 0 => self.open(&opened),
+            _ => {}
         }
     }
+
+    fn open(&mut self, opened: &v1::ChainOpened) {
+        self.node = Some(opened.node.clone()).filter(|node| !node.is_empty());
+        let key = opened.public_key.as_slice().try_into().ok();
+        self.succeeds = opened.predecessor_chain_id.as_slice().try_into().ok().zip(key);
+    }
+
+    fn of(prepared: &Prepared) -> Self {
+        let mut effects = Self { closed: prepared.closed, ..Self::default() };
+        effects.keys.extend(prepared.keys.iter().filter_map(|k| <[u8; 32]>::try_from(k.as_slice()).ok()));
+        if let Some(opened) = &prepared.opened {
+            effects.open(opened);
+        }
+        effects.node = effects.node.or_else(|| prepared.node.clone());
+        effects
+    }
+}
+
+/// Why a batch is not kept.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    /// Of another node.
+    #[error(transparent)]
+    Foreign(CommitError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// What is to become of a batch.
@@ -76,8 +110,11 @@ impl Book {
         prepared: &mut Prepared,
         position: u64,
         view: &Arc<LogView>,
-    ) -> Result<Staged, StoreError> {
+    ) -> Result<Staged, Refused> {
         let id = prepared.chain;
+        if let Some(foreign) = self.foreign(prepared) {
+            return Err(Refused::Foreign(foreign));
+        }
         let (first, last) = (prepared.request.first_sequence, prepared.last());
         let next = self.chain(&id).map(|c| c.next);
         let overlap = match next {
@@ -119,14 +156,20 @@ impl Book {
         if next.is_none() {
             self.check_predecessor(prepared, view)?;
         }
+        if let Some(closed) = self.chain(&id).and_then(|c| c.closed).or(prepared.closed)
+            && last > closed
+        {
+            let detail = format!("the chain was closed at sequence {closed}");
+            prepared.find(FindingKind::AfterClose, first.max(closed + 1), last, detail);
+        }
         let basis = self.judge_key(prepared);
         let (hash, chain_verified) = follow_chain(prepared, skip, previous);
-        let mut effects = Effects::default();
-        effects.keys.extend(prepared.keys.iter().filter_map(|k| <[u8; 32]>::try_from(k.as_slice()).ok()));
+        let effects = Effects::of(prepared);
         let low = first + skip as u64;
         // The group's writer says where its frame begins.
         let run = Run { low, end: last + 1, position, last: position, offset: 0 };
         let key = prepared.head.map(|h| h.key);
+        self.succeed(&effects);
         let chain = self.change(&id);
         chain.take(&run, hash, &effects, basis, key);
         chain.ahead = prepared.clock.last().map(|reading| reading.ahead).or(chain.ahead);
@@ -142,6 +185,7 @@ impl Book {
             header: Some(BatchHeader {
                 received_wall_nanos: prepared.received_wall_nanos,
                 peer: std::mem::take(&mut prepared.peer),
+                node: prepared.node.take().unwrap_or_default(),
                 chain_id: id.to_vec(),
                 first_sequence: run.low,
                 head: prepared.request.head.take(),
@@ -151,6 +195,19 @@ impl Book {
                 key_basis: basis.into(),
                 findings: std::mem::take(&mut prepared.findings),
             }),
+        })
+    }
+
+    /// Whether the sender's certificate names another node than the chain's.
+    fn foreign(&self, prepared: &Prepared) -> Option<CommitError> {
+        let peer = prepared.node.as_ref()?;
+        let known = self.chain(&prepared.chain).and_then(|chain| chain.node.as_ref());
+        let named = prepared.opened.as_ref().map(|opened| &opened.node).filter(|node| !node.is_empty());
+        let owner = known.or(named)?;
+        (owner != peer).then(|| CommitError::Foreign {
+            chain: hex(&prepared.chain),
+            owner: owner.clone(),
+            peer: peer.clone(),
         })
     }
 
@@ -262,9 +319,14 @@ impl Book {
             return KeyBasis::None;
         }
         if head.recovery {
-            return match known.and_then(|c| c.successor_key) {
+            return match known.and_then(|c| c.successor_key.or(c.succeeded_by)) {
+                None if known.is_some_and(|c| c.closed.is_some()) => {
+                    let detail = "a recovery head of a chain that was closed".to_owned();
+                    prepared.find(FindingKind::KeyChanged, last, last, detail);
+                    KeyBasis::None
+                }
                 Some(key) if key != head.key => {
-                    let detail = "two recovery heads under different keys".to_owned();
+                    let detail = "a recovery head under another key than its successor's".to_owned();
                     prepared.find(FindingKind::KeyChanged, last, last, detail);
                     KeyBasis::None
                 }

@@ -3,11 +3,11 @@
 //! Nothing is acknowledged before the store says that its group is durable. A group that cannot be kept is
 //! taken back as a whole and its senders are told; after a failed sync nothing more is taken.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::HashSet, sync::Arc, time::Instant};
 
 use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use verbatim_api::v1;
+use verbatim_api::{chain::ChainId, v1};
 
 use super::{
     book::Book,
@@ -16,11 +16,14 @@ use super::{
     header::{Event, EventKind},
     places::Run,
     prepare::Prepared,
+    stage::Refused,
     view::LogView,
     wall_nanos,
 };
 use crate::store::{Damage, Group, StoreError};
 
+/// Refused chains that are remembered; of more there is no finding.
+const REFUSED: usize = 1024;
 /// A frame without items.
 const NONE: std::iter::Empty<&[u8]> = std::iter::empty();
 
@@ -34,6 +37,8 @@ pub(super) struct Writer {
     segment: Option<Instant>,
     /// Bytes committed since the last snapshot.
     since_snapshot: u64,
+    /// Chains of others that a node wanted to write, and which node.
+    refused: HashSet<(ChainId, Option<String>)>,
     broken: watch::Sender<Option<String>>,
 }
 
@@ -61,7 +66,16 @@ impl Writer {
         limits: LogLimits,
         broken: watch::Sender<Option<String>>,
     ) -> Self {
-        Self { view, book, next, limits, segment: None, since_snapshot: u64::MAX, broken }
+        Self {
+            view,
+            book,
+            next,
+            limits,
+            segment: None,
+            since_snapshot: u64::MAX,
+            refused: HashSet::new(),
+            broken,
+        }
     }
 
     /// Works until it is told to close.
@@ -120,9 +134,14 @@ impl Writer {
         }
         let staged = match self.book.stage(&mut batch, making.next, &self.view) {
             Ok(staged) => staged,
-            Err(e) => {
+            Err(Refused::Store(e)) => {
                 // Nobody may wait for it any more.
                 reply.send(Err(error(&e))).ok();
+                return;
+            }
+            Err(Refused::Foreign(foreign)) => {
+                self.refuse(&batch, &foreign, making);
+                reply.send(Err(foreign)).ok();
                 return;
             }
         };
@@ -161,6 +180,33 @@ impl Writer {
             o.predecessor_chain_id.as_slice().try_into().is_ok_and(|p| self.book.changed(&p))
         });
         overlaps || predecessor
+    }
+
+    /// Writes down that a node sent what is another's; once, for it will try again.
+    fn refuse(&mut self, batch: &Prepared, foreign: &CommitError, making: &mut Making) {
+        let of = (batch.chain, batch.node.clone());
+        if self.refused.len() >= REFUSED || !self.refused.insert(of) {
+            return;
+        }
+        let finding = v1::Finding {
+            kind: v1::FindingKind::ForeignNode.into(),
+            chain_id: batch.chain.to_vec(),
+            first_sequence: batch.request.first_sequence,
+            last_sequence: batch.last(),
+            found_wall_nanos: batch.received_wall_nanos,
+            detail: format!("batch from {} refused: {foreign}", batch.peer),
+        };
+        tracing::warn!(peer = batch.peer, %foreign, "batch of another node's refused");
+        let event = Event { wall_nanos: wall_nanos(), kind: Some(EventKind::Finding(finding)) };
+        frame::write(
+            &mut making.group.envelopes,
+            FrameKind::Event,
+            making.next,
+            1,
+            &event.encode_to_vec(),
+            NONE,
+        );
+        making.next += 1;
     }
 
     fn event(&mut self, event: &Event, reply: Reply<u64>, making: &mut Making) {

@@ -284,6 +284,68 @@ async fn successor_with_another_key_than_the_recovery_head_is_a_finding() {
     found(vec![first, rest, successor.batch()], &[FindingKind::KeyChanged], 1).await;
 }
 
+fn close(node: &mut Node) {
+    let closed = v1::ChainClosed::default();
+    let envelope = v1::Envelope {
+        kind: v1::RecordKind::ChainClosed.into(),
+        detail: Some(v1::envelope::Detail::ChainClosed(closed)),
+        ..v1::Envelope::default()
+    };
+    node.push(envelope, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_behind_a_chains_end_is_a_finding() {
+    let mut node = Node::new();
+    close(&mut node);
+    let first = node.batch();
+    node.command(b"", "SELECT 1");
+    let told = found(vec![first, node.batch()], &[FindingKind::AfterClose], 1).await;
+    assert_eq!((told[0].first_sequence, told[0].last_sequence), (2, 3));
+
+    let mut node = Node::new();
+    close(&mut node);
+    node.command(b"", "SELECT 'in the same batch'");
+    let told = found(vec![node.batch()], &[FindingKind::AfterClose], 1).await;
+    assert_eq!((told[0].first_sequence, told[0].last_sequence), (2, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recovery_head_of_a_chain_that_was_closed_or_has_its_successor_is_a_finding() {
+    let mut closed = Node::new();
+    close(&mut closed);
+    let first = closed.batch();
+    closed.command(b"", "SELECT 1");
+    let head = closed.head_by(&key(), true);
+    let rest = closed.batch_with(head);
+    found(vec![first, rest], &[FindingKind::KeyChanged, FindingKind::AfterClose], 1).await;
+
+    let mut succeeded = Node::new();
+    let first = succeeded.batch();
+    let mut successor = Node::after(&succeeded, key());
+    succeeded.command(b"", "SELECT 1");
+    let twin = succeeded.fork();
+    let head = succeeded.head_by(&key(), true);
+    let rest = succeeded.batch_with(head);
+    let opening = successor.batch();
+    found(vec![first.clone(), opening.clone(), rest.clone()], &[FindingKind::KeyChanged], 1).await;
+    // The successor itself may.
+    let head = twin.head_by(&successor.key, true);
+    let rest = v1::AppendRequest { head: Some(head), ..rest };
+    found(vec![first, opening, rest], &[], 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chain_whose_end_its_successor_signs_is_no_finding() {
+    let mut node = Node::new();
+    let first = node.batch();
+    close(&mut node);
+    let mut successor = Node::after(&node, key());
+    let head = node.head_by(&successor.key, true);
+    let rest = node.batch_with(head);
+    assert_eq!(found(vec![first, rest.clone(), successor.batch(), rest], &[], 0).await, []);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_node_says_it_did_not_record_is_a_finding() {
     let mut node = Node::new();

@@ -9,6 +9,7 @@ mod findings;
 mod indexes;
 mod ingest;
 mod network;
+mod nodes;
 mod offline;
 mod parts;
 mod rebuild;

@@ -52,14 +52,14 @@ impl Store for Counted {
 const SEGMENT: u64 = 16 << 10;
 
 /// A log over a folder, without an index.
-struct Bare {
-    log: Log,
+pub(crate) struct Bare {
+    pub(crate) log: Log,
     writer: std::thread::JoinHandle<()>,
     read: Arc<AtomicU64>,
 }
 
 impl Bare {
-    fn open(folder: &std::path::Path) -> Self {
+    pub(crate) fn open(folder: &std::path::Path) -> Self {
         let read = Arc::new(AtomicU64::new(0));
         let store = Counted(LocalStore::open(&folder.join("log")).expect("opens").0, Arc::clone(&read));
         let limits = LogLimits { segment_bytes: SEGMENT, ..LogLimits::default() };
@@ -67,7 +67,7 @@ impl Bare {
         Self { log, writer, read }
     }
 
-    async fn append(&self, batch: &v1::AppendRequest) -> v1::AppendResponse {
+    pub(crate) async fn append(&self, batch: &v1::AppendRequest) -> v1::AppendResponse {
         let prepared = prepare(batch.clone(), "test").expect("can be kept");
         self.log.append(prepared).await.expect("taken").await.expect("answered").expect("durable")
     }
@@ -83,7 +83,7 @@ impl Bare {
         self.log.view().segments().iter().map(|s| s.envelope_bytes + s.content_bytes).sum()
     }
 
-    async fn close(self) {
+    pub(crate) async fn close(self) {
         self.log.close().await;
         tokio::task::spawn_blocking(|| self.writer.join()).await.expect("joins").expect("ends well");
     }

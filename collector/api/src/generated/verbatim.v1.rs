@@ -2047,6 +2047,11 @@ pub enum FindingKind {
     CoverageDisagrees = 12,
     /// The node's wall clock was set: times before and after do not compare. Sequences and boot time do.
     ClockSet = 13,
+    /// A node sent a batch for a chain of another node, which was refused. Found once a node and chain from each start of
+    /// the collector on.
+    ForeignNode = 14,
+    /// Records behind the chain's CHAIN_CLOSED.
+    AfterClose = 15,
 }
 impl FindingKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2069,6 +2074,8 @@ impl FindingKind {
             Self::LogDamaged => "FINDING_KIND_LOG_DAMAGED",
             Self::CoverageDisagrees => "FINDING_KIND_COVERAGE_DISAGREES",
             Self::ClockSet => "FINDING_KIND_CLOCK_SET",
+            Self::ForeignNode => "FINDING_KIND_FOREIGN_NODE",
+            Self::AfterClose => "FINDING_KIND_AFTER_CLOSE",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2088,6 +2095,8 @@ impl FindingKind {
             "FINDING_KIND_LOG_DAMAGED" => Some(Self::LogDamaged),
             "FINDING_KIND_COVERAGE_DISAGREES" => Some(Self::CoverageDisagrees),
             "FINDING_KIND_CLOCK_SET" => Some(Self::ClockSet),
+            "FINDING_KIND_FOREIGN_NODE" => Some(Self::ForeignNode),
+            "FINDING_KIND_AFTER_CLOSE" => Some(Self::AfterClose),
             _ => None,
         }
     }
