@@ -18,7 +18,7 @@ use crate::{
 pub async fn run(log: Log, retention: Retention, mut draining: watch::Receiver<bool>) {
     let mut look = tokio::time::interval(retention.interval.0);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut calendar = Calendar::default();
+    let mut calendar = Calendar::new(Instant::now(), log.ended_wall_nanos());
     loop {
         tokio::select! {
             _ = draining.wait_for(|d| *d) => return,
@@ -47,6 +47,12 @@ struct Calendar {
 }
 
 impl Calendar {
+    /// Begins with what the clock was when the log was last written to: a clock that was set while nobody looked, or
+    /// is wrong since the machine's start, is no better than one that is set later.
+    fn new(at: Instant, ended_wall_nanos: Option<u64>) -> Self {
+        Self { believed: ended_wall_nanos.map(|wall| (at, wall)), doubted: None }
+    }
+
     /// The wall clock, or what it would show if it had not been set forward.
     fn now(&mut self, at: Instant, wall_nanos: u64) -> u64 {
         let Some((since, believed)) = self.believed else {
@@ -61,7 +67,8 @@ impl Calendar {
                 let seconds = Duration::from_nanos(ahead).as_secs();
                 tracing::error!(
                     seconds,
-                    "the clock was set forward: nothing is deleted for its age by it for a day"
+                    "the clock was set forward, or the collector was away as long: nothing is deleted for its age by it \
+                     for a day"
                 );
                 at
             });
@@ -183,6 +190,20 @@ mod tests {
         assert_eq!(calendar.now(after(2), 1002 * HOUR), 1002 * HOUR);
         // A day later there is nothing left of the doubt.
         assert_eq!(calendar.now(after(30), 9000 * HOUR), 1030 * HOUR);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_of_the_log_at_the_start_is_not_believed_for_a_day() {
+        let begin = Instant::now();
+        let after = |hours: u64| begin + Duration::from_nanos(hours * HOUR);
+        let mut calendar = Calendar::new(begin, Some(1000 * HOUR));
+        assert_eq!(calendar.now(after(0), 9000 * HOUR), 1000 * HOUR);
+        assert_eq!(calendar.now(after(20), 9020 * HOUR), 1020 * HOUR);
+        assert_eq!(calendar.now(after(25), 9025 * HOUR), 9025 * HOUR);
+        let mut right = Calendar::new(begin, Some(1000 * HOUR));
+        assert_eq!(right.now(after(0), 1001 * HOUR), 1001 * HOUR);
+        let mut new = Calendar::new(begin, None);
+        assert_eq!(new.now(after(0), 9000 * HOUR), 9000 * HOUR);
     }
 
     #[test]

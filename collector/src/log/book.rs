@@ -83,6 +83,8 @@ pub struct Book {
     before: HashMap<ChainId, Option<Chain>>,
     /// Where the group's batches stand, their frames' offsets from its beginning.
     staged: Vec<(ChainId, Run)>,
+    /// The collector's clock as the log last tells it, nanoseconds since 1970.
+    wall_nanos: Option<u64>,
     places: RefCell<Places>,
 }
 
@@ -173,7 +175,16 @@ impl Book {
             };
             Some((id, chain))
         };
-        Self { chains: snapshot.chains.iter().filter_map(chain).collect(), ..Self::default() }
+        Self {
+            chains: snapshot.chains.iter().filter_map(chain).collect(),
+            wall_nanos: Some(snapshot.wall_nanos),
+            ..Self::default()
+        }
+    }
+
+    /// The collector's clock at the end of the log that the book was read from, nanoseconds since 1970.
+    pub(super) fn wall_nanos(&self) -> Option<u64> {
+        self.wall_nanos
     }
 
     /// The log's end and the book, read back from the log.
@@ -192,6 +203,11 @@ impl Book {
         let mut follower = Follower::new(Arc::clone(view), from);
         let mut end = from;
         while let Some(step) = follower.step()? {
+            match &step {
+                Step::Batch { header, .. } => book.wall_nanos = Some(header.received_wall_nanos),
+                Step::Event(_, event) => book.wall_nanos = Some(event.wall_nanos),
+                Step::Damage { .. } => {}
+            }
             if let Step::Batch { header, records } = &step
                 && let Some(first) = records.first()
             {

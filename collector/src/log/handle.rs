@@ -87,6 +87,7 @@ pub struct Log {
     room: Arc<Semaphore>,
     units: usize,
     broken: watch::Receiver<Option<String>>,
+    ended_wall_nanos: Option<u64>,
 }
 
 /// Semaphores count in units of this many bytes.
@@ -103,6 +104,7 @@ impl Log {
     ) -> Result<(Self, JoinHandle<()>), StoreError> {
         let view = Arc::new(LogView::new(store)?);
         let (book, next) = Book::read(&view)?;
+        let ended_wall_nanos = book.wall_nanos();
         let (jobs, received) = mpsc::channel(JOBS);
         let (broken_sender, broken) = watch::channel(None);
         let mut writer = Writer::new(Arc::clone(&view), (book, next), limits, broken_sender);
@@ -119,13 +121,20 @@ impl Log {
             })?;
         let units = (limits.waiting_bytes / UNIT).max(1);
         let room = Arc::new(Semaphore::new(units));
-        Ok((Self { view, jobs, room, units, broken }, thread))
+        Ok((Self { view, jobs, room, units, broken, ended_wall_nanos }, thread))
     }
 
     /// For readers.
     #[must_use]
     pub fn view(&self) -> &Arc<LogView> {
         &self.view
+    }
+
+    /// The collector's clock when the log that was found was last written to, nanoseconds since 1970; `None`: there
+    /// was none.
+    #[must_use]
+    pub fn ended_wall_nanos(&self) -> Option<u64> {
+        self.ended_wall_nanos
     }
 
     /// Set, with the reason, when the log takes nothing any more.

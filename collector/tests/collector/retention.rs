@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
+use prost::Message as _;
 use verbatim_api::v1;
 use verbatim_collector::{
     Collector,
     config::{ByteSize, Limit, Retention, Span},
+    log::{
+        frame::{self, FrameKind},
+        header::{Event, EventKind},
+        wall_nanos,
+    },
+    store::{Group, LocalStore, Store},
 };
 
 use crate::support::{Place, append, files_with, findings, node::Node, search};
@@ -113,6 +120,59 @@ async fn chain_goes_on_after_its_first_segments_are_gone() {
             assert_eq!(answers[0].findings, [0_i32; 0], "round {round}, {n}");
         }
         whole(&place, |known, _| known < 20).await;
+        collector.shut_down().await.expect("ends");
+    }
+}
+
+/// A log of five sealed segments with an event in each, written so long ago.
+fn written(place: &Place, ages: [Duration; 5]) {
+    let (store, _) = LocalStore::open(&place.data().join("log")).expect("opens");
+    for (position, age) in (0..).zip(ages) {
+        let age = u64::try_from(age.as_nanos()).expect("an age");
+        let kind = Some(EventKind::Finding(v1::Finding::default()));
+        let event = Event { wall_nanos: wall_nanos() - age, kind };
+        let mut group = Group { first_position: position, ..Group::default() };
+        let nothing: [&[u8]; 0] = [];
+        frame::write(
+            &mut group.envelopes,
+            FrameKind::Event,
+            position,
+            1,
+            &event.encode_to_vec(),
+            nothing.iter(),
+        );
+        store.commit(&group).expect("commits");
+        store.seal().expect("seals");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_a_month_ahead_of_the_log_at_the_start_deletes_nothing() {
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    for (ages, left) in [
+        ([days(30), days(29), days(28), days(1), days(0)], 3..=4),
+        ([days(34), days(33), days(32), days(31), days(30)], 5..=5),
+    ] {
+        let place = Place::new();
+        tokio::task::block_in_place(|| written(&place, ages));
+        let mut config = place.config();
+        let limit = Limit { max_age: Some(Span(days(7))), max_size: None };
+        config.retention = Retention {
+            contents: Limit::default(),
+            envelopes: limit,
+            interval: Span(Duration::from_millis(20)),
+        };
+        let collector = verbatim_collector::start(&config).await.expect("starts");
+        let segments = || std::fs::read_dir(place.data().join("log/envelopes")).expect("folder").count();
+        let mut kept = segments();
+        for _ in 0..100 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            kept = segments();
+            if kept < 5 && left.contains(&kept) {
+                break;
+            }
+        }
+        assert!(left.contains(&kept), "{kept} segments are left of a log of {ages:?}");
         collector.shut_down().await.expect("ends");
     }
 }
