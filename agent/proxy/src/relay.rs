@@ -159,7 +159,7 @@ impl<'a, R: Records> Relay<'a, R> {
         if self.unit.is_none()
             && let Some(prefix) = self.prefix.take()
         {
-            prefix.cut_off(journal);
+            prefix.cut_off(journal, self.control).await;
         }
         Relayed::Ended(end)
     }

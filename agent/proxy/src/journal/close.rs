@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use verbatim_api::v1;
 use verbatim_sys::clock;
-use verbatim_wire::seam::{Outcome, Status};
+use verbatim_wire::seam::{Command, Outcome, Status};
 
 use super::{Journal, LAST_PATIENCE, Open, Stall};
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     control::Control,
     legs::{End, Side},
     record::Closing,
-    seam::Summary,
+    seam::{Grounds, Summary},
     stats::add,
 };
 
@@ -42,24 +42,49 @@ impl<R: Records> Journal<R> {
         self.show(&closing);
     }
 
-    /// Appends at the cost of waiting.
-    async fn insist(&self, control: &Control, append: impl Fn(&Self) -> Result<(), Stall>) {
-        loop {
-            match append(self) {
-                Ok(()) => return,
-                Err(Stall::Full) if control.killed() => {
-                    if tokio::time::timeout(LAST_PATIENCE, self.spool.room()).await.is_err() {
-                        break;
-                    }
-                }
-                Err(Stall::Full) => self.room(control).await,
-                Err(Stall::Refused(error)) => {
-                    tracing::error!(error, "record cannot be written");
-                    break;
-                }
+    /// Records the start of a command at the cost of waiting. `false`: it is not recorded.
+    pub(crate) async fn insist_on_start(
+        &mut self,
+        command: &Command,
+        grounds: &Grounds,
+        control: &Control,
+    ) -> bool {
+        while let Err(stall) = self.started(command, v1::Decision::Allowed, grounds) {
+            if !self.is_worth_another_try(stall, control).await {
+                return false;
             }
         }
-        add(&self.counters.unwritten, 1);
+        true
+    }
+
+    /// Appends at the cost of waiting.
+    async fn insist(&self, control: &Control, append: impl Fn(&Self) -> Result<(), Stall>) {
+        while let Err(stall) = append(self) {
+            if !self.is_worth_another_try(stall, control).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits until there may be room. `false`: the record stays unwritten.
+    async fn is_worth_another_try(&self, stall: Stall, control: &Control) -> bool {
+        let worth = match stall {
+            Stall::Full if control.killed() => {
+                tokio::time::timeout(LAST_PATIENCE, self.spool.room()).await.is_ok()
+            }
+            Stall::Full => {
+                self.room(control).await;
+                true
+            }
+            Stall::Refused(error) => {
+                tracing::error!(error, "record cannot be written");
+                false
+            }
+        };
+        if !worth {
+            add(&self.counters.unwritten, 1);
+        }
+        worth
     }
 
     pub(super) fn abandoned(&self, command: &Open, why: &str) -> Result<(), Stall> {

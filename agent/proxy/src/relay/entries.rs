@@ -6,9 +6,9 @@ use std::{
 };
 
 use verbatim_api::v1;
-use verbatim_wire::seam::{Command, CommandId, Direction, Event, SessionFact};
+use verbatim_wire::seam::{Command, CommandId, Direction, Event, SessionFact, Status};
 
-use super::{Gate, Relay};
+use super::{Gate, Relay, gate::CUT_OFF};
 use crate::{
     Records,
     cancel::CancelKey,
@@ -64,6 +64,11 @@ impl<R: Records> Relay<'_, R> {
                     let spool = Rc::clone(journal.spool());
                     self.room = Some(Box::pin(async move { spool.room().await }));
                 }
+                Err(Stop::Unsafe(position)) => {
+                    self.entries.push_front(entry);
+                    let spool = Rc::clone(journal.spool());
+                    self.room = Some(Box::pin(async move { spool.durable(position).await }));
+                }
                 Err(Stop::Stall(Stall::Refused(why))) => return Poll::Ready(Err(End::Unrecordable(why))),
                 Err(Stop::End(end)) => return Poll::Ready(Err(end)),
             }
@@ -75,6 +80,8 @@ impl<R: Records> Relay<'_, R> {
     pub(super) fn record_rest(&mut self, journal: &mut Journal<R>) {
         while let Some(entry) = self.entries.pop_front() {
             let outcome = match entry {
+                // Its start is yet to be recorded.
+                Entry::Event(Event::Finished { command, .. }) if self.is_prefix(command) => Ok(()),
                 Entry::Event(Event::Finished { command, outcome }) => journal.finished(command, &outcome),
                 Entry::Event(Event::Session(fact)) => {
                     journal.learn(fact);
@@ -89,7 +96,8 @@ impl<R: Records> Relay<'_, R> {
         }
     }
 
-    /// Records one entry. When it cannot be now, the entry is as it was and nothing has happened.
+    /// Records one entry. When it cannot be now, the entry is as it was and what was recorded already is not
+    /// recorded again.
     fn record(&mut self, entry: &mut Entry, journal: &mut Journal<R>) -> Result<(), Stop> {
         match entry {
             Entry::Event(Event::Prefix { unit, commands }) => {
@@ -100,12 +108,16 @@ impl<R: Records> Relay<'_, R> {
                 let commands = std::mem::take(commands);
                 self.judge(*unit, commands, journal);
             }
-            Entry::Event(Event::Finished { command, outcome }) => journal.finished(*command, outcome)?,
+            Entry::Event(Event::Finished { command, outcome }) => {
+                self.begin_cut_off(Some(*command), outcome.status != Status::NotForwarded, journal)?;
+                journal.finished(*command, outcome)?;
+            }
             Entry::Event(Event::Session(fact)) => self.learn(fact.clone(), journal),
             // Only an HTTP exchange begins what others go on with.
             Entry::Event(Event::ChainBegun { .. } | Event::ChainEnded { .. }) => {}
             Entry::Event(Event::Upgrade(upgrade)) => self.upgrade = Some(*upgrade),
             Entry::Event(Event::Opaque(reason)) => {
+                self.begin_cut_off(None, true, journal)?;
                 journal.undecoded(opaque_reason(*reason))?;
                 if self.unit.is_some() {
                     // Passing everything on would release what nobody has decided.
@@ -137,6 +149,36 @@ impl<R: Records> Relay<'_, R> {
             Entry::Recorded => self.gate = Gate::Recorded,
         }
         Ok(())
+    }
+
+    fn is_prefix(&self, id: CommandId) -> bool {
+        self.prefix.iter().flat_map(|prefix| &prefix.commands).any(|command| command.id == id)
+    }
+
+    /// A command that was let through by its first part ends before it was whole: its start is recorded, and
+    /// safe before the rest goes on. `id`: which; `None` is any. `goes_on`: its rest passes undecoded.
+    fn begin_cut_off(
+        &mut self,
+        id: Option<CommandId>,
+        goes_on: bool,
+        journal: &mut Journal<R>,
+    ) -> Result<(), Stop> {
+        let Some(prefix) = &mut self.prefix else { return Ok(()) };
+        let mut last = None;
+        let ends = |command: &Command| id.is_none_or(|id| command.id == id);
+        while let Some(place) = prefix.commands.iter().position(ends) {
+            let command = &prefix.commands[place];
+            let position = journal.started(command, v1::Decision::Allowed, &prefix.grounds)?;
+            if goes_on {
+                journal.released(command.id);
+                journal.note(command.id, "the connection was decoded no more before the command was whole");
+                last = position.or(last);
+            } else {
+                journal.note(command.id, CUT_OFF);
+            }
+            prefix.commands.remove(place);
+        }
+        last.map_or(Ok(()), |position| Err(Stop::Unsafe(position)))
     }
 
     fn learn(&mut self, fact: SessionFact, journal: &mut Journal<R>) {
@@ -182,6 +224,8 @@ impl<R: Records> Relay<'_, R> {
 /// Why an entry is not recorded.
 enum Stop {
     Stall(Stall),
+    /// Everything up to this position must be safe first.
+    Unsafe(u64),
     End(End),
 }
 

@@ -9,11 +9,12 @@ use std::{
 };
 
 use verbatim_api::v1;
-use verbatim_wire::seam::{Command, Decision, Refusal, RefusalKind, UnitId};
+use verbatim_wire::seam::{Command, Decision, OpaqueReason, Refusal, RefusalKind, UnitId};
 
 use super::{Collect, Relay, Wait, entries::Entry};
 use crate::{
     Records,
+    control::Control,
     journal::Journal,
     judge::{self, Held, HoldEnd, Judgement, Next, Prefix, Unit},
     seam::Question,
@@ -35,14 +36,16 @@ pub(super) enum Gate {
     Cancelling(Pin<Box<dyn Future<Output = bool>>>),
 }
 
+/// What is said about a command that was not executed, but was there.
+pub(super) const CUT_OFF: &str = "the connection ended before the command was whole";
+
 impl Prefix {
-    /// The connection ended before the command was whole: it was not executed, but it was there.
-    pub(crate) fn cut_off<R: Records>(self, journal: &mut Journal<R>) {
+    /// The connection ended before the command was whole. Waits for room.
+    pub(crate) async fn cut_off<R: Records>(self, journal: &mut Journal<R>, control: &Control) {
         for command in &self.commands {
-            if journal.started(command, v1::Decision::Allowed, &self.grounds).is_err() {
-                return;
+            if journal.insist_on_start(command, &self.grounds, control).await {
+                journal.note(command.id, CUT_OFF);
             }
-            journal.note(command.id, "the connection ended before the command was whole");
         }
     }
 }
@@ -67,9 +70,13 @@ impl<R: Records> Relay<'_, R> {
 
     /// Asks the policy about a unit whose first part was read. Where it is let through at once, its
     /// start is recorded when it is whole: its last byte waits for that.
-    pub(super) fn judge_prefix(&mut self, id: UnitId, commands: Vec<Command>, journal: &mut Journal<R>) {
+    pub(super) fn judge_prefix(&mut self, id: UnitId, mut commands: Vec<Command>, journal: &mut Journal<R>) {
         let judgement = self.ask(&commands, journal);
         if matches!(judgement.next, Next::Allow) {
+            for command in &mut commands {
+                // Should it never be read whole, this is all that there is of it.
+                command.partly.get_or_insert(OpaqueReason::Limit);
+            }
             self.prefix = Some(Prefix { unit: id, commands, grounds: judgement.grounds });
             self.tell_decoder(id, &Decision::Allow);
             return;

@@ -6,6 +6,7 @@
 mod certificates;
 mod clients;
 mod commands;
+mod cut_off;
 mod decisions;
 mod distrust;
 mod ends;

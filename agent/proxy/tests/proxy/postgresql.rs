@@ -17,18 +17,18 @@ use crate::support::{
     spool::{MemorySpool, each_start_has_one_end},
 };
 
-fn world() -> World {
+pub(super) fn world() -> World {
     let config = ProxyConfig::default();
     let protocols = Arc::new(Builtin { limits: config.limits });
     World::start(Options { config, protocols, shards: 2, ..Options::default() })
 }
 
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[kind], &length.to_be_bytes()[..], body].concat()
 }
 
-fn start_up(peer: &mut Peer, server: &mut Peer) {
+pub(super) fn start_up(peer: &mut Peer, server: &mut Peer) {
     let parameters = b"user\0ada\0database\0shop\0\0";
     let length = u32::try_from(parameters.len() + 8).unwrap();
     let packet = [&length.to_be_bytes()[..], &196_608_u32.to_be_bytes(), parameters].concat();
