@@ -79,3 +79,69 @@ impl Registry {
         tokio::time::timeout(patience, ask).await.ok().flatten().unwrap_or(false)
     }
 }
+
+/// The key under which one connection is registered; forgotten when it ends, however it ends.
+pub(crate) struct Registration {
+    registry: Arc<Registry>,
+    connection: Address,
+    key: Option<CancelKey>,
+}
+
+impl Registration {
+    pub(crate) fn new(registry: Arc<Registry>, connection: Address) -> Self {
+        Self { registry, connection, key: None }
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The server gave a key. A server gives one: another takes the place of the one before.
+    pub(crate) fn given(&mut self, key: CancelKey) {
+        self.forget();
+        self.registry.register(key.clone(), self.connection);
+        self.key = Some(key);
+    }
+
+    fn forget(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.registry.forget(&key, self.connection);
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(process_id: u32) -> CancelKey {
+        let server = SocketAddr::from(([192, 0, 2, 1], 5432));
+        CancelKey { server, namespace: 0, process_id, secret: vec![1; 4] }
+    }
+
+    #[test]
+    fn a_connection_has_one_key_however_many_its_server_gives() {
+        let registry = Registry::new(Vec::new());
+        let address = |connection| Address { shard: 0, connection };
+        let known = || registry.keys.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let mut other = Registration::new(Arc::clone(&registry), address(2));
+        other.given(key(u32::MAX));
+        let mut flooded = Registration::new(Arc::clone(&registry), address(1));
+        for number in (0..1000).chain([999]) {
+            flooded.given(key(number));
+        }
+        assert_eq!(known(), 2);
+        assert_eq!(registry.find(&key(999)), Some(address(1)));
+        assert_eq!(registry.find(&key(998)), None);
+        drop(flooded);
+        assert_eq!((known(), registry.find(&key(u32::MAX))), (1, Some(address(2))));
+        drop(other);
+        assert_eq!(known(), 0);
+    }
+}

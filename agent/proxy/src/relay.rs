@@ -17,7 +17,7 @@ use verbatim_wire::seam::{CommandId, Decoder, Direction, Edit, Event, Sink, Upgr
 
 use crate::{
     Records,
-    cancel::{Address, CancelKey, Registry},
+    cancel::{Address, CancelKey, Registration},
     control::Control,
     journal::Journal,
     judge::{Prefix, Unit},
@@ -69,24 +69,9 @@ pub(crate) struct Relay<'a, R> {
     last_refused: Option<CommandId>,
     /// The decoder has said its last word.
     upgrade: Option<Upgrade>,
-    keys: Keys,
+    cancel_key: Registration,
     /// We have closed the server's leg; until when the client is still read.
     lingering: Option<Pin<Box<Sleep>>>,
-}
-
-/// The keys under which this connection is registered; forgotten when it ends, however it ends.
-struct Keys {
-    registry: Arc<Registry>,
-    connection: Address,
-    keys: Vec<CancelKey>,
-}
-
-impl Drop for Keys {
-    fn drop(&mut self) {
-        for key in &self.keys {
-            self.registry.forget(key, self.connection);
-        }
-    }
 }
 
 /// Takes what the decoder says.
@@ -132,7 +117,7 @@ impl<'a, R: Records> Relay<'a, R> {
             cancel_request: None,
             last_refused: None,
             upgrade: None,
-            keys: Keys { registry: Arc::clone(&shard.registry), connection, keys: Vec::new() },
+            cancel_key: Registration::new(Arc::clone(&shard.registry), connection),
             lingering: None,
         }
     }

@@ -188,8 +188,7 @@ impl<R: Records> Relay<'_, R> {
                 journal.facts.accepted = true;
                 journal.learn(SessionFact::CancelKey { process_id, secret: Vec::new() });
                 let key = CancelKey::new(&journal.facts.flow, process_id, secret);
-                self.keys.registry.register(key.clone(), self.keys.connection);
-                self.keys.keys.push(key);
+                self.cancel_key.given(key);
             }
             SessionFact::CancelRequest { process_id, secret } => {
                 self.cancel_request = Some(CancelKey::new(&journal.facts.flow, process_id, secret));

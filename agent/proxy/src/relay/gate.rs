@@ -146,7 +146,7 @@ impl<R: Records> Relay<'_, R> {
             Next::Refuse(refusal) => self.release(&Decision::Refuse(refusal), journal),
             Next::Allow => match self.cancel_request.take_if(|_| unit.cancels) {
                 Some(key) => {
-                    let registry = Arc::clone(&self.keys.registry);
+                    let registry = Arc::clone(self.cancel_key.registry());
                     let patience = self.shard.config.cancel_timeout;
                     self.gate = Gate::Cancelling(Box::pin(registry.abandon(key, patience)));
                 }
