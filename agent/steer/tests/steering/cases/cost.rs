@@ -37,10 +37,15 @@ pub(crate) fn measure_unsteered(name: &str) -> Outcome {
         nanos.sort_unstable();
         println!("{what}: median of {ROUNDS} medians {} ns, least {} ns", nanos[ROUNDS / 2], nanos[0]);
     }
+    account(|| with.ask(order))
+}
+
+/// Prints what the kernel counts of each program's time meanwhile.
+pub(crate) fn account(work: impl FnOnce() -> String) -> Outcome {
     let before = fs::read_to_string(STATISTICS)?;
     fs::write(STATISTICS, "1")?;
     let earlier = runs();
-    let asked = with.ask(order);
+    let asked = work();
     let later = runs();
     fs::write(STATISTICS, before)?;
     println!("with statistics: {asked}");

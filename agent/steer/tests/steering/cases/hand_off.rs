@@ -198,5 +198,6 @@ fn measure_connect(name: &str) -> Outcome {
         let c = unsteered.ask(&format!("latency count=3000 destination={}:{}", Pair::SERVER_V4, remote.port));
         println!("round {round}, ns: steered {a} | to the listener by itself {b} | veth {c}");
     }
-    Ok(())
+    super::cost::account(|| steered.ask("latency count=3000 destination=10.1.2.3:5432"))?;
+    super::cost::account(|| unsteered.ask(&format!("latency count=3000 destination=127.0.0.1:{port}")))
 }
