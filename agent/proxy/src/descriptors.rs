@@ -29,9 +29,10 @@ pub(crate) struct Descriptors {
 }
 
 impl Descriptors {
-    /// The kernel gives the lowest number that is free: one near the limit means that nearly all are used.
-    pub(crate) fn note(&self, newest: &impl AsRawFd) {
-        if u64::try_from(newest.as_raw_fd()).is_ok_and(|number| number >= usable()) {
+    /// The kernel gives the lowest number that is free: one that is not below [`usable`] means that nearly all are
+    /// used.
+    pub(crate) fn note(&self, newest: &impl AsRawFd, usable: u64) {
+        if u64::try_from(newest.as_raw_fd()).is_ok_and(|number| number >= usable) {
             self.run_out();
         }
     }

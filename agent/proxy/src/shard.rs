@@ -316,21 +316,24 @@ impl<R: Records> Shard<R> {
     }
 
     /// Connections that can be open at once, two descriptors each.
-    fn most(&self) -> usize {
-        let descriptors = usize::try_from(descriptors::usable()).unwrap_or(usize::MAX);
+    fn most(&self, usable: u64) -> usize {
+        let descriptors = usize::try_from(usable).unwrap_or(usize::MAX);
         self.config.connections_per_shard.min(descriptors / self.shards.saturating_mul(2).max(1))
     }
 
     async fn accept(self: &Rc<Self>, listener: &TcpListener, share: &Rc<Share>) -> Infallible {
+        let mut usable = descriptors::usable();
         loop {
-            while !self.shares.admit(share, self.open(), self.most()) {
-                // The limit may have changed, too.
+            while !self.shares.admit(share, self.open(), self.most(usable)) {
                 drop(timeout(LOOK_AGAIN, self.ended.notified()).await);
+                // The limit may have changed, too.
+                usable = descriptors::usable();
             }
             self.descriptors.enough(listener).await;
             match listener.accept().await {
                 Ok((client, source)) => {
-                    self.descriptors.note(&client);
+                    usable = descriptors::usable();
+                    self.descriptors.note(&client, usable);
                     self.spawn(client, source, share);
                 }
                 Err(error) if exhausted(&error) => self.descriptors.run_out(),
