@@ -131,6 +131,8 @@ impl Sums {
             }
             let report = report(&sum);
             if last {
+                // The log is what is left where nobody records any more.
+                say(&sum);
                 self.reports.blocking_send(report).ok();
                 continue;
             }
