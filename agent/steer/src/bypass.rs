@@ -5,7 +5,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use aya::maps::{Array, Map, MapData, PerCpuArray};
 use verbatim_ebpf_common::{Bypass as Value, Counter, SCHEMA_VERSION};
 use verbatim_sys::clock;
 
-use crate::{SteerError, counters};
+use crate::{SteerError, counters, locking::lock};
 
 /// An order not to steer for a while, as the kernel keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Bypasses {
     /// The map cannot be read.
     pub fn read(&self) -> Result<Option<Bypass>, SteerError> {
         let value =
-            self.lock().get(&0, 0).map_err(|error| SteerError::kernel("reading the bypass", error))?;
+            lock(&self.order).get(&0, 0).map_err(|error| SteerError::kernel("reading the bypass", error))?;
         Ok(Bypass::from_value(&value))
     }
 
@@ -150,11 +150,7 @@ impl Bypasses {
     }
 
     fn write(&self, value: Value) -> Result<(), SteerError> {
-        self.lock().set(0, value, 0).map_err(|error| SteerError::kernel("writing the bypass", error))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Array<MapData, Value>> {
-        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.order).set(0, value, 0).map_err(|error| SteerError::kernel("writing the bypass", error))
     }
 }
 

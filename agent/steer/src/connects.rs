@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use aya::maps::{HashMap, MapData, MapError};
@@ -10,7 +10,7 @@ pub use verbatim_ebpf_common::Outcome;
 use verbatim_ebpf_common::{ConnectCount, ConnectKey};
 use verbatim_sys::clock;
 
-use crate::SteerError;
+use crate::{SteerError, locking::lock};
 
 /// Elements that the map holds.
 const MOST: usize = 65_536;
@@ -72,7 +72,7 @@ impl ConnectReader {
         let reader = Self { counts: Arc::new(Mutex::new(counts)) };
         let series = ConnectCount::series_at(clock::monotonic_nanos(), 0);
         let first = ConnectCount { series, ..ConnectCount::default() };
-        let mut counts = reader.lock();
+        let mut counts = lock(&reader.counts);
         if let Err(MapError::KeyNotFound) = counts.get(&ConnectKey::UNCOUNTED, 0) {
             counts
                 .insert(ConnectKey::UNCOUNTED, first, 0)
@@ -87,7 +87,7 @@ impl ConnectReader {
     /// # Errors
     /// The map cannot be read.
     pub fn read(&self) -> Result<Vec<Connects>, SteerError> {
-        let counts = self.lock();
+        let counts = lock(&self.counts);
         let mut found = Vec::new();
         // What is removed while this reads can make the kernel begin again: more than all is no more.
         for element in counts.iter().take(2 * MOST) {
@@ -119,7 +119,7 @@ impl ConnectReader {
             return Ok(false);
         }
         let key = read.key();
-        let mut counts = self.lock();
+        let mut counts = lock(&self.counts);
         let same = match counts.get(&key, 0) {
             Ok(now) => {
                 (now.series, now.connects, now.connected) == (read.series, read.connects, read.connected)
@@ -134,10 +134,6 @@ impl ConnectReader {
         }
         drop(counts);
         Ok(same)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<MapData, ConnectKey, ConnectCount>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         mpsc::{self, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
@@ -14,7 +14,7 @@ use std::{
 use aya::maps::{Array, Map, MapData};
 use verbatim_sys::clock;
 
-use crate::{SCHEMA_VERSION, SteerError};
+use crate::{SCHEMA_VERSION, SteerError, locking::lock};
 
 /// Gives signs of life.
 #[derive(Clone)]
@@ -48,11 +48,7 @@ impl Heartbeat {
     }
 
     fn write(&self, nanos: u64) -> Result<(), SteerError> {
-        self.beat
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .set(0, nanos, 0)
-            .map_err(|error| SteerError::kernel("writing the heartbeat", error))
+        lock(&self.beat).set(0, nanos, 0).map_err(|error| SteerError::kernel("writing the heartbeat", error))
     }
 
     /// Since the last sign of life.
@@ -60,7 +56,7 @@ impl Heartbeat {
     /// # Errors
     /// The map cannot be read.
     pub fn age(&self) -> Result<Duration, SteerError> {
-        let last = self.beat.lock().unwrap_or_else(PoisonError::into_inner).get(&0, 0);
+        let last = lock(&self.beat).get(&0, 0);
         let last = last.map_err(|error| SteerError::kernel("reading the heartbeat", error))?;
         Ok(Duration::from_nanos(clock::monotonic_nanos().saturating_sub(last)))
     }

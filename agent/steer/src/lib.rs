@@ -18,6 +18,7 @@ mod heartbeat;
 mod hooks;
 mod kernel_log;
 mod listener;
+mod locking;
 mod namespaces;
 mod object;
 mod pump;

@@ -6,7 +6,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock},
 };
 
 use aya::maps::{HashMap as BpfHashMap, MapData};
@@ -16,6 +16,7 @@ use verbatim_sys::netns;
 use crate::{
     Addresses, SteerError,
     listener::{self, OTHER_TRIES, ShardListeners},
+    locking::{lock, read, write},
     vault::{Handed, HandedOver, Vault, by_namespace},
 };
 
@@ -81,7 +82,7 @@ struct Known {
 
 impl Known {
     fn addresses(&self) -> Addresses {
-        *self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.addresses)
     }
 }
 
@@ -113,7 +114,7 @@ impl Namespaces {
     /// Leaves namespaces to a successor: none is added, and the kernel is told nothing more about any, until
     /// [`Self::thaw`]. When it returns, nothing of ours is under way.
     pub fn freeze(&self) {
-        *self.inner.frozen.write().unwrap_or_else(PoisonError::into_inner) = true;
+        *write(&self.inner.frozen) = true;
     }
 
     /// Decides again about namespaces, and tells the kernel about all of them anew.
@@ -121,9 +122,9 @@ impl Namespaces {
     /// # Errors
     /// The map cannot be written.
     pub fn thaw(&self) -> Result<(), SteerError> {
-        *self.inner.frozen.write().unwrap_or_else(PoisonError::into_inner) = false;
+        *write(&self.inner.frozen) = false;
         let known: Vec<_> = {
-            let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+            let known = read(&self.inner.known);
             known.iter().map(|(cookie, known)| (*cookie, Arc::clone(known))).collect()
         };
         known.iter().try_for_each(|(cookie, known)| self.tell(*cookie, known))
@@ -137,7 +138,7 @@ impl Namespaces {
     /// # Errors
     /// The namespace cannot be entered, has no free port or its listeners already.
     pub fn add(&self, name: &str, namespace: OwnedFd) -> Result<NamespaceListeners, SteerError> {
-        let frozen = self.inner.frozen.read().unwrap_or_else(PoisonError::into_inner);
+        let frozen = read(&self.inner.frozen);
         if *frozen {
             return Err(SteerError::HandedOver { step: format!("adding namespace {name}").into() });
         }
@@ -153,7 +154,7 @@ impl Namespaces {
     /// # Errors
     /// As for [`Self::add`].
     pub fn add_current(&self, name: &str) -> Result<NamespaceListeners, SteerError> {
-        let frozen = self.inner.frozen.read().unwrap_or_else(PoisonError::into_inner);
+        let frozen = read(&self.inner.frozen);
         if *frozen {
             return Err(SteerError::HandedOver { step: format!("adding namespace {name}").into() });
         }
@@ -170,7 +171,7 @@ impl Namespaces {
     /// How many namespaces there are, and how many listening sockets in them.
     #[must_use]
     pub fn count(&self) -> NamespaceCount {
-        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = read(&self.inner.known);
         let sockets = known.values().map(|known| 1 + usize::from(known.has_v6_listener));
         NamespaceCount { namespaces: known.len(), listeners: sockets.sum::<usize>() * self.inner.shards }
     }
@@ -189,8 +190,8 @@ impl Namespaces {
             None => Addresses::here(),
         }
         .map_err(|error| SteerError::io(step, error))?;
-        *known.addresses.lock().unwrap_or_else(PoisonError::into_inner) = addresses;
-        let frozen = self.inner.frozen.read().unwrap_or_else(PoisonError::into_inner);
+        *lock(&known.addresses) = addresses;
+        let frozen = read(&self.inner.frozen);
         if !*frozen {
             self.tell(cookie, &known)?;
         }
@@ -201,7 +202,7 @@ impl Namespaces {
     /// [`crate::EventKind::UnroutedConnected`], where few connect: then, or now and then, [`Self::refresh`] them.
     #[must_use]
     pub fn without_v6_route(&self) -> Vec<u64> {
-        let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+        let known = read(&self.inner.known);
         let unrouted = known.iter().filter(|(_, known)| !known.addresses().has_v6_route);
         unrouted.map(|(cookie, _)| *cookie).collect()
     }
@@ -212,11 +213,7 @@ impl Namespaces {
     /// # Errors
     /// A namespace cannot be entered, or the kernel could not be told.
     pub fn refresh_incomplete(&self) -> Result<usize, SteerError> {
-        let incomplete: Vec<u64> = self
-            .inner
-            .known
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+        let incomplete: Vec<u64> = read(&self.inner.known)
             .iter()
             .filter(|(_, known)| known.addresses().is_empty())
             .map(|(cookie, _)| *cookie)
@@ -235,12 +232,12 @@ impl Namespaces {
     /// # Errors
     /// The kernel could not be told.
     pub fn remove(&self, cookie: u64) -> Result<bool, SteerError> {
-        let known = self.inner.known.write().unwrap_or_else(PoisonError::into_inner).remove(&cookie);
+        let known = write(&self.inner.known).remove(&cookie);
         let Some(known) = known else { return Ok(false) };
         if let Some(vault) = self.inner.vault.get() {
             vault.forget(cookie);
         }
-        let frozen = self.inner.frozen.read().unwrap_or_else(PoisonError::into_inner);
+        let frozen = read(&self.inner.frozen);
         if *frozen {
             return Ok(true);
         }
@@ -296,7 +293,7 @@ impl Namespaces {
     /// them only where it is on the list.
     pub(crate) fn find(&self, look: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
         let known: Vec<Arc<Known>> = {
-            let known = self.inner.known.read().unwrap_or_else(PoisonError::into_inner);
+            let known = read(&self.inner.known);
             known.values().cloned().collect()
         };
         for known in known {
@@ -352,11 +349,7 @@ impl Namespaces {
             addresses: Mutex::new(made.addresses),
         });
         // Before the kernel sends anything there, dialling must work.
-        self.inner
-            .known
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(made.cookie, Arc::clone(&known));
+        write(&self.inner.known).insert(made.cookie, Arc::clone(&known));
         self.tell(made.cookie, &known)?;
         Ok(made)
     }
@@ -375,21 +368,19 @@ impl Namespaces {
     }
 
     fn known(&self, cookie: u64) -> io::Result<Arc<Known>> {
-        self.inner.known.read().unwrap_or_else(PoisonError::into_inner).get(&cookie).cloned().ok_or_else(
-            || {
-                io::Error::new(
-                    io::ErrorKind::NotFound,
-                    format!("the network namespace with cookie {cookie} is not known, or gone"),
-                )
-            },
-        )
+        read(&self.inner.known).get(&cookie).cloned().ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("the network namespace with cookie {cookie} is not known, or gone"),
+            )
+        })
     }
 
     fn handed(&self) -> MutexGuard<'_, HandedOver> {
-        self.inner.handed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.handed)
     }
 
     fn targets(&self) -> MutexGuard<'_, BpfHashMap<MapData, u64, Target>> {
-        self.inner.targets.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.targets)
     }
 }

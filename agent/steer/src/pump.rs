@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     sync::{
-        Arc, Condvar, Mutex, PoisonError,
+        Arc, Condvar, Mutex,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
@@ -18,7 +18,7 @@ use aya::maps::{Map, MapData, RingBuf};
 use aya_log::EbpfLogger;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::{Event, SteerError, kernel_log::KernelLog};
+use crate::{Event, SteerError, kernel_log::KernelLog, locking::lock};
 
 /// Events that wait for a reader; what comes on top is counted and dropped.
 const WAITING_EVENTS: usize = 1024;
@@ -51,23 +51,23 @@ enum Order {
 
 impl Orders {
     fn give(&self, order: Order) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (order, false);
+        *lock(&self.state) = (order, false);
         if let Err(error) = rustix::io::write(&self.bell, &1_u64.to_ne_bytes()) {
             tracing::error!(%error, "events' thread cannot be told anything");
         }
     }
 
     fn current(&self) -> Order {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).0
+        lock(&self.state).0
     }
 
     fn is_done(&self) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+        lock(&self.state).1 = true;
         self.done.notify_all();
     }
 
     fn wait_done(&self) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = lock(&self.state);
         drop(self.done.wait_timeout_while(state, PATIENCE * 4, |(_, done)| !*done));
     }
 }

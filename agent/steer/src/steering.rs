@@ -6,7 +6,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::Receiver,
     },
@@ -25,6 +25,7 @@ use crate::{
     Lacking, Namespaces, SteerConfig, SteerError, Stray, counters, effective, features,
     hooks::{self, Pins},
     kernel_log::KernelLog,
+    locking::lock,
     object,
     pump::Pump,
     strays,
@@ -475,8 +476,4 @@ fn absent_is_fine(removed: Result<(), MapError>) -> Result<bool, MapError> {
         Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,13 +6,15 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use verbatim_sys::netns;
+
+use crate::locking::lock;
 
 /// Time between looks, should a mount not be noticed; nanoseconds.
 const LOOK_AGAIN_NANOS: i64 = 500_000_000;
@@ -42,12 +44,12 @@ impl NamespaceTroubles {
     /// One sentence for each; none while all is well.
     #[must_use]
     pub fn now(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 
     /// Takes the place of what was before, and says so in the log.
     fn are(&self, troubles: Vec<String>) {
-        let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = lock(&self.0);
         if *before == troubles {
             return;
         }
