@@ -7,6 +7,7 @@ mod cgroups;
 mod collector;
 mod command;
 mod folders;
+mod planning;
 mod summary;
 mod supervise;
 mod trusting;
@@ -16,31 +17,28 @@ mod weighing;
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use verbatim_api::v1::CoverageEvent;
-use verbatim_proxy::{ProxyConfig, seam::Policy};
-use verbatim_spool::{SpoolConfig, SyncMode, WhenFull};
-use verbatim_steer::{Action, CgroupVerdict, DestinationRule, FailMode, SteerConfig};
+use verbatim_proxy::seam::Policy;
 use verbatim_sys::{
     cgroup::{self, Cgroup},
     privilege::{self, Capability, Person},
-    process,
     signal::{self, Signals},
 };
 
 use crate::{
     cli::RunArgs,
     evidence::Engine,
-    identity::{Fixed, federated, local},
+    identity::Fixed,
     live::{Sink, View},
     logging,
-    worker::{self, Ended, Inheritance, Leave, Plan, Seams, Worker},
+    worker::{self, Ended, Inheritance, Leave, Seams, Worker},
 };
 use cgroups::Cgroups;
 use collector::Collector;
 use folders::Folders;
+use planning::{Destination, believed, cgroup_id, identity, plan};
 use supervise::Supervisor;
 use trusting::Trusting;
-use verbatim_agent_config::{Issuer, Jwks};
-use verbatim_ship::{Target, TlsFiles};
+use verbatim_ship::Target;
 use watcher::{Traces, Watcher};
 
 /// Exit code where the agent itself failed.
@@ -54,12 +52,6 @@ const STRAGGLERS_GRACE: Duration = Duration::from_millis(250);
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// What the connections of a command that is gone may take to end.
 const DRAIN: Duration = Duration::from_secs(2);
-/// Without a beat for this long, the command's new connections fail.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of all spools together.
-const SPOOL_LIMIT_BYTES: u64 = 1024 * 1024 * 1024;
-/// Of one segment.
-const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// What the agent must be able to do.
 const NEEDED: [Capability; 10] = [
@@ -170,37 +162,6 @@ struct Surroundings {
     destination: Destination,
     /// `None`: no TLS is looked into.
     trusting: Option<Trusting>,
-}
-
-/// Where the records go.
-enum Destination {
-    /// To a collector of our own, by this program.
-    Own(PathBuf),
-    /// To one that runs already.
-    Other(Box<Target>),
-}
-
-impl Destination {
-    fn of(args: &RunArgs) -> Result<Self, RunError> {
-        let Some(address) = &args.collector else {
-            return Ok(Self::Own(collector::program(args.collector_bin.as_deref())?));
-        };
-        let files = [&args.collector_ca, &args.collector_certificate, &args.collector_key];
-        let tls = match files {
-            [Some(ca), Some(certificate), Some(key)] => Some(TlsFiles {
-                ca: ca.clone(),
-                certificate: certificate.clone(),
-                key: key.clone(),
-                server_name: None,
-            }),
-            _ => None,
-        };
-        Ok(Self::Other(Box::new(Target::parse(address, tls.as_ref())?)))
-    }
-
-    fn is_own(&self) -> bool {
-        matches!(self, Self::Own(_))
-    }
 }
 
 fn check_privileges() -> Result<(), RunError> {
@@ -350,65 +311,4 @@ async fn end_stragglers(workload: &Cgroup, worker: &Worker) -> Result<(), RunErr
     let count = u64::try_from(left.len()).unwrap_or(u64::MAX);
     worker.cover(CoverageEvent::StragglersKilled, count, names).await;
     Ok(())
-}
-
-fn identity(args: &RunArgs, around: &Surroundings, workload: &Cgroup) -> verbatim_proxy::seam::Identity {
-    let node = process::host_name();
-    let cgroup = workload.path().strip_prefix(&around.mount).unwrap_or(workload.path());
-    let cgroup = cgroup.to_string_lossy();
-    match (&args.service_account, args.project_number, &args.pool) {
-        (Some(account), Some(number), Some(pool)) => federated(account, number, pool, &node, &cgroup),
-        _ => local(&around.person, &node, &cgroup),
-    }
-}
-
-/// Whose signed tokens are believed.
-fn believed(args: &RunArgs) -> Vec<Issuer> {
-    let (Some(issuer), Some(audience), Some(file)) =
-        (&args.on_behalf_of_issuer, &args.on_behalf_of_audience, &args.on_behalf_of_jwks)
-    else {
-        return Vec::new();
-    };
-    vec![Issuer {
-        issuer: issuer.clone(),
-        audiences: vec![audience.clone()],
-        jwks: Jwks { file: Some(file.clone()), url: None },
-        workload_claim: "workload".to_owned(),
-    }]
-}
-
-/// Threads that relay: half of the cores, for what is captured runs on the same ones; 4 at most.
-fn shards() -> usize {
-    std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).clamp(1, 4))
-}
-
-fn cgroup_id(cgroup: &Cgroup) -> Result<u64, RunError> {
-    cgroup.id().map_err(system("read a cgroup's id"))
-}
-
-fn plan(args: &RunArgs, around: &Surroundings, cgroups: &Cgroups, target: Target) -> Result<Plan, RunError> {
-    let shards = args.shards.map_or_else(shards, usize::from);
-    let steer = SteerConfig {
-        own_cgroups: vec![cgroup_id(&cgroups.agent)?],
-        heartbeat_timeout: HEARTBEAT_TIMEOUT,
-        shards,
-        ..SteerConfig::new(cgroups.root.path())
-    };
-    let verdict = CgroupVerdict { action: Action::Steer, fail_mode: FailMode::Closed };
-    Ok(Plan {
-        steer,
-        destinations: DestinationRule::steer_everything().to_vec(),
-        cgroups: vec![(cgroup_id(&cgroups.workload)?, verdict)],
-        proxy: ProxyConfig::default(),
-        spool: SpoolConfig {
-            directory: around.folders.spool(),
-            sync: if args.sync { SyncMode::Group } else { SyncMode::Process },
-            segment_bytes: SEGMENT_BYTES,
-            limit_bytes: SPOOL_LIMIT_BYTES,
-            when_full: WhenFull::Stop,
-            head_interval: crate::HEAD_INTERVAL,
-            node: process::host_name(),
-        },
-        target,
-    })
 }
