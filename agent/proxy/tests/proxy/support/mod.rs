@@ -302,7 +302,11 @@ impl Peer {
     }
 
     pub(crate) fn shut(&self) {
-        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        match self.stream.shutdown(std::net::Shutdown::Write) {
+            // Reset from the other end before.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+            done => done.unwrap(),
+        }
     }
 
     pub(crate) fn reset(self) {
