@@ -5,6 +5,7 @@
 
 mod counted;
 mod cursor;
+mod ended;
 mod happened;
 mod tail;
 mod view;

@@ -221,12 +221,20 @@ mod tests {
     }
 
     fn progress(second: u64) -> Progress {
-        let opened = ChainStep::Opened { node: "n".to_owned(), boot: vec![1], predecessor: None };
+        let opened = ChainStep::Opened { node: "n".to_owned(), boot: vec![1], shard: 0, predecessor: None };
         let alive = index(vec![
-            Change::Chain(Box::new(ChainPart { chain: [1; 16], boottime: 0, step: opened })),
+            Change::Chain(Box::new(ChainPart {
+                chain: [1; 16],
+                boottime: 0,
+                sequence: 0,
+                position: 0,
+                step: opened,
+            })),
             Change::Chain(Box::new(ChainPart {
                 chain: [1; 16],
                 boottime: second * SECOND,
+                sequence: 1,
+                position: 1,
                 step: ChainStep::Alive,
             })),
         ]);

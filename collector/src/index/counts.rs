@@ -55,6 +55,10 @@ pub struct ChainPart {
     pub chain: Id,
     /// Boot clock, nanoseconds.
     pub boottime: u64,
+    /// Sequence of the record.
+    pub sequence: u64,
+    /// Its position in the log.
+    pub position: u64,
     /// What.
     pub step: ChainStep,
 }
@@ -68,6 +72,8 @@ pub enum ChainStep {
         node: String,
         /// Id of the node's boot.
         boot: Vec<u8>,
+        /// Number of the shard.
+        shard: u32,
         /// The chain that it goes on with: nothing more comes of that one.
         predecessor: Option<Id>,
     },
@@ -92,6 +98,16 @@ pub struct ChainRow {
     pub drained: bool,
     /// Another one goes on with it.
     pub succeeded: bool,
+    /// Number of its shard.
+    pub shard: u32,
+    /// It goes on with another one.
+    pub succeeds: bool,
+    /// Position behind its opening in the log; 0 where that is not known.
+    pub opened: u64,
+    /// Boot clock at its opening, nanoseconds.
+    pub begun: u64,
+    /// Highest sequence among its opening, heartbeats and end.
+    pub sequence: u64,
 }
 
 impl ChainRow {
@@ -99,8 +115,13 @@ impl ChainRow {
     pub fn merge(&mut self, part: &ChainPart) {
         self.chain = part.chain;
         self.boottime = self.boottime.max(part.boottime);
+        self.sequence = self.sequence.max(part.sequence);
         match &part.step {
-            ChainStep::Opened { node, boot, .. } => {
+            ChainStep::Opened { node, boot, shard, predecessor } => {
+                if self.opened == 0 {
+                    (self.opened, self.begun) = (part.position.saturating_add(1), part.boottime);
+                }
+                (self.shard, self.succeeds) = (*shard, predecessor.is_some());
                 self.node.clone_from(node);
                 self.boot.clone_from(boot);
             }

@@ -184,12 +184,15 @@ impl Record<'_> {
             Some(Detail::ChainOpened(opened)) => ChainStep::Opened {
                 node: opened.node.clone(),
                 boot: opened.boot_id.clone(),
+                shard: opened.shard,
                 predecessor: Id::try_from(opened.predecessor_chain_id.as_slice()).ok(),
             },
             Some(Detail::ChainClosed(_)) => ChainStep::Drained,
             _ => ChainStep::Alive,
         };
-        vec![Change::Chain(Box::new(ChainPart { chain, boottime: e.boottime_nanos, step }))]
+        let (sequence, position) = (e.sequence, self.raw.location.position);
+        let part = ChainPart { chain, boottime: e.boottime_nanos, sequence, position, step };
+        vec![Change::Chain(Box::new(part))]
     }
 
     fn coverage(&self) -> Vec<Change> {

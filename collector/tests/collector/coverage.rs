@@ -307,3 +307,34 @@ async fn sums_hold_where_contents_were_deleted_and_the_destination_with_them() {
     assert_eq!((row.connects, row.decoded, row.open, row.missing), (2, 1, 1, 0));
     collector.shut_down().await.expect("ends");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_that_nobody_goes_on_with_is_found_until_its_successor_comes() {
+    let place = Place::new();
+    let collector = place.start().await;
+    let mut client = place.ingest_client().await;
+    let mut dead = Counting::new();
+    dead.heartbeat();
+    append(&mut client, vec![dead.node.batch()]).await.expect("kept");
+    let mut audit = place.audit_client().await;
+    assert_eq!(findings(&mut audit).await, [], "it may be alive");
+
+    // Its folder was lost: the node's agent begins anew, and goes on for longer than anything is on its way.
+    let mut after = Counting::new();
+    after.second += 10;
+    after.heartbeat();
+    append(&mut client, vec![after.node.batch()]).await.expect("kept");
+    assert_eq!(findings(&mut audit).await, [], "they may be of two agents, one taking over");
+    after.second += 2 * 3600;
+    after.heartbeat();
+    append(&mut client, vec![after.node.batch()]).await.expect("kept");
+    let told = findings(&mut audit).await;
+    assert_eq!(told.iter().map(v1::Finding::kind).collect::<Vec<_>>(), [FindingKind::EndUnknown]);
+    assert_eq!((&told[0].chain_id[..], told[0].last_sequence), (&dead.node.chain[..], 1));
+    assert!(told[0].detail.contains("its end is unknown after sequence 1"), "{}", told[0].detail);
+
+    let mut successor = Node::after(&dead.node, key());
+    append(&mut client, vec![successor.batch()]).await.expect("kept");
+    assert_eq!(findings(&mut audit).await, []);
+    collector.shut_down().await.expect("ends");
+}

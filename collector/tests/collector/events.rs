@@ -206,8 +206,8 @@ proptest! {
         let memory = MemoryIndex::default();
         let both: [&dyn Index; 2] = [&memory, &sqlite];
         let opened = (0..3).map(|n| {
-            let step = ChainStep::Opened { node: format!("n{n}"), boot: Vec::new(), predecessor: None };
-            Change::Chain(Box::new(ChainPart { chain: id(n), boottime: 1, step }))
+            let step = ChainStep::Opened { node: format!("n{n}"), boot: Vec::new(), shard: 0, predecessor: None };
+            Change::Chain(Box::new(ChainPart { chain: id(n), boottime: 1, sequence: n, position: n, step }))
         });
         let events = rows.into_iter().map(|row| Change::Event(Box::new(row)));
         let batch = Batch { changes: opened.chain(events).collect(), next_position: 1, ..Batch::default() };

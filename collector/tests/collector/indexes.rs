@@ -377,10 +377,13 @@ mod agreement {
             7 => Change::Chain(Box::new(ChainPart {
                 chain: id(2000 + n % 3),
                 boottime: wall,
+                sequence: n,
+                position,
                 step: match status {
                     1 => ChainStep::Opened {
                         node: format!("n{}", n % 2),
                         boot: vec![1],
+                        shard: (n % 3) as u32,
                         predecessor: n.is_multiple_of(2).then(|| id(2000 + wall % 3)),
                     },
                     2 => ChainStep::Drained,

@@ -2052,6 +2052,9 @@ pub enum FindingKind {
     ForeignNode = 14,
     /// Records behind the chain's CHAIN_CLOSED.
     AfterClose = 15,
+    /// A chain was neither closed nor has a successor, and its node has gone on for an hour without it: what it recorded
+    /// after this sequence, its last heartbeat or later, nobody knows. Worked out when it is asked for.
+    EndUnknown = 16,
 }
 impl FindingKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -2076,6 +2079,7 @@ impl FindingKind {
             Self::ClockSet => "FINDING_KIND_CLOCK_SET",
             Self::ForeignNode => "FINDING_KIND_FOREIGN_NODE",
             Self::AfterClose => "FINDING_KIND_AFTER_CLOSE",
+            Self::EndUnknown => "FINDING_KIND_END_UNKNOWN",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -2097,6 +2101,7 @@ impl FindingKind {
             "FINDING_KIND_CLOCK_SET" => Some(Self::ClockSet),
             "FINDING_KIND_FOREIGN_NODE" => Some(Self::ForeignNode),
             "FINDING_KIND_AFTER_CLOSE" => Some(Self::AfterClose),
+            "FINDING_KIND_END_UNKNOWN" => Some(Self::EndUnknown),
             _ => None,
         }
     }

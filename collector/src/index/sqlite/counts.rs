@@ -21,10 +21,15 @@ fn chain_row(row: &Row<'_>) -> rusqlite::Result<ChainRow> {
         boottime: unsigned(row, 3)?,
         drained: row.get(4)?,
         succeeded: row.get(5)?,
+        shard: row.get(6)?,
+        succeeds: row.get(7)?,
+        opened: unsigned(row, 8)?,
+        begun: unsigned(row, 9)?,
+        sequence: unsigned(row, 10)?,
     })
 }
 
-const CHAIN: &str = "SELECT chain, node, boot, boottime, drained, succeeded FROM chains";
+const CHAIN: &str = "SELECT chain, node, boot, boottime, drained, succeeded, shard, succeeds, opened, begun, sequence FROM chains";
 
 pub(super) fn chains(c: &Connection) -> rusqlite::Result<Vec<ChainRow>> {
     c.prepare_cached(CHAIN)?.query_map([], chain_row)?.collect()
@@ -44,10 +49,20 @@ fn store_chain(t: &Transaction<'_>, chain: &Id, change: impl FnOnce(&mut ChainRo
     let known = t.prepare_cached(&sql)?.query_row([&chain[..]], chain_row).optional()?;
     let mut row = known.unwrap_or_else(|| ChainRow { chain: *chain, ..ChainRow::default() });
     change(&mut row);
-    t.prepare_cached("REPLACE INTO chains VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
-        .execute(
-            params![&row.chain[..], row.node, row.boot, row.boottime as i64, row.drained, row.succeeded,],
-        )
+    t.prepare_cached("REPLACE INTO chains VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
+        .execute(params![
+            &row.chain[..],
+            row.node,
+            row.boot,
+            row.boottime as i64,
+            row.drained,
+            row.succeeded,
+            row.shard,
+            row.succeeds,
+            row.opened as i64,
+            row.begun as i64,
+            row.sequence as i64,
+        ])
         .map(drop)
 }
 

@@ -9,7 +9,7 @@ use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, path::Path, time::
 use rusqlite::{Connection, OpenFlags};
 
 /// Raised with every change below: a file of another version is made again.
-pub(super) const VERSION: i64 = 7;
+pub(super) const VERSION: i64 = 8;
 
 const TABLES: &str = "
 CREATE TABLE position (position INTEGER NOT NULL);
@@ -59,7 +59,8 @@ CREATE TABLE readings (
 CREATE INDEX readings_series ON readings (node, cgroup, series, outcome, boottime);
 CREATE TABLE chains (
   chain BLOB PRIMARY KEY, node TEXT NOT NULL, boot BLOB NOT NULL, boottime INTEGER NOT NULL,
-  drained INTEGER NOT NULL, succeeded INTEGER NOT NULL
+  drained INTEGER NOT NULL, succeeded INTEGER NOT NULL, shard INTEGER NOT NULL, succeeds INTEGER NOT NULL,
+  opened INTEGER NOT NULL, begun INTEGER NOT NULL, sequence INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE events (
   key INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, chain BLOB NOT NULL, event INTEGER NOT NULL,
