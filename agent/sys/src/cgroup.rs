@@ -274,7 +274,11 @@ impl Cgroup {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            io::Seek::rewind(&mut events)?;
+            match io::Seek::rewind(&mut events) {
+                // Newer kernels say here already that it is gone.
+                Err(error) if gone(&error) => return Ok(true),
+                outcome => outcome?,
+            }
         }
     }
 
