@@ -4,6 +4,7 @@ use std::{
     ffi::{CString, OsString},
     io,
     os::unix::{ffi::OsStrExt, process::ExitStatusExt},
+    path::Path,
     process::{Child, Command, ExitStatus},
 };
 
@@ -95,12 +96,14 @@ pub(crate) fn invoker() -> Result<Person, CommandError> {
     .map_err(CommandError::Person)
 }
 
-/// Starts it, in its cgroup, as the person, with these variables beside what is set.
+/// Starts it, in its cgroup, as the person, with these variables beside what is set, without what is mounted at
+/// `hidden`.
 pub(crate) fn start(
     command: &[OsString],
     person: &Person,
     workload: &Cgroup,
     variables: &[Change],
+    hidden: Option<&Path>,
 ) -> Result<Child, CommandError> {
     let (program, arguments) =
         command.split_first().ok_or(CommandError::NotFound { command: String::new() })?;
@@ -119,6 +122,7 @@ pub(crate) fn start(
     let confinement = Confinement {
         door: workload.door().map_err(CommandError::Prepare)?,
         read_only,
+        without: hidden.and_then(|place| CString::new(place.as_os_str().as_bytes()).ok()),
         give_up,
         person: person.clone(),
     };

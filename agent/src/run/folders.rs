@@ -4,13 +4,20 @@
 //! refused.
 
 use std::{
+    cell::OnceCell,
     fs::{self, DirBuilder},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
-use verbatim_sys::privilege::{effective_user, is_private_folder};
+use rustix::fs::{Access, access};
+use verbatim_sys::privilege::effective_user;
+
+use super::trail::Trail;
+
+/// Emptied by nobody while the machine is up, as temporary folders are.
+const RUNTIME: &str = "/run";
 
 /// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,8 +36,19 @@ pub(crate) enum FolderError {
          not exist yet, or one of that user's own with mode 0755 or less"
     )]
     Shared(PathBuf),
+    /// It cannot be held against a change of its name.
+    #[error("cannot hold {path} while the command runs, so that records could be exchanged: {source}")]
+    Bind {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Others could exchange what is in it.
-    #[error("{0}, for temporary files, can be written by others and is not sticky: set TMPDIR to another")]
+    #[error(
+        "{0}, for temporary files, can be exchanged by others: it or a folder above it is not root's, or can be \
+         written by others and is not sticky; set TMPDIR to another"
+    )]
     Temporary(PathBuf),
 }
 
@@ -39,37 +57,34 @@ pub(crate) enum FolderError {
 pub(crate) struct Folders {
     /// Sockets, and the records too where they are not to be kept.
     pub(crate) private: PathBuf,
-    /// Spool and store.
+    /// Spool and store, as we reach them.
     pub(crate) data: PathBuf,
-    /// Whether `data` was asked for.
-    pub(crate) kept: bool,
+    /// Where they are to be kept, for those who read them later.
+    pub(crate) kept: Option<PathBuf>,
+    trail: OnceCell<Trail>,
 }
 
 impl Folders {
     /// Says where they will be; makes nothing.
     pub(crate) fn plan(id: &str, data: Option<&Path>) -> Result<Self, FolderError> {
         let private = temporary()?.join(format!("verbatim-{id}"));
-        let data_here = private.join("data");
-        let absolute = |path: &Path| {
-            std::path::absolute(path).map_err(|source| FolderError::Make { path: path.to_owned(), source })
+        let Some(asked) = data else {
+            let data = private.join("data");
+            return Ok(Self { private, data, kept: None, trail: OnceCell::new() });
         };
-        Ok(Self { private, kept: data.is_some(), data: data.map_or(Ok(data_here), absolute)? })
+        let absolute = std::path::absolute(asked)
+            .map_err(|source| FolderError::Make { path: asked.to_owned(), source })?;
+        // Outside of what is removed with all that is in it.
+        let place = runtime().map_or_else(temporary, Ok)?.join(format!("verbatim-{id}-data"));
+        Ok(Self { private, data: place, kept: Some(absolute), trail: OnceCell::new() })
     }
 
-    /// Makes them.
+    /// Makes them, and holds what is to be kept. Must be called once, before any thread is started.
     pub(crate) fn make(&self) -> Result<(), FolderError> {
         make_private(&self.private)?;
-        if self.data.exists() {
-            let owned = is_private_folder(&self.data).unwrap_or(false);
-            if !owned {
-                return Err(FolderError::Shared(self.data.clone()));
-            }
-        } else {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&self.data)
-                .map_err(|source| FolderError::Make { path: self.data.clone(), source })?;
+        match &self.kept {
+            Some(asked) => drop(self.trail.set(Trail::hold(asked, &self.data)?)),
+            None => make_private(&self.data)?,
         }
         for folder in [self.spool(), self.store()] {
             if !folder.exists() {
@@ -77,6 +92,21 @@ impl Folders {
             }
         }
         Ok(())
+    }
+
+    /// Where the records are, if not where they were to be kept: another folder has that name now.
+    pub(crate) fn moved(&self) -> Option<PathBuf> {
+        self.trail.get().and_then(Trail::moved)
+    }
+
+    /// The mount point of what is kept.
+    pub(crate) fn place(&self) -> Option<&Path> {
+        self.kept.is_some().then_some(self.data.as_path())
+    }
+
+    /// Spool and store, as others reach them.
+    pub(crate) fn shown(&self) -> &Path {
+        self.kept.as_deref().unwrap_or(&self.data)
     }
 
     /// Where records wait.
@@ -106,7 +136,7 @@ impl Folders {
 
     /// Removes what is not to be kept. With `data` the records stay, wherever they are.
     pub(crate) fn remove(&self, keep_data: bool) {
-        remove(&self.private, (keep_data && !self.kept).then_some(self.data.as_path()));
+        remove(&self.private, (keep_data && self.kept.is_none()).then_some(self.data.as_path()));
     }
 }
 
@@ -128,22 +158,34 @@ pub(crate) fn remove(private: &Path, keep: Option<&Path>) {
     }
 }
 
-fn make_private(path: &Path) -> Result<(), FolderError> {
+pub(super) fn make_private(path: &Path) -> Result<(), FolderError> {
     DirBuilder::new()
         .mode(0o700)
         .create(path)
         .map_err(|source| FolderError::Make { path: path.to_owned(), source })
 }
 
-/// For temporary files: nobody else may rename what we make in it.
+/// The system's folder for what lives as long as the machine is up, where nobody else writes it and we can: in a
+/// container it may be read-only.
+pub(super) fn runtime() -> Option<PathBuf> {
+    let folder = Path::new(RUNTIME);
+    let ours = fs::symlink_metadata(folder)
+        .is_ok_and(|found| found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0);
+    (ours && access(folder, Access::WRITE_OK).is_ok()).then(|| folder.to_owned())
+}
+
+/// For temporary files: nobody else may rename what we make in it, nor the folder itself.
 pub(super) fn temporary() -> Result<PathBuf, FolderError> {
-    let folder = std::env::temp_dir();
-    let metadata =
-        fs::metadata(&folder).map_err(|source| FolderError::Make { path: folder.clone(), source })?;
-    let others_write = metadata.mode() & 0o022 != 0;
-    let sticky = metadata.mode() & 0o1000 != 0;
-    if (others_write && !sticky) || ![0, effective_user()].contains(&metadata.uid()) {
-        return Err(FolderError::Temporary(folder));
+    let given = std::env::temp_dir();
+    let folder = given.canonicalize().map_err(|source| FolderError::Make { path: given.clone(), source })?;
+    for above in folder.ancestors() {
+        let found =
+            fs::metadata(above).map_err(|source| FolderError::Make { path: above.to_owned(), source })?;
+        let others_write = found.mode() & 0o022 != 0;
+        let sticky = found.mode() & 0o1000 != 0;
+        if (others_write && !sticky) || ![0, effective_user()].contains(&found.uid()) {
+            return Err(FolderError::Temporary(given));
+        }
     }
     Ok(folder)
 }

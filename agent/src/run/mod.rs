@@ -10,6 +10,7 @@ mod folders;
 mod planning;
 mod summary;
 mod supervise;
+mod trail;
 mod trusting;
 mod watcher;
 mod weighing;
@@ -141,7 +142,8 @@ fn prepared(args: &RunArgs, policy: Arc<dyn Policy>) -> Result<u8, RunError> {
         cgroup: cgroups::root_path(&mount, &id),
         private: folders.private.clone(),
         trust: place.clone(),
-        keep: (!folders.kept && !destination.is_own()).then(|| folders.data.clone()),
+        place: folders.place().map(ToOwned::to_owned),
+        keep: (folders.kept.is_none() && !destination.is_own()).then(|| folders.data.clone()),
     })
     .map_err(system("start the watcher"))?;
 
@@ -265,8 +267,10 @@ async fn captured(
     view.finish();
     drop(collector);
     let code = outcome?;
-    summary::say(around, &target, shipped, &stats);
-    Ok((code, shipped))
+    let moved = around.folders.moved();
+    summary::say(around, &target, shipped, &stats, moved.as_deref());
+    // What is under that name now is no record of this run, however the command ended.
+    Ok((if moved.is_some() { FAILED } else { code }, shipped))
 }
 
 /// From attaching to the end of everything that the command has started.
@@ -284,7 +288,8 @@ async fn attached(
         return Ok(u8::try_from(128 + signal).unwrap_or(FAILED));
     }
     let variables = around.trusting.as_ref().map(|trusting| &*trusting.variables).unwrap_or_default();
-    let child = command::start(&args.command, &around.person, &cgroups.workload, variables)?;
+    let child =
+        command::start(&args.command, &around.person, &cgroups.workload, variables, around.folders.place())?;
     let status = supervisor.wait(child, &cgroups.workload).await.map_err(system("wait for the command"));
     end_stragglers(&cgroups.workload, worker).await?;
     Ok(command::exit_code(status?))

@@ -1,5 +1,7 @@
 //! What is said when a run has ended.
 
+use std::path::Path;
+
 use verbatim_proxy::Stats;
 use verbatim_ship::Target;
 use verbatim_sys::privilege;
@@ -16,8 +18,14 @@ fn few(names: &[String]) -> Option<(String, String)> {
     (!shown.is_empty()).then(|| (more, shown.join(", ")))
 }
 
-/// One line on what was recorded and where it is.
-pub(super) fn say(around: &Surroundings, target: &Target, shipped: bool, stats: &Stats) {
+/// One line on what was recorded and where it is; another where that is not where it was to be (`moved`).
+pub(super) fn say(
+    around: &Surroundings,
+    target: &Target,
+    shipped: bool,
+    stats: &Stats,
+    moved: Option<&Path>,
+) {
     let spliced: u64 = stats.spliced.iter().map(|(_, count)| count).sum();
     let mut what = format!("{} commands recorded", stats.commands);
     if spliced > 0 {
@@ -27,14 +35,14 @@ pub(super) fn say(around: &Surroundings, target: &Target, shipped: bool, stats: 
     if let Some((more, names)) = few(&outside) {
         what.push_str(&format!(" (TLS to {names}{more} is not looked into: --name NAME adds a name)"));
     }
-    let data = around.folders.data.display();
+    let data = moved.unwrap_or(around.folders.shown()).display();
     let where_to = match (&around.destination, shipped) {
         (_, false) => format!(
             "the collector {target} has not acknowledged all of them: the rest is in {data}/spool; run again \
              with --data {data} and the same collector to send it"
         ),
         (Destination::Other(_), true) => format!("all are with the collector {target}"),
-        (Destination::Own(_), true) if around.folders.kept => {
+        (Destination::Own(_), true) if around.folders.kept.is_some() => {
             // What is root's is read by root.
             let sudo = if around.person.uid == privilege::effective_user() { "" } else { "sudo " };
             format!("read them with: {sudo}verbatim --data {data} records")
@@ -42,6 +50,20 @@ pub(super) fn say(around: &Surroundings, target: &Target, shipped: bool, stats: 
         (Destination::Own(_), true) => "nothing is kept: give --data DIR to keep them".to_owned(),
     };
     crate::say(&format!("{what}; {where_to}"));
+    if let Some(moved) = moved {
+        let asked = around.folders.shown().display();
+        let now = match moved.to_string_lossy() {
+            // The person that the command runs as chose it: it is not to drive the terminal.
+            path if !path.is_empty() => format!("all records of this run are in {}", path.escape_debug()),
+            _ => "where it is now cannot be told".to_owned(),
+        };
+        crate::say(&format!(
+            "WARNING: {asked} is not the folder any more that records were kept in: while the command ran, \
+             somebody put another in its place, or took it away. What is there now is no record of this run; \
+             {now}. So this ends with {}, however the command ended",
+            super::FAILED
+        ));
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use std::{
     sync::Arc,
 };
 
-use rustix::fs::{Access, access};
 use verbatim_proxy::seam::Tls;
 use verbatim_sys::privilege::Person;
 use verbatim_tls::{Change, TrustPaths, plan};
@@ -20,9 +19,6 @@ use crate::{
     cli::RunArgs,
     trust::{Evidence, Judge, Material, MaterialError, Names, OneCgroup, Standing, TrustError, TrustFolder},
 };
-
-/// Emptied by nobody while the machine is up, as temporary folders are.
-const RUNTIME: &str = "/run";
 
 /// Why the command cannot be made to trust us.
 #[derive(Debug, thiserror::Error)]
@@ -51,11 +47,9 @@ pub(crate) enum TrustingError {
 /// Where the files of a run are going to be; makes nothing.
 pub(crate) fn place(id: &str, person: &Person) -> Result<PathBuf, TrustingError> {
     let name = format!("verbatim-{id}-trust");
-    let runtime = Path::new(RUNTIME);
-    let ours = fs::symlink_metadata(runtime)
-        .is_ok_and(|found| found.is_dir() && found.uid() == 0 && found.mode() & 0o022 == 0);
-    // Written by nobody else, and by us: in a container it may be read-only.
-    if ours && access(runtime, Access::WRITE_OK).is_ok() && enters(person, runtime) {
+    if let Some(runtime) = folders::runtime()
+        && enters(person, &runtime)
+    {
         return Ok(runtime.join(name));
     }
     let folder = folders::temporary()?;

@@ -15,7 +15,7 @@ use verbatim_sys::{
     process::{self, Forked, PidFd},
 };
 
-use super::folders;
+use super::{folders, trail};
 
 /// How long the collector may take to write what it has, once the agent is dead.
 const COLLECTOR_LIMIT: Duration = Duration::from_secs(5);
@@ -31,6 +31,8 @@ pub(crate) struct Traces {
     pub(crate) private: PathBuf,
     /// The folder with what the command is to trust.
     pub(crate) trust: Option<PathBuf>,
+    /// Where the folder that is kept was mounted for the agent, whose mount has ended with it.
+    pub(crate) place: Option<PathBuf>,
     /// What of the private folder stays: records that nobody else has.
     pub(crate) keep: Option<PathBuf>,
 }
@@ -78,6 +80,9 @@ fn watch(agent: &PidFd, told: &PipeReader, traces: &Traces) -> u8 {
 fn tidy(traces: &Traces) {
     let ended = end_all(&traces.cgroup);
     folders::remove(&traces.private, traces.keep.as_deref());
+    if let Some(place) = &traces.place {
+        trail::leave(place);
+    }
     if let Some(trust) = &traces.trust {
         folders::remove(trust, None);
     }

@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod clock;
 pub mod mapped;
+pub mod mounts;
 pub mod netns;
 pub mod packets;
 pub mod privilege;

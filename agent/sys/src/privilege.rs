@@ -12,7 +12,7 @@ use std::{
 
 use rustix::{
     fs::{AtFlags, StatxAttributes, StatxFlags},
-    mount::{MountPropagationFlags, mount_change},
+    mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount},
     thread::{self, CapabilitySet, CapabilitySets, UnshareFlags},
 };
 
@@ -259,13 +259,13 @@ struct MountAttributes {
 
 const MOUNT_ATTR_RDONLY: u64 = 1;
 
-/// Gives the calling thread a mount namespace of its own in which these mount points are read-only.
-/// Nothing that it mounts later is seen outside; where its root is no mount point, below these points. Allocates
-/// nothing for paths below 256 bytes.
+/// Gives the calling thread a mount namespace of its own in which these mount points are read-only, and what is mounted
+/// at `without` is not there. Nothing that it mounts later is seen outside; where its root is no mount point, below
+/// these points. Allocates nothing for paths below 256 bytes.
 ///
 /// # Errors
 /// CAP_SYS_ADMIN is missing, or the kernel is older than 5.12.
-pub(crate) fn read_only_mounts(points: &[CString]) -> io::Result<()> {
+pub(crate) fn own_mounts(points: &[CString], without: Option<&CStr>) -> io::Result<()> {
     // SAFETY: only the mount namespace is unshared; no descriptor table is.
     unsafe { thread::unshare_unsafe(UnshareFlags::NEWNS)? };
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
@@ -295,6 +295,9 @@ pub(crate) fn read_only_mounts(points: &[CString]) -> io::Result<()> {
         if code != 0 {
             return Err(io::Error::last_os_error());
         }
+    }
+    if let Some(place) = without {
+        unmount(place, UnmountFlags::DETACH)?;
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use rustix::{
 };
 
 use crate::{
-    privilege::{Capability, Person, become_user, give_up, read_only_mounts},
+    privilege::{Capability, Person, become_user, give_up, own_mounts},
     signal,
 };
 
@@ -135,13 +135,15 @@ pub fn host_name() -> String {
 }
 
 /// What a child is taken, between fork and exec, in this order: it moves into a cgroup, gets a mount
-/// namespace with some mounts read-only, loses capabilities for good, becomes a user.
+/// namespace with some mounts read-only and one taken away, loses capabilities for good, becomes a user.
 #[derive(Debug)]
 pub struct Confinement {
     /// `cgroup.procs` of its cgroup, open for writing.
     pub door: OwnedFd,
     /// Mount points that become read-only for it.
     pub read_only: Vec<CString>,
+    /// A mount point whose mount it does not have.
+    pub without: Option<CString>,
     /// See [`give_up`].
     pub give_up: Vec<Capability>,
     /// Whose rights it gets.
@@ -177,12 +179,12 @@ pub fn spawn_confined(command: &mut Command, confinement: Confinement) -> Result
     use std::os::unix::process::CommandExt;
     // exec's failure comes to us as an errno; which step failed comes by this pipe.
     let (steps, report) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| (Step::Fork, error.into()))?;
-    let Confinement { door, read_only, give_up: lost, person } = confinement;
+    let Confinement { door, read_only, without, give_up: lost, person } = confinement;
     let groups: Vec<Gid> = person.groups.iter().map(|group| Gid::from_raw(*group)).collect();
     let confine = move || {
         let run = |step: Step| match step {
             Step::Cgroup => Ok(rustix::io::write(&door, b"0").map(drop)?),
-            Step::Mounts => read_only_mounts(&read_only),
+            Step::Mounts => own_mounts(&read_only, without.as_deref()),
             Step::Capabilities => give_up(&lost),
             _ => become_user(person.uid, person.gid, &groups),
         };

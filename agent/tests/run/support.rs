@@ -79,10 +79,13 @@ impl Bench {
         ensure(!cgroup.exists(), || format!("{} is left behind", cgroup.display()))?;
         let left: Vec<_> = fs::read_dir(self.path("tmp"))?.flatten().map(|entry| entry.path()).collect();
         ensure(left.is_empty(), || format!("left behind: {left:?}"))?;
-        // What the command was to trust is named as its cgroup is.
+        // What the command was to trust, and the way to the data, are named as its cgroup is.
         let name = cgroup.file_name().unwrap_or_default().to_string_lossy().replace("-run-", "-");
-        let trust = Path::new("/run").join(format!("{name}-trust"));
-        ensure(!trust.exists(), || format!("{} is left behind", trust.display()))
+        for part in ["trust", "data"] {
+            let place = Path::new("/run").join(format!("{name}-{part}"));
+            ensure(!place.exists(), || format!("{} is left behind", place.display()))?;
+        }
+        Ok(())
     }
 
     /// The one private folder of the run that goes on.

@@ -121,7 +121,12 @@ fn a_command_in_a_plain_chroot_is_confined_as_anywhere() -> Outcome {
         assert_given_up(&stdout, name)?;
         ensure(set(&stdout, name) & (1 << SYS_CHROOT) == 0, || format!("it may leave: {stdout}"))?;
     }
-    Ok(())
+    let data = bench.path("tmp").join("trail").display().to_string();
+    let (code, stdout, stderr) =
+        ended(&mut inside("three", &["run", "--data", &data, "--", "ls", "-A", "/run", "/"]))?;
+    ensure(code == Some(0) && stderr.contains(&data), || format!("{code:?}: {stdout}{stderr}"))?;
+    let kept = bench.path("tmp").join("trail/collector").is_dir();
+    ensure(kept && !stderr.contains("WARNING"), || format!("nothing is kept: {stderr}"))
 }
 
 fn roots_command_loads_no_program() -> Outcome {

@@ -4,6 +4,7 @@ mod bypass;
 mod confinement;
 mod control;
 mod ending;
+mod kept;
 mod pods;
 mod records;
 mod serving;
@@ -36,6 +37,7 @@ pub(crate) fn all() -> Vec<Case> {
         confinement::cases(),
         control::cases(),
         ending::cases(),
+        kept::cases(),
         pods::cases(),
         records::cases(),
         serving::cases(),
