@@ -160,12 +160,15 @@ impl Supervisor<'_> {
                 tracing::error!("no worker has come in time: new connects are left to fail modes");
                 self.vigil = None;
             }
-            let late = self.successor.as_ref().is_some_and(|successor| successor.due() <= Instant::now());
-            if late && self.ending.is_none() {
+            if self.successor_due().is_some_and(|due| due <= Instant::now()) {
                 tracing::warn!("the successor does not come to steer: going on without it");
                 self.successor_gone()?;
             }
         }
+    }
+
+    fn successor_due(&self) -> Option<Instant> {
+        self.successor.as_ref().and_then(|successor| successor.due(self.ending))
     }
 
     /// Whoever has something to say, or nobody where it is time for something else.
@@ -181,7 +184,7 @@ impl Supervisor<'_> {
         sources.extend(self.predecessor.as_ref().map(|peer| (Source::Predecessor, peer.socket.as_fd())));
         let mut fds: Vec<_> =
             sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-        let until = self.restart_at.into_iter().chain(self.successor.as_ref().map(Successor::due));
+        let until = self.restart_at.into_iter().chain(self.successor_due());
         let left = until
             .chain(self.vigil.as_ref().map(Vigil::next))
             .min()

@@ -22,9 +22,9 @@ pub(super) struct Successor {
 }
 
 impl Successor {
-    /// When it counts as not coming any more.
-    pub(super) fn due(&self) -> Instant {
-        self.since + SUCCESSION
+    /// When it counts as not coming any more; once we are `ending`, nobody waits for it.
+    pub(super) fn due(&self, ending: Option<Ending>) -> Option<Instant> {
+        ending.is_none().then(|| self.since + SUCCESSION)
     }
 }
 
@@ -122,5 +122,25 @@ impl Supervisor<'_> {
             None => self.start_worker()?,
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    use super::*;
+
+    #[test]
+    fn a_successor_is_waited_for_until_it_steers_or_we_end_and_no_longer() {
+        let (socket, _other) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("pair");
+        let since = Instant::now();
+        let successor = Successor { socket: Packets::from(socket), since, given: false };
+        assert_eq!(successor.due(None), Some(since + SUCCESSION));
+        // It stays connected while we drain, for as long as that takes: nothing is due then.
+        for ending in [Ending::HandedOver, Ending::Stopped] {
+            assert_eq!(successor.due(Some(ending)), None);
+        }
     }
 }
