@@ -103,7 +103,10 @@ impl Tables {
                 let known = self.event_keys.get(&row.id).copied();
                 let key = known.unwrap_or_else(|| free_key(&self.events, row.wall));
                 self.event_keys.insert(row.id, key);
-                self.events.insert(key, EventRow { key, ..EventRow::clone(row) });
+                let before = self.events.insert(key, EventRow { key, ..EventRow::clone(row) });
+                if let Some(before) = before.filter(|before| before.location != row.location) {
+                    self.extras.entry(row.id).or_default().push(before.location);
+                }
             }
             Change::Extra(owner, location) => self.extras.entry(*owner).or_default().push(*location),
             Change::Finding { position, finding } => {

@@ -233,3 +233,69 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn both_indexes_know_every_place_of_an_event_that_stands_twice() {
+    let folder = tempfile::tempdir().expect("folder");
+    let sqlite = SqliteIndex::open(&folder.path().join("index.sqlite")).expect("opens");
+    let memory = MemoryIndex::default();
+    let at = |position: u64| Location {
+        position,
+        segment: 1,
+        length: 5,
+        content_length: 7,
+        ..Location::default()
+    };
+    let event = |position: u64| {
+        let row = EventRow {
+            id: id(1),
+            chain: id(2),
+            event: 3,
+            wall: 9,
+            location: at(position),
+            ..EventRow::default()
+        };
+        Change::Event(Box::new(row))
+    };
+    for index in [&memory as &dyn Index, &sqlite] {
+        // Within a stretch of the log, and in later ones; the same place again is no other.
+        for (positions, next_position) in [(vec![10, 20], 21), (vec![30], 31), (vec![30], 32)] {
+            let changes = positions.into_iter().map(event).collect();
+            index.apply(&Batch { changes, next_position, ..Batch::default() }).expect("applies");
+        }
+        assert_eq!(index.locations(&id(1)).expect("locations"), [at(10), at(20), at(30)]);
+        let question = EventQuery { limit: 10, ..EventQuery::default() };
+        assert_eq!(index.events(&question).expect("events").len(), 1, "it is one event");
+        index.apply(&Batch { remove: vec![id(1)], next_position: 33, ..Batch::default() }).expect("applies");
+        assert_eq!(index.locations(&id(1)).expect("locations"), []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deleting_an_event_that_stands_twice_in_the_log_leaves_neither() {
+    let place = Place::new();
+    let collector = place.start().await;
+    let mut client = place.ingest_client().await;
+    let mut node = Node::new();
+    let opening = node.batch();
+    let event = push(&mut node, CoverageEvent::QuicDenied, None, 1);
+    let first = node.batch();
+    node.command(b"", "SELECT 'late'");
+    let late = node.batch();
+    node.command(b"", "SELECT 'after'");
+    // What fills a hole is kept whole, with what was there before.
+    let mut both = late.clone();
+    both.entries = first.entries.iter().chain(&late.entries).cloned().collect();
+    both.first_sequence = first.first_sequence;
+    append(&mut client, vec![opening, first, node.batch(), both]).await.expect("acknowledged");
+    let mut audit = place.audit_client().await;
+    assert_eq!(ask(&mut audit, v1::EventsRequest::default()).await.len(), 1, "it is one event");
+    assert_eq!(files_with(&place.data().join("log"), "ghostuser").len(), 1, "the test finds it where it is");
+    let request = v1::DeleteContentRequest { ids: vec![event], reason: "test".to_owned() };
+    let deleted = audit.delete_content(request).await.expect("deleted").into_inner().deleted;
+    assert_eq!(deleted, 2, "both copies");
+    assert_eq!(files_with(&place.data(), "ghostuser"), Vec::<std::path::PathBuf>::new());
+    let left = ask(&mut audit, v1::EventsRequest::default()).await;
+    assert!(left.len() == 1 && left[0].content.is_none(), "{left:?}");
+    collector.shut_down().await.expect("ends");
+}

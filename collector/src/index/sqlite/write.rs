@@ -11,7 +11,7 @@ use verbatim_api::v1;
 
 use super::{
     counts, events,
-    query::{COMMAND, SESSION, command_row, session_row},
+    query::{COMMAND, SESSION, command_row, location, session_row},
 };
 use crate::{
     index::{
@@ -152,19 +152,24 @@ impl Touched {
         Ok(())
     }
 
-    /// Nothing is joined to it: it is stored at once.
+    /// Nothing is joined to it: it is stored at once. Where it stood in the log already stays an extra of it.
     fn event(
         &mut self,
         t: &Transaction<'_>,
         names: &mut HashMap<String, i64>,
         row: &EventRow,
     ) -> rusqlite::Result<()> {
-        let known = t
-            .prepare_cached("SELECT key FROM events WHERE id = ?1")?
-            .query_row([&row.id[..]], |r| r.get(0))
+        let known: Option<(i64, Option<Location>)> = t
+            .prepare_cached("SELECT key, location FROM events WHERE id = ?1")?
+            .query_row([&row.id[..]], |r| Ok((r.get(0)?, location(r, 1)?)))
             .optional()?;
+        if let Some((_, Some(before))) = &known
+            && *before != row.location
+        {
+            extra(t, &row.id, before)?;
+        }
         let key = match known {
-            Some(key) => key,
+            Some((key, _)) => key,
             None => free_key(t, "events", &mut self.event_keys, row.wall)?,
         };
         let mut ids = events::NameIds::default();
