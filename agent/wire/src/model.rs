@@ -273,6 +273,13 @@ impl<D: Decoder> Model<D> {
     /// Ends both directions and looks at the balance: no byte was lost or made up, every command ended.
     pub fn end(&mut self) {
         self.settle_splice();
+        let waits = !self.legs[index(Direction::ToServer)].backlog.is_empty();
+        if waits && self.held.is_none() && !self.legs[index(Direction::ToClient)].ended {
+            // The client waits for an answer that will not come.
+            self.finish(Direction::ToClient);
+            self.work(Direction::ToServer);
+            self.settle_splice();
+        }
         for direction in [Direction::ToServer, Direction::ToClient] {
             if !self.legs[index(direction)].ended {
                 self.finish(direction);

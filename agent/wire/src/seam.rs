@@ -563,8 +563,8 @@ pub trait Sink {
 /// Never fails: malformed input is an [`Event::Opaque`], after which everything is forwarded.
 pub trait Decoder: Send {
     /// Takes the next input bytes of a direction, in order and without a hole, and returns how many it
-    /// consumed. Fewer than given only while a unit of that direction waits for [`Decoder::decide`]:
-    /// feed the rest after it. Consumed bytes are still the relay's to keep until an edit disposes of
+    /// consumed. Fewer than given only while a unit of that direction waits for [`Decoder::decide`], or
+    /// the client for an answer that is [`Decoder::outstanding`]: feed the rest after it. Consumed bytes are still the relay's to keep until an edit disposes of
     /// them.
     fn feed(&mut self, direction: Direction, bytes: &[u8], sink: &mut dyn Sink) -> usize;
 

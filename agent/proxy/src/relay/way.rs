@@ -194,7 +194,8 @@ impl<R: Records> Relay<'_, R> {
         let held = matches!(self.gate, Gate::Held(_));
         let way = &mut self.ways[at(direction)];
         let Some(from) = legs.from(direction) else { return Ok(false) };
-        if way.blocked || way.ended.is_some() {
+        // What is not fed yet waits for the other side.
+        if way.blocked || way.ended.is_some() || (!waits && !way.buffer.unfed().is_empty()) {
             return Ok(false);
         }
         if way.buffer.is_empty() && !way.stale && from.poll_read_ready(cx).is_pending() {

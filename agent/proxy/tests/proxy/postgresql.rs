@@ -199,3 +199,40 @@ fn psql_works_on_a_real_database_and_every_statement_is_recorded() {
     let target = started[0].content.as_ref().unwrap().target.as_ref().unwrap();
     assert_eq!((target.database.as_str(), target.user.as_str()), ("postgres", "postgres"));
 }
+
+#[test]
+fn a_client_that_is_far_ahead_of_its_answers_waits_and_all_of_it_is_recorded() {
+    let mut config = ProxyConfig::default();
+    config.limits.commands_in_flight = 3;
+    let protocols = Arc::new(Builtin { limits: config.limits });
+    let world = World::start(Options { config, protocols, ..Options::default() });
+    let (mut client, mut server) = world.connect();
+    start_up(&mut client, &mut server);
+    // Together more than is ever kept of what was not looked at.
+    let query = message(b'Q', &[&[b'x'; 100_000][..], b"\0"].concat());
+    let (mut sender, queries) = (client.stream.try_clone().unwrap(), query.repeat(40));
+    let sending = std::thread::spawn(move || sender.write_all(&queries).unwrap());
+    let answer = [message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat();
+    let mut arrived = vec![0; query.len()];
+    for _ in 0..3 {
+        server.read_exactly(&mut arrived);
+        assert!(arrived == query);
+    }
+    assert!(server.is_quiet(), "more than is followed");
+    for left in (0..40).rev() {
+        server.stream.write_all(&answer).unwrap();
+        if left >= 3 {
+            server.read_exactly(&mut arrived);
+            assert!(arrived == query);
+        }
+        let mut answered = vec![0; answer.len()];
+        client.read_exactly(&mut answered);
+        assert_eq!(answered, answer);
+    }
+    sending.join().unwrap();
+    drop((client, server));
+    let closing = eventually("the closing record", || world.spool().closing());
+    assert_eq!(closing.envelope.capture(), v1::Capture::Decoded);
+    assert_eq!(world.spool().of_kind(v1::RecordKind::Started).len(), 40);
+    each_start_has_one_end(world.spool());
+}

@@ -344,6 +344,7 @@ impl Core {
             ) => *serial,
             _ => return Err(Desynchronised),
         };
+        self.ready_seen = serial;
         self.flush_closing(Some(state), sink);
         if self.skipping {
             self.drain_skipped(state, sink);

@@ -79,6 +79,9 @@ impl Intake {
                 // What it is depends on the answer.
                 return consumed;
             }
+            if self.current.is_none() && core.awaits_answers() {
+                return consumed;
+            }
             match self.step(core, rest, sink) {
                 Ok(taken) => consumed = consumed.saturating_add(taken),
                 Err(reason) => {

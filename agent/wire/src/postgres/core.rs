@@ -114,6 +114,9 @@ pub(super) struct Core {
     commands: u64,
     pub(super) serial: Serial,
 
+    /// The last message that a ReadyForQuery answers, and the last one that was answered by one.
+    pub(super) ready_owed: Serial,
+    pub(super) ready_seen: Serial,
     /// The last Sync of the client.
     pub(super) last_sync: Serial,
     /// Commands in flight that take names away when they succeed.
@@ -167,6 +170,8 @@ impl Core {
             units: 0,
             commands: 0,
             serial: 0,
+            ready_owed: 0,
+            ready_seen: 0,
             last_sync: 0,
             forgetting: 0,
             extended: 0,
@@ -220,6 +225,16 @@ impl Core {
 
     pub(super) fn outstanding(&self) -> bool {
         !self.queue.is_empty() || self.cancel.is_some()
+    }
+
+    /// Whether the client has to wait until the server has answered: as many commands are in flight as may
+    /// be, and an answer is sure to come without another word of the client.
+    pub(super) fn awaits_answers(&self) -> bool {
+        self.room().is_err()
+            && self.transaction.is_some()
+            && self.ready_owed > self.ready_seen
+            && !self.copy_in
+            && !self.server_ended
     }
 
     /// How many more commands may be in flight; none is a reason to stop decoding.

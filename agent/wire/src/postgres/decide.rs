@@ -39,6 +39,7 @@ impl Core {
         match pending {
             Pending::Query { serial, simple, commands } => {
                 self.drop_unnamed(serial, simple);
+                self.ready_owed = serial;
                 self.queue.push_back(Owed::Query { serial, commands, failed: false });
             }
             Pending::Execute { command, portal } => {
@@ -71,6 +72,7 @@ impl Core {
             }
             Pending::Query { serial, .. } => {
                 self.drop_unnamed(serial, true);
+                self.ready_owed = serial;
                 self.insert(Direction::ToServer, refuse::query(), sink);
                 self.queue.push_back(Owed::Refused { serial, error: Some(error), ready: true });
             }

@@ -337,6 +337,7 @@ impl Core {
         }
         let serial = self.next_serial();
         self.last_sync = serial;
+        self.ready_owed = serial;
         self.unsynced = true;
         self.push(Owed::Sync { serial })
     }

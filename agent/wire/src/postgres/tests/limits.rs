@@ -119,13 +119,50 @@ fn names_beyond_the_limit_are_seen_without_their_text() {
 }
 
 #[test]
-fn more_in_flight_than_is_kept_is_opaque() {
+fn a_client_with_more_in_flight_than_is_kept_waits_for_answers() {
+    let answer = [complete("X"), ready(b'I')].concat();
+    let syncs = [parse("", "x", &[]), bind("", "", &[], &[]), execute("", 0), sync()].concat();
     let run = Conversation::started()
         .limits(|limits| limits.commands_in_flight = 2)
-        .client([query("a"), query("b"), query("c")].concat())
+        .client([query("a"), query("b"), query("c"), sync(), query("d")].concat())
+        .server(&answer)
+        .server(&answer)
+        .server([&answer, &ready(b'I')[..]].concat())
+        .server(&answer)
         .observed();
+    assert_eq!(run.ends(), ["a", "b", "c", "d"].map(|text| (text.to_owned(), Status::Ok)));
+    assert_eq!(run.opaque(), None);
+    let run = Conversation::started()
+        .limits(|limits| limits.commands_in_flight = 4)
+        .client([syncs.clone(), syncs].concat())
+        .server(PARSED)
+        .server(BOUND)
+        .server(complete("X"))
+        .server(ready(b'I'))
+        .server([PARSED, BOUND, &answer].concat())
+        .observed();
+    assert_eq!(run.ends(), vec![("x".to_owned(), Status::Ok); 2]);
+    assert_eq!(run.opaque(), None);
+}
+
+#[test]
+fn more_in_flight_than_is_kept_is_opaque_where_no_answer_comes() {
+    let limited = || Conversation::started().limits(|limits| limits.commands_in_flight = 2);
+    // The server has gone.
+    let run = limited().client([query("a"), query("b"), query("c")].concat()).observed();
+    assert_eq!((run.opaque(), run.commands().len()), (Some(OpaqueReason::Limit), 2));
+    // The server may wait for a Sync with its answers.
+    let parses = [parse("a", "x", &[]), parse("b", "x", &[]), parse("c", "x", &[])];
+    let run = limited().client(parses.concat()).client("more").observed();
     assert_eq!(run.opaque(), Some(OpaqueReason::Limit));
-    assert_eq!(run.commands().len(), 2);
+    // The server waits for data.
+    let data = [message(b'd', b"row"), message(b'c', b""), sync(), sync(), sync()].concat();
+    let run = limited()
+        .client([query("copy t from stdin"), sync()].concat())
+        .server(message(b'G', b"\0\0\0"))
+        .client(data)
+        .observed();
+    assert_eq!(run.commands().len(), 1);
 }
 
 #[test]
