@@ -3,16 +3,13 @@
 //! Made from the log at start (the newest snapshot, then what follows it). Holds no record; where it needs
 //! an older one it asks the log.
 
-use std::{
-    cell::RefCell,
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use verbatim_api::chain::{ChainId, Hash, link};
 
 use super::{
+    chain::Chain,
     follow::{Follower, Step},
     frame::SEGMENT_HEADER,
     header::{BatchHeader, ChainState, Snapshot},
@@ -20,10 +17,6 @@ use super::{
     view::LogView,
 };
 use crate::store::StoreError;
-
-/// Missing ranges remembered of a chain, one by one. Of more the two oldest count as one, with what came
-/// between them.
-const MISSING: usize = 64;
 
 /// A batch of a chain that is here already.
 #[derive(Debug)]
@@ -49,31 +42,6 @@ pub(super) enum Look {
 /// Runs that are read in vain before looking back is given up. An honest chain's runs follow one another: a few
 /// at most have nothing of what they seem to have.
 const IN_VAIN: usize = 32;
-
-/// What is known of one chain.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Chain {
-    /// Sequence expected next.
-    pub(super) next: u64,
-    /// h(next − 1), where known.
-    pub(super) hash: Option<Hash>,
-    /// Keys that may sign.
-    pub(super) keys: Vec<[u8; 32]>,
-    /// Key of a recovery head.
-    pub(super) successor_key: Option<[u8; 32]>,
-    /// How far the node's wall clock was ahead of its boot time at the last record, where known.
-    pub(super) ahead: Option<i128>,
-    /// First and last of ranges that never came, ascending.
-    pub(super) missing: VecDeque<(u64, u64)>,
-    /// Position of its first batch; 0 where it is not known.
-    begun: u64,
-    /// The node that it is of, as its opening says; where that never came, as the first certificate that names one.
-    pub(super) node: Option<String>,
-    /// Sequence of its CHAIN_CLOSED.
-    pub(super) closed: Option<u64>,
-    /// Key of the first chain that names it as its predecessor.
-    pub(super) succeeded_by: Option<[u8; 32]>,
-}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -278,9 +246,10 @@ impl Book {
             if std::mem::replace(&mut behind, segment) <= chain.begun {
                 break;
             }
-            let runs = self.places.borrow_mut().runs(segment, id, (first, last), view)?;
-            for run in runs {
-                if in_vain == IN_VAIN {
+            let overlapping = self.places.borrow_mut().runs(segment, id, (first, last), view)?;
+            in_vain += usize::from(overlapping.in_vain);
+            for run in overlapping.runs {
+                if in_vain >= IN_VAIN {
                     return Ok(false);
                 }
                 in_vain += 1;
@@ -333,69 +302,6 @@ impl Book {
             Look::Enough
         })?;
         Ok(found)
-    }
-}
-
-impl Chain {
-    /// A batch is part of the chain from now on.
-    pub(super) fn take(
-        &mut self,
-        run: &Run,
-        hash: Option<Hash>,
-        effects: &super::stage::Effects,
-        basis: super::header::KeyBasis,
-        key: Option<[u8; 32]>,
-    ) {
-        use super::header::KeyBasis;
-        let end = run.end;
-        if self.next == 0 {
-            self.begun = run.position;
-        }
-        if run.low > self.next {
-            self.missing.push_back((self.next, run.low - 1));
-            if self.missing.len() > MISSING
-                && let Some((first, _)) = self.missing.pop_front()
-                && let Some(second) = self.missing.front_mut()
-            {
-                second.0 = first;
-            }
-        } else {
-            self.fill(run.low, end - 1);
-        }
-        if end >= self.next {
-            self.next = end;
-            self.hash = hash;
-        }
-        if self.node.is_none() {
-            self.node.clone_from(&effects.node);
-        }
-        self.closed = self.closed.or(effects.closed);
-        match (basis, key) {
-            (KeyBasis::FirstUse | KeyBasis::FirstUseOfHead, Some(key)) => self.keys.push(key),
-            (KeyBasis::Successor, Some(key)) => self.successor_key = Some(key),
-            _ => {}
-        }
-        if matches!(basis, KeyBasis::FirstUse | KeyBasis::Known) {
-            self.keys
-                .extend(effects.keys.iter().filter(|k| !self.keys.contains(k)).copied().collect::<Vec<_>>());
-        }
-    }
-
-    /// The last sequence up to which nothing is missing behind `last`, which is here: what a node may be
-    /// told to forget when it has sent up to `last`. A hole before that it has passed over itself.
-    pub(super) fn whole_from(&self, last: u64) -> u64 {
-        let hole = self.missing.iter().map(|(first, _)| *first).find(|first| *first > last);
-        hole.unwrap_or(self.next).saturating_sub(1).max(last)
-    }
-
-    /// Takes a range out of what is missing.
-    fn fill(&mut self, first: u64, last: u64) {
-        let cut = |(from, to): (u64, u64)| {
-            let before = (from < first).then(|| (from, to.min(first.saturating_sub(1))));
-            let after = (to > last).then(|| (from.max(last.saturating_add(1)), to));
-            if to < first || from > last { [Some((from, to)), None] } else { [before, after] }
-        };
-        self.missing = self.missing.drain(..).flat_map(cut).flatten().collect();
     }
 }
 

@@ -4,6 +4,7 @@
 //! the one thread that writes. Knows chains only through the book that it keeps for them, and no index.
 
 pub mod book;
+mod chain;
 mod clock;
 pub mod follow;
 pub mod frame;

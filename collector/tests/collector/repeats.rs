@@ -117,7 +117,7 @@ async fn a_repeat_from_far_back_costs_a_piece_of_one_segment_and_not_the_log() {
     for n in orders {
         let (answer, read) = bare.counted(&batches[n]).await;
         assert_eq!((answer.durable_sequence, &answer.findings[..]), (end, &[][..]), "{n}");
-        assert!(read <= 2 * SEGMENT, "batch {n}: {read} bytes of {log} were read");
+        assert!(read <= 3 * SEGMENT, "batch {n}: {read} bytes of {log} were read");
     }
     assert_eq!(bare.bytes(), log, "nothing was kept twice");
     bare.close().await;
@@ -129,7 +129,7 @@ async fn a_repeat_from_far_back_costs_a_piece_of_one_segment_and_not_the_log() {
         let (answer, read) = bare.counted(&batches[n]).await;
         assert_eq!((answer.durable_sequence, &answer.findings[..]), (end, &[][..]), "{n}, after a restart");
         let known = n >= 100 || orders[..orders.iter().position(|o| *o == n).unwrap_or(0)].contains(&0);
-        assert!(!known || read <= 2 * SEGMENT, "batch {n}, after a restart: {read} bytes of {log} were read");
+        assert!(!known || read <= 3 * SEGMENT, "batch {n}, after a restart: {read} bytes of {log} were read");
     }
     node.command(b"", "SELECT 'after'");
     assert_eq!(bare.append(&node.batch()).await.durable_sequence, end + 2);
