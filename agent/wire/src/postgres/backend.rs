@@ -332,10 +332,11 @@ impl Core {
         let serial = match self.queue.front() {
             Some(Owed::Startup) => 0,
             _ if self.skipping => {
-                if !self.queue.iter().any(|owed| matches!(owed, Owed::Sync { .. })) {
-                    return Err(Desynchronised);
-                }
-                self.serial_of_sync()
+                let sync = self.queue.iter().find_map(|owed| match owed {
+                    Owed::Sync { serial } => Some(*serial),
+                    _ => None,
+                });
+                sync.ok_or(Desynchronised)?
             }
             Some(
                 Owed::Sync { serial }
@@ -369,14 +370,6 @@ impl Core {
             self.portals.forget(b"", serial);
         }
         Ok(())
-    }
-
-    fn serial_of_sync(&self) -> u64 {
-        let sync = self.queue.iter().find_map(|owed| match owed {
-            Owed::Sync { serial } => Some(*serial),
-            _ => None,
-        });
-        sync.unwrap_or(0)
     }
 
     /// The head of the queue has had its ReadyForQuery.

@@ -79,13 +79,15 @@ pub(super) struct Meanings<T> {
 pub(super) struct Names<T> {
     unnamed: Slot<T>,
     named: HashMap<Box<[u8]>, Slot<T>>,
+    /// No named version is older.
+    oldest: Serial,
     limit: usize,
     overflowed: bool,
 }
 
 impl<T> Names<T> {
     pub(super) fn new(limit: usize) -> Self {
-        Self { unnamed: Slot::default(), named: HashMap::new(), limit, overflowed: false }
+        Self { unnamed: Slot::default(), named: HashMap::new(), oldest: 0, limit, overflowed: false }
     }
 
     /// Whether a name was not kept, ever, for want of room.
@@ -130,6 +132,7 @@ impl<T> Names<T> {
         } else if value.is_none() {
             // Closing what does not exist changes nothing.
         } else if self.named.len() < self.limit {
+            self.oldest = self.oldest.min(serial);
             self.named.insert(name.into(), Slot { versions: [(serial, value)].into() });
         } else {
             self.overflowed = true;
@@ -153,13 +156,17 @@ impl<T> Names<T> {
 
     /// The server forgot every named version before `serial`.
     pub(super) fn forget_named(&mut self, serial: Serial) {
-        if self.named.is_empty() {
+        if self.named.is_empty() || self.oldest >= serial {
             return;
         }
+        let mut oldest = Serial::MAX;
         self.named.retain(|_, slot| {
             slot.forget_before(serial);
-            !slot.versions.is_empty()
+            let first = slot.versions.front().map(|(first, _)| *first);
+            oldest = oldest.min(first.unwrap_or(Serial::MAX));
+            first.is_some()
         });
+        self.oldest = oldest;
     }
 
     fn on_slot(&mut self, name: &[u8], change: impl FnOnce(&mut Slot<T>)) {
@@ -258,6 +265,25 @@ mod tests {
         names.propose(&long, 1, Some(Arc::new(1)));
         assert_eq!(latest(&names, &long[..63]), Some(1));
         assert_eq!(latest(&names, &long[..62]), None);
+    }
+
+    #[test]
+    fn named_versions_from_before_are_forgotten_and_later_ones_kept_again_and_again() {
+        let mut names = Names::new(10);
+        for round in (0..50).step_by(5) {
+            names.propose(b"a", round + 1, Some(Arc::new(0)));
+            names.propose(b"b", round + 3, Some(Arc::new(0)));
+            names.forget_named(round);
+            assert_eq!(names.named.len(), 2);
+            names.forget_named(round + 3);
+            assert_eq!((latest(&names, b"a"), latest(&names, b"b")), (None, Some(0)));
+            names.propose(b"a", round + 4, Some(Arc::new(7)));
+            names.retract(b"b", round + 3);
+            names.forget_named(round + 4);
+            assert_eq!((latest(&names, b"a"), latest(&names, b"b")), (Some(7), None));
+            names.forget_named(round + 5);
+            assert!(names.named.is_empty());
+        }
     }
 
     #[test]

@@ -111,6 +111,18 @@ fn as_many_portals_as_may_be_in_flight_are_forgotten_one_by_one() {
 }
 
 #[test]
+fn named_portals_of_later_transactions_are_not_looked_through_at_each_end_of_one() {
+    let mut relay = busy(Limits::default());
+    relay.feed(ToServer, &sync().repeat(89_000));
+    let portals: Vec<_> = (0..9_990).flat_map(|index| bind(&format!("p{index}"), "", &[], &[])).collect();
+    relay.feed(ToServer, &portals);
+    relay.feed(ToClient, &[complete("SELECT 1"), ready(b'I')].concat());
+    relay.feed(ToClient, &ready(b'I').repeat(89_000));
+    relay.feed(ToServer, &execute("p7", 0));
+    assert_eq!(last(&relay).portal_name, b"p7");
+}
+
+#[test]
 fn each_statement_of_a_message_has_its_own_redactions_and_is_looked_at_for_no_others() {
     let mut relay =
         Model::new(PostgresDecoder::new(Limits { capture_bytes: 1 << 25, ..Limits::default() }), allow_all());
