@@ -221,13 +221,15 @@ fn judge_workload(
     if attempt.port == target.port && attempt.destination.connects_to_loopback() {
         return Judgement::quiet(Ruling::Pass, Counter::SelfAimed);
     }
-    if attempt.device <= LOOPBACK_DEVICE {
+    // Which link is meant is not seen here (sin6_scope_id), so that nobody else could dial it.
+    let of_a_link = attempt.destination.is_link_local_v6();
+    if attempt.device <= LOOPBACK_DEVICE && !of_a_link {
         let way = way_in_pod(target, attempt, caller);
         let counter = if way.route == Route::Unrouted { Counter::Unrouted } else { Counter::SteeredInPod };
         return Judgement::quiet(Ruling::Steer(way, now), counter);
     }
     // A socket that is bound to another device does not reach loopback.
-    if config.has_host_listener() {
+    if config.has_host_listener() && !of_a_link {
         return Judgement::quiet(Ruling::Steer(way_to_host(config, attempt), now), Counter::SteeredHost);
     }
     if closed {

@@ -91,7 +91,9 @@ fn log(ctx: &impl EbpfContext, kind: EventKind, subject: &Subject) {
         EventKind::StalePassed => {
             say!("connect not captured, proxy is dead: namespace {}, cgroup {}, port {}")
         }
-        EventKind::BoundToDevice => say!("connect bound to a device: namespace {}, cgroup {}, port {}"),
+        EventKind::BoundToDevice => {
+            say!("connect bound to a device or a link: namespace {}, cgroup {}, port {}")
+        }
         EventKind::UnroutedConnected => {
             say!("connect not captured, ipv6 route was unknown: namespace {}, cgroup {}, port {}")
         }

@@ -59,6 +59,14 @@ impl Address {
         }
     }
 
+    /// Whether it says where only together with a device: `fe80::/10` (RFC 4291 §2.5.6).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_link_local_v6(&self) -> bool {
+        let [first, second, ..] = self.0[0].to_ne_bytes();
+        first == 0xfe && second & 0xc0 == 0x80
+    }
+
     /// 127.0.0.1, v4-mapped.
     pub const LOCALHOST_V4: Self = Self::from_v4_word(LOCALHOST_V4);
     /// `::1`.
@@ -111,6 +119,16 @@ mod tests {
             let ip: IpAddr = text.parse().unwrap();
             assert_eq!(IpAddr::from(Address::from(ip)), ip);
         }
+    }
+
+    #[test]
+    fn link_local_is_fe80_10_alone() {
+        let is = |text: &str| Address::from(text.parse::<IpAddr>().unwrap()).is_link_local_v6();
+        assert_eq!(["fe80::1", "febf:ffff::"].map(is), [true; 2]);
+        assert_eq!(
+            ["fec0::1", "fe7f::1", "ff02::1", "::1", "169.254.169.254", "2001:db8::1"].map(is),
+            [false; 6]
+        );
     }
 
     #[test]

@@ -195,7 +195,10 @@ fn meaning(kind: EventKind) -> Option<(CoverageEvent, &'static str)> {
         EventKind::StalePassed => {
             (Record::StalePassed, "not captured: the proxy gave no sign of life, and the workload fails open")
         }
-        EventKind::BoundToDevice => (Record::BoundToDevice, "not steered: the socket is bound to a device"),
+        EventKind::BoundToDevice => (
+            Record::BoundToDevice,
+            "not steered: the socket is bound to a device, or the address is of one link",
+        ),
         EventKind::UnroutedConnected => {
             (Record::UnroutedConnected, "not captured: connected by IPv6 where no route was known")
         }

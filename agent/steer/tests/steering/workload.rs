@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Read, Write},
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio},
     time::{Duration, Instant},
@@ -115,10 +115,11 @@ pub(crate) fn live() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What it dials: `destination`, as a v4-mapped address with `mapped=1`.
+/// What it dials: `destination`, as a v4-mapped address with `mapped=1`; where it has a device, without brackets.
 pub(crate) fn destination(order: &str) -> SocketAddr {
     let fields = fields(order);
-    let to: SocketAddr = fields["destination"].parse().expect("address");
+    let to = fields["destination"].to_socket_addrs().ok().and_then(|mut found| found.next());
+    let to = to.expect("address");
     if fields.contains_key("mapped") { mapped(to) } else { to }
 }
 
@@ -129,13 +130,17 @@ fn mapped(to: SocketAddr) -> SocketAddr {
     }
 }
 
-/// A socket as the order wants it: `bind`, `device`, `protocol`.
+/// A socket as the order wants it: `bind`, `device`, `protocol`, `datagram`.
 pub(crate) fn make(order: &str, to: SocketAddr) -> io::Result<Socket> {
     let fields = fields(order);
     let protocol = fields
         .get("protocol")
         .map_or(Protocol::TCP, |number| Protocol::from(number.parse::<i32>().expect("number")));
-    let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(protocol))?;
+    let (kind, protocol) = match fields.get("datagram") {
+        Some(_) => (Type::DGRAM, Protocol::UDP),
+        None => (Type::STREAM, protocol),
+    };
+    let socket = Socket::new(Domain::for_address(to), kind, Some(protocol))?;
     if fields.contains_key("v6only") {
         socket.set_only_v6(true)?;
     }

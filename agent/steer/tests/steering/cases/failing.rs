@@ -28,6 +28,7 @@ cases![
     without_an_ipv6_route_the_connect_fails_by_itself,
     an_ipv6_route_that_was_not_known_is_noticed,
     a_client_bound_to_a_device_follows_its_fail_mode,
+    a_link_local_destination_follows_the_fail_mode,
     others_cannot_bind_the_listeners_port,
     what_the_programs_log_reaches_tracing,
 ];
@@ -218,6 +219,28 @@ fn a_client_bound_to_a_device_follows_its_fail_mode(name: &str) -> Outcome {
     let answer = workload.ask(&order);
     equal(&answer, &answer.contains(" server "), &true)?;
     equal("counted", &(lab.count("device_denied"), lab.count("device_passed")), &(1, 1))
+}
+
+/// The kernel tells the programs its address and not its link, without which it cannot be dialled.
+fn a_link_local_destination_follows_the_fail_mode(name: &str) -> Outcome {
+    let (lab, pair) = (Lab::new(name), Pair::new());
+    let events = lab.steering.events().ok_or("events were taken before")?;
+    let (_proxy, ..) = lab.proxy(&pair.client);
+    pair.client.ip(&["address", "add", "fe80::77:1/64", "dev", "eth0", "nodad"]);
+    pair.server.ip(&["address", "add", "fe80::77:2/64", "dev", "eth0", "nodad"]);
+    let server = Server::on(&pair.server, "::");
+    let mut workload = lab.workload(&pair.client);
+    let order = format!("connect destination=fe80::77:2%eth0:{}", server.port);
+    equal("closed", &workload.ask(&order).as_str(), &EPERM)?;
+    equal("reported", &next(&events, EventKind::BoundToDevice)?.pid, &Some(workload.pid()))?;
+    lab.steering.set_cgroup(lab.steered.id(), STEER_OPEN)?;
+    let answer = workload.ask(&order);
+    equal(&answer, &answer.contains(" server "), &true)?;
+    equal(
+        "counted",
+        &(lab.count("device_denied"), lab.count("device_passed"), lab.count("stray")),
+        &(1, 1, 0),
+    )
 }
 
 fn others_cannot_bind_the_listeners_port(name: &str) -> Outcome {
