@@ -1,5 +1,5 @@
-//! cgroup_skb/egress: sees what came past connect(): sockets that were connected before the programs were
-//! attached or before their rule was made, or that something after us sent elsewhere.
+//! cgroup_skb/egress: sees what came past connect(): TCP and QUIC sockets that were connected before the
+//! programs were attached or before their rule was made, or that something after us sent elsewhere.
 //!
 //! It can only count, report and drop. Ending such a socket is user space's affair: see `STRAYS`.
 
@@ -13,7 +13,9 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use verbatim_ebpf_common::{AF_INET, Action, Address, Counter, EventKind, MarkState, Outcome, Stray, TCP};
+use verbatim_ebpf_common::{
+    AF_INET, Action, Address, Counter, EventKind, MarkState, Outcome, QUIC_PORT, Stray, TCP, UDP,
+};
 
 use crate::{
     coverage, lookup,
@@ -47,11 +49,18 @@ pub fn backstop(ctx: SkBuffContext) -> i32 {
     }
     // SAFETY: the helper takes what the context gave; it answers null or a full socket.
     let sk = unsafe { bpf_sk_fullsock(sk) };
-    if sk.is_null() || read!(sk, protocol) != u32::from(TCP) {
+    if sk.is_null() {
         return ALLOW;
     }
-    // Steered: nothing more for an ordinary packet.
-    if flow(&SKC, sk).is_some() {
+    let protocol = read!(sk, protocol);
+    if protocol != u32::from(TCP) {
+        // Only one that is connected has a port: what others send has passed sendmsg4 or sendmsg6.
+        let quic = protocol == u32::from(UDP) && u16::from_be(read!(sk, dst_port)) == QUIC_PORT;
+        if !quic {
+            return ALLOW;
+        }
+    } else if flow(&SKC, sk).is_some() {
+        // Steered: nothing more for an ordinary packet.
         return ALLOW;
     }
     let mark = marks::mark(sk);
@@ -59,7 +68,7 @@ pub fn backstop(ctx: SkBuffContext) -> i32 {
         return ALLOW;
     }
     let before = mark.map_or(MarkState::Unseen as u8, |mark| mark.state);
-    examine(&ctx, skb, sk, before)
+    examine(&ctx, skb, sk, before, protocol as u8)
 }
 
 /// A socket and its two ends; ports in host byte order.
@@ -103,7 +112,7 @@ impl Ends {
 
 /// Finds out about a socket of which nothing is settled.
 #[inline(always)]
-fn examine(ctx: &SkBuffContext, skb: *mut __sk_buff, sk: *mut bpf_sock, before: u8) -> i32 {
+fn examine(ctx: &SkBuffContext, skb: *mut __sk_buff, sk: *mut bpf_sock, before: u8, protocol: u8) -> i32 {
     let Some(config) = CFG.get(0) else { return ALLOW };
     // SAFETY: the helper takes this context.
     let cgroup_id = unsafe { bpf_skb_cgroup_id(skb) };
@@ -116,12 +125,12 @@ fn examine(ctx: &SkBuffContext, skb: *mut __sk_buff, sk: *mut bpf_sock, before: 
     }
     let state = read!(sk, state);
     let ends = Ends::read(sk);
+    // The rules speak of TCP: what is captured there must not go by another transport.
     let rule = lookup::destination(TCP, ends.remote, ends.remote_port).unwrap_or(Action::Pass as u8);
+    let tcp = protocol == TCP;
     // What it accepts inherits a listener's mark; what it had accepted before is found by its port.
-    if state == TCP_LISTEN
-        || rule == Action::Pass as u8
-        || is_listened_to(ctx, &ends)
-        || leads_to_a_proxy(ctx, &ends)
+    if rule == Action::Pass as u8
+        || (tcp && (state == TCP_LISTEN || is_listened_to(ctx, &ends) || leads_to_a_proxy(ctx, &ends)))
     {
         marks::exempt(sk);
         return ALLOW;
@@ -129,21 +138,59 @@ fn examine(ctx: &SkBuffContext, skb: *mut __sk_buff, sk: *mut bpf_sock, before: 
     let closed = verdict.fails_closed() && rule != Action::SteerOrPass as u8;
     let drops = rule == Action::Deny as u8 || verdict.denies() || closed;
     // A reset carries nothing, and lets the other end know.
-    if drops && is_reset(skb, &ends) {
+    if drops && tcp && is_reset(skb, &ends) {
         return ALLOW;
     }
-    found(ctx, sk, &ends, cgroup_id, before, drops);
+    found(ctx, sk, &ends, &Finding { cgroup_id, before, protocol, drops });
     if drops { DROP } else { ALLOW }
+}
+
+/// What was found out about a socket.
+struct Finding {
+    cgroup_id: u64,
+    /// State of its mark until now.
+    before: u8,
+    protocol: u8,
+    drops: bool,
 }
 
 /// Counts and reports a stray once, and keeps telling user space of one that is dropped until it is gone.
 #[inline(always)]
-fn found(ctx: &SkBuffContext, sk: *mut bpf_sock, ends: &Ends, cgroup_id: u64, before: u8, drops: bool) {
+fn found(ctx: &SkBuffContext, sk: *mut bpf_sock, ends: &Ends, finding: &Finding) {
+    let Finding { cgroup_id, before, protocol, drops } = *finding;
     let state = if drops { MarkState::Dropped } else { MarkState::Reported };
     let first = before == MarkState::Unseen as u8 || before == MarkState::Exempt as u8;
     if let Some(mark) = marks::mark_or_new(sk) {
         marks::settle(mark, state);
     }
+    // A datagram socket has no other end that would wait: nothing is to be ended.
+    if protocol == TCP {
+        tell(ctx, ends, cgroup_id, drops);
+    }
+    if !first {
+        return;
+    }
+    count(Counter::Stray);
+    if drops {
+        count(Counter::StrayDropped);
+    }
+    let (kind, outcome) = if drops {
+        (EventKind::StrayDropped, Outcome::StrayDropped)
+    } else {
+        (EventKind::Stray, Outcome::Stray)
+    };
+    coverage::count(cgroup_id, &ends.remote, ends.remote_port, protocol, outcome);
+    // Whose process it is, and in which namespace, this hook is not told by older kernels.
+    event(
+        ctx,
+        kind,
+        &Subject { netns: 0, cgroup_id, pid: 0, address: ends.remote, port: ends.remote_port, protocol },
+    );
+}
+
+/// Tells user space of a stray, which may end it.
+#[inline(always)]
+fn tell(ctx: &SkBuffContext, ends: &Ends, cgroup_id: u64, drops: bool) {
     let stray = Stray {
         cgroup_id,
         local: ends.local,
@@ -159,21 +206,6 @@ fn found(ctx: &SkBuffContext, sk: *mut bpf_sock, ends: &Ends, cgroup_id: u64, be
     if STRAYS.insert(&cookie, &stray, 0).is_err() {
         count(Counter::StrayLost);
     }
-    if !first {
-        return;
-    }
-    count(Counter::Stray);
-    if drops {
-        count(Counter::StrayDropped);
-    }
-    let (kind, outcome) = if drops {
-        (EventKind::StrayDropped, Outcome::StrayDropped)
-    } else {
-        (EventKind::Stray, Outcome::Stray)
-    };
-    coverage::count(cgroup_id, &ends.remote, ends.remote_port, TCP, outcome);
-    // Whose process it is, and in which namespace, this hook is not told by older kernels.
-    event(ctx, kind, &Subject { netns: 0, cgroup_id, pid: 0, address: ends.remote, port: ends.remote_port });
 }
 
 /// Whether somebody listens where this socket is: then it was most likely accepted there.

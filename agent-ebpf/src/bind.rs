@@ -56,6 +56,10 @@ fn guard(ctx: &SockAddrContext, address: Address) -> i32 {
         return ALLOW;
     }
     count(Counter::BindDenied);
-    event(ctx, EventKind::BindDenied, &Subject { netns, cgroup_id, address, port, pid: caller() });
+    event(
+        ctx,
+        EventKind::BindDenied,
+        &Subject { netns, cgroup_id, address, port, pid: caller(), protocol: 0 },
+    );
     REFUSE
 }

@@ -52,6 +52,7 @@ pub fn sock_create(ctx: SockContext) -> i32 {
             pid: caller(),
             address: Address::UNSPECIFIED,
             port: protocol as u16,
+            protocol: 0,
         };
         event(&ctx, EventKind::SocketDenied, &subject);
         return REFUSE;

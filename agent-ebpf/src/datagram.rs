@@ -15,6 +15,7 @@ use verbatim_ebpf_common::{Action, Address, Counter, EventKind, Outcome, QUIC_PO
 use crate::{
     coverage, lookup,
     maps::CFG,
+    marks,
     report::{Subject, caller, count, event},
     socket::read,
 };
@@ -86,9 +87,14 @@ pub fn permits(ctx: &SockAddrContext, sk: *mut bpf_sock, destination: Address, p
         netns: unsafe { bpf_get_netns_cookie(ctx.as_ptr()) },
         cgroup_id,
         pid: caller(),
+        protocol: 0,
         address: destination,
         port,
     };
     event(ctx, kind, &subject);
+    if !denied {
+        // Counted as what it is: the backstop must not find it again.
+        marks::exempt(sk);
+    }
     !denied
 }

@@ -138,7 +138,8 @@ fn finish(ctx: &SockOpsContext, ends: &Ends) {
     };
     let Some(flow) = FLOWT.get_ptr_mut(&key) else {
         count(Counter::WithoutFlow);
-        let subject = Subject { netns, cgroup_id: 0, address: key.client, port: key.client_port, pid: 0 };
+        let subject =
+            Subject { netns, cgroup_id: 0, address: key.client, port: key.client_port, pid: 0, protocol: 0 };
         event(ctx, EventKind::NoFlow, &subject);
         return;
     };
@@ -189,5 +190,6 @@ fn subject_of(flow: &Flow) -> Subject {
         address: flow.destination,
         port: flow.port,
         pid: flow.pid,
+        protocol: 0,
     }
 }

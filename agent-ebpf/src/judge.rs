@@ -139,6 +139,7 @@ pub fn decide(ctx: &SockAddrContext, attempt: &Attempt) -> Decision {
             address: attempt.destination,
             port: attempt.port,
             pid: report::caller(),
+            protocol: 0,
         };
         event(ctx, kind, &subject);
     }

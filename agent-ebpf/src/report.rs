@@ -26,6 +26,8 @@ pub struct Subject {
     pub port: u16,
     /// Thread group id of who caused it; 0 where nobody is known.
     pub pid: u32,
+    /// IP protocol number, where it does not follow from the kind; else 0.
+    pub protocol: u8,
 }
 
 /// Thread group id of the caller. Not for sock_ops and packets: they run for whoever is on the CPU, and kernels
@@ -65,7 +67,8 @@ pub fn event(ctx: &impl EbpfContext, kind: EventKind, subject: &Subject) {
                 suppressed,
                 port: subject.port,
                 kind: kind as u8,
-                reserved: [0; 5],
+                protocol: subject.protocol,
+                reserved: [0; 4],
             });
             entry.submit(0);
         }

@@ -88,8 +88,10 @@ pub struct Event {
     pub port: u16,
     /// An [`EventKind`] as its number.
     pub kind: u8,
+    /// IP protocol number of what was dialled; 0 where that follows from the kind.
+    pub protocol: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 
 /// A CPU's share of the rate limit of one kind: the value of `RATE`, whose key is the kind's number. So a flood of one

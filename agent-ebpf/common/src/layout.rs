@@ -144,7 +144,8 @@ fn event_has_its_layout() {
         suppressed: u32 = 44,
         port: u16 = 48,
         kind: u8 = 50,
-        reserved: [u8; 5] = 51,
+        protocol: u8 = 51,
+        reserved: [u8; 4] = 52,
     });
 }
 

@@ -51,8 +51,8 @@ pub(crate) fn start(
     Ok(())
 }
 
-/// Kind, cgroup, address.
-type Key = (EventKind, u64, SocketAddr);
+/// Kind, cgroup, address, protocol.
+type Key = (EventKind, u64, SocketAddr, u8);
 
 struct Sum {
     count: u64,
@@ -94,10 +94,10 @@ impl Sums {
     }
 
     fn add(&mut self, event: Event) {
-        let Event { kind, address, cgroup_id, pid, netns, .. } = event;
+        let Event { kind, address, cgroup_id, pid, netns, protocol, .. } = event;
         tracing::debug!(?kind, %address, ?cgroup_id, ?pid, netns, "kernel event");
         let Some((meaning, _)) = meaning(kind) else { return };
-        let key = (kind, cgroup_id.unwrap_or_default(), address);
+        let key = (kind, cgroup_id.unwrap_or_default(), address, protocol);
         if let Some(sum) = self.sums.get_mut(&key) {
             sum.count = sum.count.saturating_add(1);
             sum.last = event;
@@ -160,11 +160,12 @@ fn say(sum: &Sum) {
 }
 
 fn report(sum: &Sum) -> Report {
-    let Event { kind, netns, cgroup_id, pid, address, .. } = sum.last;
+    let Event { kind, netns, cgroup_id, pid, address, protocol, .. } = sum.last;
     let what = meaning(kind).map_or("", |(_, what)| what);
     let (protocol, target) = match kind {
         EventKind::SocketDenied => (u32::from(address.port()), None),
         EventKind::QuicDenied | EventKind::QuicPassed => (UDP, Some(address)),
+        EventKind::Stray | EventKind::StrayDropped if u32::from(protocol) == UDP => (UDP, Some(address)),
         EventKind::BindDenied => (0, Some(address)),
         _ => (TCP, Some(address)),
     };
@@ -253,6 +254,7 @@ mod tests {
             pid: Some(9),
             address: address.parse().unwrap(),
             suppressed: 0,
+            protocol: 0,
         }
     }
 
@@ -291,6 +293,15 @@ mod tests {
             (CoverageEvent::QuicDenied, "p101".to_owned(), 17, 1),
         ];
         assert_eq!(all, expected);
+    }
+
+    #[test]
+    fn a_stray_has_the_protocol_that_it_is_of() {
+        let stray = event(EventKind::Stray, 100, "10.0.0.1:443");
+        let found = reported([stray, Event { protocol: 17, ..stray }, Event { protocol: 6, ..stray }]);
+        let mut protocols: Vec<_> = found.iter().map(|one| one.protocol).collect();
+        protocols.sort_unstable();
+        assert_eq!(protocols, [6, 6, 17]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub struct Event {
     pub address: SocketAddr,
     /// Events of this kind that the same CPU kept back in the second before this one.
     pub suppressed: u32,
+    /// IP protocol number of a stray; 0 of what says by its kind which protocol it is.
+    pub protocol: u8,
 }
 
 impl Event {
@@ -48,6 +50,7 @@ impl Event {
             pid: Some(word(PID)?).filter(|_| called),
             address: SocketAddr::new(IpAddr::from(address), port),
             suppressed: word(SUPPRESSED)?,
+            protocol: *bytes.get(PROTOCOL)?,
         })
     }
 }
@@ -60,6 +63,7 @@ const PID: usize = std::mem::offset_of!(common::Event, pid);
 const SUPPRESSED: usize = std::mem::offset_of!(common::Event, suppressed);
 const PORT: usize = std::mem::offset_of!(common::Event, port);
 const KIND: usize = std::mem::offset_of!(common::Event, kind);
+const PROTOCOL: usize = std::mem::offset_of!(common::Event, protocol);
 
 #[cfg(test)]
 mod tests {

@@ -7,13 +7,15 @@ use verbatim_steer::{Action, CgroupVerdict, EventKind, FailMode};
 use crate::{
     Outcome,
     cases::cases,
-    echo::Echo,
+    echo::{Echo, datagrams, received},
     lab::{Lab, Pair, STEER_CLOSED, STEER_OPEN, equal},
 };
 
 cases![
     a_connection_from_before_is_counted_once_and_passes_where_the_workload_fails_open,
     a_connection_from_before_is_cut_off_where_the_workload_fails_closed,
+    quic_on_a_socket_from_before_is_counted_once_and_cut_off_as_the_workload_says,
+    quic_that_connect_has_let_through_is_no_stray,
     a_connection_from_before_its_rule_is_found_out,
     a_connection_from_before_is_ended_for_both_ends,
     servers_of_steered_workloads_are_never_cut_off,
@@ -67,6 +69,66 @@ fn a_connection_from_before_is_cut_off_where_the_workload_fails_closed(name: &st
     equal("after", &workload.ask("say word=hello").as_str(), &"silence")?;
     equal("counted", &(lab.count("stray"), lab.count("stray_dropped")), &(1, 1))?;
     equal("reported", &events.recv_timeout(PATIENCE)?.kind, &EventKind::StrayDropped)
+}
+
+fn quic_on_a_socket_from_before_is_counted_once_and_cut_off_as_the_workload_says(name: &str) -> Outcome {
+    let (lab, pair) = (Lab::configured(name, |_| {}), Pair::new());
+    let events = lab.steering.events().ok_or("events were taken before")?;
+    let there = [
+        datagrams(&pair.server, Pair::SERVER_V4, 443),
+        datagrams(&pair.server, Pair::SERVER_V6, 443),
+        datagrams(&pair.server, Pair::SERVER_V4, 8443),
+    ];
+    let came = || there.iter().map(received).sum::<usize>();
+    let (mut v4, mut v6) = (lab.workload(&pair.client), lab.workload(&pair.client));
+    let (mut other_port, mut unsteered) = (lab.workload(&pair.client), lab.unsteered(&pair.client));
+    for (workload, to) in [
+        (&mut v4, "10.77.0.2:443"),
+        (&mut v6, "[fd77::2]:443"),
+        (&mut other_port, "10.77.0.2:8443"),
+        (&mut unsteered, "10.77.0.2:443"),
+    ] {
+        equal(to, &workload.ask(&format!("open destination={to} datagram=1")).as_str(), &"open")?;
+        equal(to, &workload.ask("say word=before").as_str(), &"silence")?;
+    }
+    equal("before", &came(), &4)?;
+    lab.steering.set_cgroup(lab.steered.id(), STEER_OPEN)?;
+    lab.steering.attach()?;
+    let (_proxy, ..) = lab.proxy(&pair.client);
+    for workload in [&mut v4, &mut v6] {
+        for _ in 0..2 {
+            equal("open", &workload.ask("say word=open").as_str(), &"silence")?;
+        }
+        let event = events.recv_timeout(PATIENCE)?;
+        equal("reported", &(event.kind, event.cgroup_id), &(EventKind::Stray, Some(lab.steered.id())))?;
+        equal("where", &(event.address.port(), event.protocol), &(443, 17))?;
+    }
+    equal("open", &(came(), lab.count("stray"), lab.count("stray_dropped")), &(4, 2, 0))?;
+    lab.steering.set_cgroup(lab.steered.id(), STEER_CLOSED)?;
+    lab.steering.set_destinations(&verbatim_steer::DestinationRule::steer_everything())?;
+    for workload in [&mut v4, &mut v6] {
+        equal("closed", &workload.ask("say word=closed").as_str(), &"err=1")?;
+    }
+    for workload in [&mut other_port, &mut unsteered] {
+        equal("nobody's business", &workload.ask("say word=other").as_str(), &"silence")?;
+    }
+    equal("came through", &(came(), lab.count("stray")), &(2, 2))?;
+    equal("nothing is to be ended", &lab.steering.take_strays()?.len(), &0)
+}
+
+fn quic_that_connect_has_let_through_is_no_stray(name: &str) -> Outcome {
+    // Fails open, and no proxy lives.
+    let timeout = Duration::from_millis(300);
+    let (lab, pair) = (Lab::configured(name, |config| config.heartbeat_timeout = timeout), Pair::new());
+    lab.steering.attach()?;
+    lab.steering.set_cgroup(lab.steered.id(), STEER_OPEN)?;
+    let there = datagrams(&pair.server, Pair::SERVER_V4, 443);
+    let mut workload = lab.workload(&pair.client);
+    std::thread::sleep(timeout * 2);
+    equal("open", &workload.ask("open destination=10.77.0.2:443 datagram=1").as_str(), &"open")?;
+    equal("sent", &workload.ask("say word=passed").as_str(), &"silence")?;
+    equal("came", &received(&there), &1)?;
+    equal("counted once", &(lab.count("quic_passed"), lab.count("stray")), &(1, 0))
 }
 
 fn a_connection_from_before_its_rule_is_found_out(name: &str) -> Outcome {
