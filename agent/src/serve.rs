@@ -366,7 +366,8 @@ fn give_trust(config: &NodeAgent, material: &Material) -> Result<(), ServeError>
     let folder = TrustFolder::make(&ephemeral.directory)?;
     // As for a workload whose environment names nothing.
     let plan = trust_plan(|_| None, &TrustPaths { folder: folder.path().to_owned() });
-    for problem in folder.fill(&plan, &material.authority)? {
+    let (_, problems) = folder.fill(&plan, &material.authority)?;
+    for problem in problems {
         tracing::error!(%problem, "workloads that are given our trust lose some of their own");
     }
     tracing::info!(folder = %folder.path().display(), "trust for workloads is written");

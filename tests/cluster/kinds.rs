@@ -201,7 +201,7 @@ fn pods_with_roots_of_their_own_keep_them_and_doctor_tells(stage: &mut Stage) ->
 
     let told = doctor(stage)?;
     for (pod, finding) in [
-        ("sets-its-own", "variables of its own: NODE_EXTRA_CA_CERTS, SSL_CERT_FILE"),
+        ("sets-its-own", "variables of its own: CURL_CA_BUNDLE, NODE_EXTRA_CA_CERTS, SSL_CERT_FILE"),
         ("holds-its-own", "it refused our certificate for"),
     ] {
         let about = told.split_once(pod).map(|(_, rest)| rest).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Container, EnvVar, Volume, VolumeMount};
 use serde::{Deserialize, Serialize};
 use verbatim_tls::variables::{
-    ADDING, BUNDLE, CHANNEL_BINDING, DIRECT_PATH, JAVA, JAVA_TOOL_OPTIONS, REPLACING, TRUST_STORE,
+    ADDING, BUNDLE, CHANNEL_BINDING, DIRECT_PATH, JAVA, JAVA_TOOL_OPTIONS, REPLACING, TRUST_STORE, fallbacks,
     java_store, with_java_store,
 };
 
@@ -56,6 +56,14 @@ fn standing<'a>(container: &'a Container, name: &str, env_from: EnvFrom) -> Stan
     if elsewhere && env_from == EnvFrom::LeaveAlone { Standing::FromElsewhere } else { Standing::Free }
 }
 
+/// Whether the pod itself sets it, to something else than we would.
+fn is_own(container: &Container, name: &str, value: &str) -> bool {
+    match standing(container, name, EnvFrom::Override) {
+        Standing::Set(_, set) => set.is_none_or(|set| set != value && !set.is_empty()),
+        Standing::FromElsewhere | Standing::Free => false,
+    }
+}
+
 /// What becomes of a container's variables.
 #[derive(Debug, Default)]
 pub(crate) struct Variables {
@@ -104,6 +112,10 @@ impl Variables {
             Standing::Set(_, Some(set)) if set == value => Ok(()),
             Standing::Set(..) => Err(OwnCause::Set),
             Standing::FromElsewhere => Err(OwnCause::EnvFrom),
+            // Its client goes by another one, which is the pod's own: ours would take that trust away.
+            Standing::Free if fallbacks(name).iter().any(|other| is_own(container, other, value)) => {
+                Err(OwnCause::Set)
+            }
             Standing::Free => {
                 self.add(name, value.to_owned());
                 Ok(())
@@ -161,10 +173,42 @@ pub(crate) fn is_whole_mount(mount: &VolumeMount, folder: &str) -> bool {
         && mount.sub_path_expr.is_none()
 }
 
-/// Whether a place is the folder, or within it. What is mounted above is no obstacle: the runtime mounts the shorter
-/// path first.
+/// Whether a place is the folder, or within it. What is mounted above is no obstacle where the runtime can make a
+/// folder in it: it mounts the shorter path first.
 pub(crate) fn is_within(path: &str, folder: &str) -> bool {
-    let parts =
-        |path: &str| path.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
     parts(path).starts_with(&parts(folder))
+}
+
+/// Whether what is mounted there leaves no room for the folder: it is above it, and nothing can be made in it. Then
+/// the container would not start.
+pub(crate) fn is_closed_above(mount: &VolumeMount, volumes: &[Volume], folder: &str) -> bool {
+    let (above, below) = (parts(&mount.mount_path), parts(folder));
+    let read_only = || {
+        let volume = volumes.iter().find(|volume| volume.name == mount.name);
+        mount.read_only == Some(true) || volume.is_some_and(is_read_only)
+    };
+    above.len() < below.len() && below.starts_with(&above) && read_only()
+}
+
+/// Whether nothing can be written to a volume, however it is mounted.
+fn is_read_only(volume: &Volume) -> bool {
+    let Volume { config_map, secret, projected, downward_api, image, .. } = volume;
+    let claim = volume.persistent_volume_claim.as_ref().and_then(|claim| claim.read_only);
+    let driver = volume.csi.as_ref().and_then(|driver| driver.read_only);
+    config_map.is_some()
+        || secret.is_some()
+        || projected.is_some()
+        || downward_api.is_some()
+        || image.is_some()
+        || claim == Some(true)
+        || driver == Some(true)
+}
+
+/// A path's parts. `/var/run` is `/run` in most images: a link that cannot be seen from here.
+fn parts(path: &str) -> Vec<&str> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    match parts.as_slice() {
+        ["var", "run", ..] => parts.get(1..).map(<[&str]>::to_vec).unwrap_or_default(),
+        _ => parts,
+    }
 }

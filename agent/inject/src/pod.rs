@@ -13,7 +13,7 @@ use verbatim_tls::RootId;
 
 use crate::{
     ENV_FROM, EXTRAS, INJECT, INJECTED, VERSION,
-    container::{Own, OwnCause, Variables, is_bundle, is_whole_mount, is_within},
+    container::{Own, OwnCause, Variables, is_bundle, is_closed_above, is_whole_mount, is_within},
     options::{EnvFrom, Extra, Options, UnknownExtra},
     patch::Operations,
 };
@@ -147,7 +147,9 @@ fn given(
     for (list, index, container) in lists.into_iter().flat_map(|(list, containers)| {
         containers.unwrap_or_default().iter().enumerate().map(move |(index, found)| (list, index, found))
     }) {
-        match one(list, index, container, &volume, &options, &extras, operations) {
+        let given = room(container, spec, &options.folder)
+            .and_then(|()| one(list, index, container, &volume, &options, &extras, operations));
+        match given {
             Ok(own) => {
                 warnings.extend(warning(&container.name, &own));
                 containers.insert(container.name.clone(), own.into_iter().map(|own| own.name).collect());
@@ -180,6 +182,19 @@ fn volume(spec: &PodSpec, config_map: &str) -> (String, bool) {
     let free = |name: &String| volumes.iter().all(|volume| volume.name != *name);
     let name = names.into_iter().find(free).unwrap_or_else(|| config_map.to_owned());
     (name, false)
+}
+
+/// Whether the runtime can make the folder in a container: one that cannot be made keeps it from starting.
+fn room(container: &Container, spec: &PodSpec, folder: &str) -> Result<(), String> {
+    let volumes = spec.volumes.as_deref().unwrap_or_default();
+    let mut mounts = container.volume_mounts.iter().flatten();
+    match mounts.find(|mount| is_closed_above(mount, volumes, folder)) {
+        Some(closed) => Err(format!(
+            "what is mounted at {} is read-only, so that nothing can be put at {folder}",
+            closed.mount_path
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Gives one container what it lacks; what stays its own.

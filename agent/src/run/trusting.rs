@@ -111,10 +111,11 @@ impl Trusting {
         let files = Files(place.to_owned());
         let folder = TrustFolder::make(place)?;
         let plan = plan(|name| std::env::var_os(name), &TrustPaths { folder: folder.path().to_owned() });
-        for problem in folder.fill(&plan, &material.authority)? {
-            tracing::warn!(%problem, "the command loses trust that it has without us");
+        let (variables, problems) = folder.fill(&plan, &material.authority)?;
+        for problem in problems {
+            tracing::warn!(%problem, "what names it stays as it is: clients that go by it will not trust us");
         }
-        Ok(Some(Self { material, variables: plan.changes, outside: Arc::default(), _files: files }))
+        Ok(Some(Self { material, variables, outside: Arc::default(), _files: files }))
     }
 
     /// For the proxy: only what is in the cgroup was given our roots.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use verbatim_sys::privilege::is_private_folder;
-use verbatim_tls::{Authority, EnvironmentPlan, Problem, pem_bundle, pkcs12_trust_store};
+use verbatim_tls::{Authority, Change, EnvironmentPlan, Problem, prepare};
 
 /// Why the files are not there.
 #[derive(Debug, thiserror::Error)]
@@ -54,25 +54,18 @@ impl TrustFolder {
         &self.0
     }
 
-    /// Writes everything of a plan that was made for this folder. Whose trust could not be carried over comes
-    /// back: the files are then what could be read, and ours.
+    /// Writes everything of a plan that was made for this folder. The answer: the variables to be set, and what could
+    /// not be read. What names a file that could not be is not among the variables, and stays as it is.
     pub(crate) fn fill(
         &self,
         plan: &EnvironmentPlan,
         authority: &Authority,
-    ) -> Result<Vec<Problem>, TrustError> {
-        let mut problems = Vec::new();
-        for bundle in &plan.bundles {
-            let (text, mut found) = pem_bundle(&bundle.source, authority);
-            self.write(&bundle.path, text.as_bytes())?;
-            problems.append(&mut found);
+    ) -> Result<(Vec<Change>, Vec<Problem>), TrustError> {
+        let prepared = prepare(plan, authority);
+        for file in &prepared.files {
+            self.write(&file.path, &file.bytes)?;
         }
-        for store in &plan.trust_stores {
-            let (bytes, mut found) = pkcs12_trust_store(&store.source, authority);
-            self.write(&store.path, &bytes)?;
-            problems.append(&mut found);
-        }
-        Ok(problems)
+        Ok((prepared.changes, prepared.problems))
     }
 
     /// Beside, then renamed: nobody reads half of it.
@@ -123,6 +116,19 @@ mod tests {
             let text = fs::read_to_string(&bundle.path).expect("bundle");
             assert!(authority.roots_pem().split_inclusive("-----END").all(|part| text.contains(part.trim())));
         }
+    }
+
+    #[test]
+    fn what_names_a_file_that_cannot_be_read_stays_as_it_is() {
+        let place = tempfile::tempdir().expect("folder");
+        let folder = TrustFolder::make(&place.path().join("trust")).expect("make");
+        let authority = Authority::for_run(&[]).expect("authority");
+        let existing = |name: &str| (name == "REQUESTS_CA_BUNDLE").then(|| "/nonexistent/corp.pem".into());
+        let plan = plan(existing, &TrustPaths { folder: folder.path().to_owned() });
+        let (changes, problems) = folder.fill(&plan, &authority).expect("fill");
+        assert!(changes.iter().all(|change| change.name != "REQUESTS_CA_BUNDLE"), "{changes:?}");
+        assert!(changes.iter().any(|change| change.name == "SSL_CERT_FILE"));
+        assert_eq!(problems.len(), 1, "{problems:?}");
     }
 
     #[test]

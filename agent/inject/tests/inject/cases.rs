@@ -74,7 +74,7 @@ fn what_a_pod_sets_itself_stays_and_is_noted() {
             "by value",
             json!([{"name": "SSL_CERT_FILE", "value": "/own.pem"}]),
             json!(null),
-            vec!["SSL_CERT_FILE"],
+            vec!["CURL_CA_BUNDLE", "SSL_CERT_FILE"],
         ),
         ("to nothing", json!([{"name": "CURL_CA_BUNDLE"}]), json!(null), vec!["CURL_CA_BUNDLE"]),
         (
@@ -88,7 +88,7 @@ fn what_a_pod_sets_itself_stays_and_is_noted() {
             "twice, the last counts",
             json!([{"name": "SSL_CERT_FILE", "value": BUNDLE}, {"name": "SSL_CERT_FILE", "value": "/own.pem"}]),
             json!(null),
-            vec!["SSL_CERT_FILE"],
+            vec!["CURL_CA_BUNDLE", "SSL_CERT_FILE"],
         ),
         (
             "Java's store",
@@ -266,6 +266,53 @@ fn names_and_places_that_are_taken_are_not_taken_away() {
     // What is mounted above is no obstacle.
     let before = json!({"spec": {"containers": [{"name": "app", "volumeMounts": [{"name": "v", "mountPath": "/run"}]}]}});
     assert!(applied(&before, &options()).1.result.is_ok());
+}
+
+#[test]
+fn a_container_in_which_our_folder_cannot_be_made_is_left_alone() {
+    let host = json!({"name": "v", "hostPath": {"path": "/var/run"}});
+    let secret = json!({"name": "v", "secret": {"secretName": "s"}});
+    for (volume, mount) in [
+        (&host, json!({"name": "v", "mountPath": "/run", "readOnly": true})),
+        (&host, json!({"name": "v", "mountPath": "/var/run/", "readOnly": true})),
+        (&secret, json!({"name": "v", "mountPath": "/run"})),
+        (&secret, json!({"name": "v", "mountPath": "/"})),
+    ] {
+        let before = json!({"spec": {
+            "volumes": [volume],
+            "containers": [{"name": "app", "volumeMounts": [mount]}, {"name": "other"}],
+        }});
+        let (after, outcome) = applied(&before, &options());
+        assert_eq!(after["spec"]["containers"][0], before["spec"]["containers"][0], "{mount}");
+        assert!(value(&after, "containers", 1, "SSL_CERT_FILE").is_some());
+        assert!(outcome.warnings[0].contains("read-only"), "{:?}", outcome.warnings);
+    }
+    for mount in [
+        json!({"name": "v", "mountPath": "/run"}),
+        json!({"name": "v", "mountPath": "/running", "readOnly": true}),
+        json!({"name": "v", "mountPath": "/var/lib", "readOnly": true}),
+    ] {
+        let before =
+            json!({"spec": {"volumes": [host], "containers": [{"name": "app", "volumeMounts": [mount]}]}});
+        assert!(applied(&before, &options()).1.result.is_ok(), "{mount}");
+    }
+}
+
+#[test]
+fn a_client_that_goes_by_another_variable_of_the_pods_goes_on_doing_so() {
+    for (set, left) in [
+        ("SSL_CERT_FILE", "CURL_CA_BUNDLE"),
+        ("SSL_CERT_DIR", "CURL_CA_BUNDLE"),
+        ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"),
+    ] {
+        let before =
+            json!({"spec": {"containers": [{"name": "app", "env": [{"name": set, "value": "/corp"}]}]}});
+        let (after, _) = applied(&before, &options());
+        assert_eq!(value(&after, "containers", 0, left), None, "{set}");
+        assert!(value(&after, "containers", 0, "HTTPLIB2_CA_CERTS").is_some());
+        assert!(annotation(&after).containers["app"].contains(&left.to_owned()), "{set}");
+        assert!(applied(&after, &options()).1.patch.0.is_empty());
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::{
 use super::{
     Source,
     java_options::{store_options, with_store},
-    variables::{ADDING, CHANNEL_BINDING, DIRECT_PATH, JAVA, JAVA_TOOL_OPTIONS, REPLACING},
+    variables::{ADDING, CHANNEL_BINDING, DIRECT_PATH, JAVA, JAVA_TOOL_OPTIONS, REPLACING, fallbacks},
 };
 
 /// A trust store that Java was told to use.
@@ -94,6 +94,11 @@ pub fn plan(existing: impl Fn(&str) -> Option<OsString>, paths: &TrustPaths) -> 
     let mut plan = EnvironmentPlan::default();
     plan.bundle(Source::System, &paths.folder);
     for name in REPLACING.into_iter().chain([ADDING]) {
+        let fallback = fallbacks(name).iter().any(|other| existing(other).is_some());
+        if existing(name).is_none() && fallback {
+            // Its client goes by the other one, which is merged.
+            continue;
+        }
         let source = existing(name).map_or(Source::System, |value| Source::Pem(value.into()));
         let value = plan.bundle(source, &paths.folder).into_os_string();
         plan.changes.push(Change { name, value });

@@ -18,6 +18,9 @@ pub const REPLACING: [&str; 6] = [
     // bq, gsutil, gcloud.
     "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
 ];
+/// Which variables a client goes by where the first is not set.
+const FALLBACKS: [(&str, &[&str]); 2] =
+    [("REQUESTS_CA_BUNDLE", &["CURL_CA_BUNDLE"]), ("CURL_CA_BUNDLE", &["SSL_CERT_FILE", "SSL_CERT_DIR"])];
 /// Node: adds to its own roots.
 pub const ADDING: &str = "NODE_EXTRA_CA_CERTS";
 /// Java's variables, the one that has the last word first. Only the last is set where none names a trust store.
@@ -31,6 +34,12 @@ pub const CHANNEL_BINDING: (&str, &str) = ("PGCHANNELBINDING", "disable");
 pub const DIRECT_PATH: (&str, &str) = ("GOOGLE_CLOUD_DISABLE_DIRECT_PATH", "true");
 /// Tokens bound to a client's certificate, which nobody in between can present. Only where a selector says so.
 pub const BOUND_TOKENS: (&str, &str) = ("GOOGLE_API_ENABLE_RUNTIME_BOUND_TOKEN", "false");
+
+/// What a client goes by where this variable is not set.
+#[must_use]
+pub fn fallbacks(name: &str) -> &'static [&'static str] {
+    FALLBACKS.iter().find(|(first, _)| *first == name).map_or(&[], |(_, others)| *others)
+}
 
 /// The PEM bundle's name in the folder that a workload is given.
 pub const BUNDLE: &str = "bundle.pem";

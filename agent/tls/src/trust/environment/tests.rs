@@ -41,15 +41,30 @@ fn a_file_that_a_variable_named_stays_trusted_by_whom_it_was_and_by_nobody_else(
         ("SSL_CERT_FILE", "/their/roots.pem"),
         ("REQUESTS_CA_BUNDLE", "/their/roots.pem"),
         ("NODE_EXTRA_CA_CERTS", "/their/extra.pem"),
-        ("CURL_CA_BUNDLE", ""),
+        ("HTTPLIB2_CA_CERTS", ""),
     ]);
     assert_eq!(changes["SSL_CERT_FILE"], "/trust/bundle-2.pem");
     assert_eq!(changes["REQUESTS_CA_BUNDLE"], "/trust/bundle-2.pem");
     assert_eq!(changes["NODE_EXTRA_CA_CERTS"], "/trust/bundle-3.pem");
-    assert_eq!(changes["CURL_CA_BUNDLE"], "/trust/bundle.pem");
+    assert_eq!(changes["HTTPLIB2_CA_CERTS"], "/trust/bundle.pem");
     let sources: Vec<_> = plan.bundles.iter().map(|bundle| &bundle.source).collect();
     let theirs = |path: &str| Source::Pem(path.into());
     assert_eq!(sources, [&Source::System, &theirs("/their/roots.pem"), &theirs("/their/extra.pem")]);
+}
+
+#[test]
+fn a_client_that_goes_by_another_variable_goes_on_doing_so() {
+    let (changes, _) = planned(&[("SSL_CERT_FILE", "/their/roots.pem")]);
+    assert!(!changes.contains_key("CURL_CA_BUNDLE"), "{changes:?}");
+    assert_eq!(changes["SSL_CERT_FILE"], "/trust/bundle-2.pem");
+    assert_eq!(changes["REQUESTS_CA_BUNDLE"], "/trust/bundle.pem");
+    let (changes, _) = planned(&[("SSL_CERT_DIR", "/their/roots")]);
+    assert!(!changes.contains_key("CURL_CA_BUNDLE"), "{changes:?}");
+    let (changes, _) = planned(&[("CURL_CA_BUNDLE", "/their/roots.pem")]);
+    assert!(!changes.contains_key("REQUESTS_CA_BUNDLE"), "{changes:?}");
+    assert_eq!(changes["CURL_CA_BUNDLE"], "/trust/bundle-2.pem");
+    let (changes, _) = planned(&[("CURL_CA_BUNDLE", "/a.pem"), ("REQUESTS_CA_BUNDLE", "/b.pem")]);
+    assert_ne!(changes["CURL_CA_BUNDLE"], changes["REQUESTS_CA_BUNDLE"]);
 }
 
 #[test]
