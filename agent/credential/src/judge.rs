@@ -109,10 +109,10 @@ pub fn judge(
         }
         CredentialKind::IdToken => by_jwt(shown, read, workload),
         CredentialKind::OpaqueToken | CredentialKind::BoundToken => match told {
-            Some(told) => {
-                let name = if told.email.is_empty() { &told.subject } else { &told.email };
-                by_name(name, CredentialSource::Tokeninfo, workload)
+            Some(told) if told.email.is_empty() => {
+                by_subject(&told.subject, CredentialSource::Tokeninfo, workload)
             }
+            Some(told) => by_name(&told.email, CredentialSource::Tokeninfo, workload),
             None if shown.jwt.is_some() => by_jwt(shown, read, workload),
             None if shown.kind == CredentialKind::BoundToken => {
                 unknown("bound to a certificate, and not seen being issued on this node", unread)
@@ -175,11 +175,16 @@ fn by_jwt(shown: &Shown, source: CredentialSource, workload: &Workload<'_>) -> J
     if !jwt.email.is_empty() || jwt.is_self_signed() {
         return by_name(jwt.names(), source, workload);
     }
-    if workload.is(&jwt.subject) {
+    by_subject(&jwt.subject, source, workload)
+}
+
+/// A subject without a name beside it: an issuer's own number, as a rule.
+fn by_subject(subject: &str, source: CredentialSource, workload: &Workload<'_>) -> Judged {
+    if workload.is(subject) {
         return judged(CredentialMatch::Yes, "names this workload", source);
     }
-    if is_person(&jwt.subject) {
-        return person(&jwt.subject, source, workload);
+    if is_person(subject) {
+        return person(subject, source, workload);
     }
     unknown("its subject is no name that can be compared", source)
 }

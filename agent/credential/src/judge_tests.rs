@@ -135,6 +135,13 @@ fn what_the_issuer_was_asked_goes_before_nothing() {
     assert_eq!(judge(&told(AGENT)).matches, CredentialMatch::Yes);
     assert_eq!(judge(&told(OTHER)).finding, Some(CommandFinding::CredentialOfAnother));
     assert_eq!(judge(&told("ada@example.com")).finding, Some(CommandFinding::CredentialOfAPerson));
+    let number = Told { subject: "104213".into(), ..Told::default() };
+    let unnamed = judge(&number);
+    assert_eq!(
+        (unnamed.matches, unnamed.finding),
+        (CredentialMatch::Unknown, None),
+        "an issuer's own number"
+    );
     let nobody = judge(&told(""));
     assert_eq!((nobody.matches, nobody.source), (CredentialMatch::Unknown, CredentialSource::Tokeninfo));
 }

@@ -33,7 +33,8 @@ impl Owner {
         let workload = &identity.workload;
         let cgroup = flow.cgroup_id.to_string();
         let parts = match identity.local_user.as_deref() {
-            _ if !workload.pod_uid.is_empty() => ["pod", &workload.namespace, &workload.pod_uid],
+            // By its UID alone: that is known also while nobody has said whose it is.
+            _ if !workload.pod_uid.is_empty() => ["pod", &workload.pod_uid, ""],
             Some(user) => ["user", user, ""],
             None => ["cgroup", &cgroup, ""],
         };

@@ -96,6 +96,8 @@ pub(crate) struct Orders {
 struct State {
     /// The order whose begin was handed to the spool, by its time.
     told: Option<u64>,
+    /// Since when the order holds whose begin was recorded last.
+    begun: Option<u64>,
     /// Who ended the order of this time before its own time.
     ended_by: Option<(u64, Person)>,
     /// Orders that another took the place of, and what had passed under them.
@@ -176,7 +178,8 @@ impl Orders {
         loop {
             let replaced = self.state().replaced.pop_front();
             if let Some((order, passed)) = replaced {
-                if !order.recorded {
+                // It may have been recorded while another took its place.
+                if !order.recorded && self.state().begun != Some(order.since_nanos) {
                     self.record_begin(&order).await;
                 }
                 self.record_end(&order, passed, "another took its place").await;
@@ -192,6 +195,7 @@ impl Orders {
                 Ok(Some(order)) if !order.recorded && self.state().told != Some(order.since_nanos) => {
                     self.state().told = Some(order.since_nanos);
                     if self.record_begin(&order).await {
+                        self.state().begun = Some(order.since_nanos);
                         self.change(&order, |order| order.recorded = true);
                     }
                     continue;

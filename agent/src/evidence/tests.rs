@@ -93,6 +93,28 @@ impl Case {
 }
 
 #[test]
+fn a_token_that_was_issued_before_its_pod_had_a_name_is_still_that_pods() {
+    let case = Case::new();
+    let workload = v1::Workload {
+        principal_kind: PrincipalKind::Unresolved.into(),
+        pod_uid: "1".into(),
+        ..v1::Workload::default()
+    };
+    case.issue(&Identity { workload, ..Identity::default() }, "ya29.t", &[]);
+    let own = case.ask(&pod("1", "agent"), &bearer("ya29.t"));
+    assert_eq!((own.matches, own.findings.len()), (CredentialMatch::Yes, 0));
+    assert_eq!(case.ask(&pod("2", "agent"), &bearer("ya29.t")).matches, CredentialMatch::No);
+}
+
+#[test]
+fn only_tokens_of_googles_form_are_shown_to_google() {
+    assert!(is_googles(b"ya29.c.b0Aaekm1") && is_googles(b"ya29.d.c0ARcRzXw"));
+    for other in ["ghp_16C7e42F292c6912E7", "ya29", "", "xoxb-1", "1//0g-refresh", "Ya29.x"] {
+        assert!(!is_googles(other.as_bytes()), "{other}");
+    }
+}
+
+#[test]
 fn a_token_is_the_pods_that_it_was_issued_to_and_a_finding_with_another() {
     let case = Case::new();
     let (agent, other, unseen) = (pod("1", "agent"), pod("2", "other"), pod("3", "agent"));
