@@ -28,8 +28,8 @@ pub enum Source {
     System,
     /// The trust stores of the JDKs on this system; without any, the system's bundle.
     Jdk,
-    /// A PEM file, or a folder of them.
-    Pem(PathBuf),
+    /// PEM files, or folders of them.
+    Pem(Vec<PathBuf>),
     /// A trust store that Java is told to use.
     Java(JavaStore),
 }
@@ -128,7 +128,10 @@ fn gather(source: &Source, authority: &Authority) -> (Roots, Vec<Problem>) {
     let mut problems = Vec::new();
     let added = match source {
         Source::System => roots.add_system().map_err(Problem::from),
-        Source::Pem(path) => roots.add_path(path).map_err(Problem::from),
+        Source::Pem(paths) => {
+            problems.extend(paths.iter().filter_map(|path| roots.add_path(path).err()).map(Problem::from));
+            Ok(())
+        }
         Source::Java(store) => add_store(&mut roots, store.path.clone(), store.password.as_deref()),
         Source::Jdk => {
             for path in jdk_stores() {

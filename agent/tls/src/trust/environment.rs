@@ -94,12 +94,12 @@ pub fn plan(existing: impl Fn(&str) -> Option<OsString>, paths: &TrustPaths) -> 
     let mut plan = EnvironmentPlan::default();
     plan.bundle(Source::System, &paths.folder);
     for name in REPLACING.into_iter().chain([ADDING]) {
-        let fallback = fallbacks(name).iter().any(|other| existing(other).is_some());
-        if existing(name).is_none() && fallback {
-            // Its client goes by the other one, which is merged.
-            continue;
-        }
-        let source = existing(name).map_or(Source::System, |value| Source::Pem(value.into()));
+        let own = existing(name).map(|value| vec![value.into()]);
+        let named: Vec<PathBuf> = own.unwrap_or_else(|| {
+            // Its client goes by these until ours is set.
+            fallbacks(name).iter().filter_map(|other| existing(other)).map(PathBuf::from).collect()
+        });
+        let source = if named.is_empty() { Source::System } else { Source::Pem(named) };
         let value = plan.bundle(source, &paths.folder).into_os_string();
         plan.changes.push(Change { name, value });
     }

@@ -39,7 +39,7 @@ fn a_bundle_holds_what_the_file_held_and_our_roots_and_no_key() {
         format!("# a comment\n{key}\n{pem}{pem}\n-----BEGIN JUNK-----\nAAAA\n-----END JUNK-----\n"),
     )
     .unwrap();
-    let (bundle, problems) = pem_bundle(&Source::Pem(file), &authority);
+    let (bundle, problems) = pem_bundle(&Source::Pem(vec![file]), &authority);
     assert!(problems.is_empty(), "{problems:?}");
     let expected: HashSet<_> = authority.roots().into_iter().chain([theirs]).collect();
     assert_eq!(certificates(&bundle), expected);
@@ -62,7 +62,7 @@ fn a_bundle_of_the_system_holds_all_of_its_roots() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bundle.pem");
     std::fs::write(&file, &bundle).unwrap();
-    assert_eq!(pem_bundle(&Source::Pem(file), &authority).0, bundle);
+    assert_eq!(pem_bundle(&Source::Pem(vec![file]), &authority).0, bundle);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_folder_of_certificates_becomes_one_bundle() {
     }
     std::fs::write(folder.path().join("README"), "nothing").unwrap();
     std::fs::create_dir(folder.path().join("java")).unwrap();
-    let (bundle, problems) = pem_bundle(&Source::Pem(folder.path().to_owned()), &authority());
+    let (bundle, problems) = pem_bundle(&Source::Pem(vec![folder.path().to_owned()]), &authority());
     assert!(problems.is_empty(), "{problems:?}");
     assert!(roots.iter().all(|(certificate, _, _)| certificates(&bundle).contains(certificate)));
 }
@@ -82,7 +82,7 @@ fn a_folder_of_certificates_becomes_one_bundle() {
 #[test]
 fn a_source_that_cannot_be_read_leaves_our_roots_and_a_problem_that_names_it() {
     let authority = authority();
-    let (bundle, problems) = pem_bundle(&Source::Pem("/nonexistent/roots.pem".into()), &authority);
+    let (bundle, problems) = pem_bundle(&Source::Pem(vec!["/nonexistent/roots.pem".into()]), &authority);
     assert_eq!(certificates(&bundle).len(), 2);
     assert!(problems[0].to_string().contains("/nonexistent/roots.pem"), "{problems:?}");
     let (_, problems) = pkcs12_trust_store(&store(Path::new("/nonexistent/t.p12"), None), &authority);
@@ -135,7 +135,7 @@ fn a_trust_store_is_read_back_as_it_was_written() {
     let file = folder.path().join("theirs.pem");
     std::fs::write(&file, pem).unwrap();
     let authority = authority();
-    let (written, problems) = pkcs12_trust_store(&Source::Pem(file), &authority);
+    let (written, problems) = pkcs12_trust_store(&Source::Pem(vec![file]), &authority);
     assert!(problems.is_empty());
     let path = folder.path().join("t.p12");
     std::fs::write(&path, &written).unwrap();

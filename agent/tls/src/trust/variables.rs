@@ -20,7 +20,7 @@ pub const REPLACING: [&str; 6] = [
 ];
 /// Which variables a client goes by where the first is not set.
 const FALLBACKS: [(&str, &[&str]); 2] =
-    [("REQUESTS_CA_BUNDLE", &["CURL_CA_BUNDLE"]), ("CURL_CA_BUNDLE", &["SSL_CERT_FILE", "SSL_CERT_DIR"])];
+    [("REQUESTS_CA_BUNDLE", &["CURL_CA_BUNDLE"]), ("CURL_CA_BUNDLE", &["SSL_CERT_DIR", "SSL_CERT_FILE"])];
 /// Node: adds to its own roots.
 pub const ADDING: &str = "NODE_EXTRA_CA_CERTS";
 /// Java's variables, the one that has the last word first. Only the last is set where none names a trust store.

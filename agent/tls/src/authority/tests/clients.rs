@@ -342,7 +342,7 @@ fn java_accepts_leaves_and_refuses_forgeries_with_our_trust_store() {
     let cases = Cases::start();
     // An empty source: nobody but us is trusted.
     let nobody = script(cases.folder.path(), "nobody.pem", "");
-    let (store, _) = pkcs12_trust_store(&Source::Pem(nobody), &cases.authority);
+    let (store, _) = pkcs12_trust_store(&Source::Pem(vec![nobody]), &cases.authority);
     let path = cases.folder.path().join("truststore.p12");
     std::fs::write(&path, store).unwrap();
     let script = script(
