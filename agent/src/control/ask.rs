@@ -97,7 +97,9 @@ pub(crate) fn doctor(args: &DoctorArgs) -> u8 {
             let text = match args.output {
                 DoctorOutput::Table => doctor::shown(&report),
                 // Strings and numbers can always be written.
-                DoctorOutput::Json => serde_json::to_string_pretty(&report).unwrap_or_default(),
+                DoctorOutput::Json => {
+                    verbatim_terminal::json(&serde_json::to_string_pretty(&report).unwrap_or_default())
+                }
             };
             writeln!(io::stdout(), "{text}").ok();
             if report.is_well() { 0 } else { 2 }

@@ -48,9 +48,10 @@ pub(crate) struct Source {
 pub(crate) enum Output {
     /// Columns for a person; cut to the terminal's width.
     Table,
-    /// One JSON object a line, nothing cut.
+    /// One JSON object a line, nothing cut; what could steer a terminal stands as `\uXXXX`.
     Json,
-    /// RFC 4180 with a header, nothing cut.
+    /// RFC 4180 with a header, nothing cut or changed, but on a terminal made harmless for it; what a workload wrote
+    /// may be a formula to a spreadsheet, so import it as text.
     Csv,
 }
 

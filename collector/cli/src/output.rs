@@ -25,21 +25,32 @@ pub(crate) trait Row: Serialize {
 }
 
 /// Writes rows that come all at once or one by one.
-pub(crate) struct Writer {
+pub(crate) struct Writer<W: Write = io::Stdout> {
     output: Output,
+    /// Whether a terminal reads it, which would obey what it reads.
+    terminal: bool,
     width: usize,
-    out: io::BufWriter<io::Stdout>,
+    out: io::BufWriter<W>,
     begun: bool,
 }
 
 impl Writer {
     pub(crate) fn new(output: Output) -> Self {
-        let width = terminal_size::terminal_size()
-            .filter(|_| io::stdout().is_terminal())
-            .map_or(WIDTH_WITHOUT_TERMINAL, |(width, _)| usize::from(width.0).max(40));
-        Self { output, width, out: io::BufWriter::new(io::stdout()), begun: false }
+        Self::to(io::stdout(), output)
     }
+}
 
+impl<W: Write + IsTerminal> Writer<W> {
+    fn to(out: W, output: Output) -> Self {
+        let terminal = out.is_terminal();
+        let width = terminal_size::terminal_size()
+            .filter(|_| terminal)
+            .map_or(WIDTH_WITHOUT_TERMINAL, |(width, _)| usize::from(width.0).max(40));
+        Self { output, terminal, width, out: io::BufWriter::new(out), begun: false }
+    }
+}
+
+impl<W: Write> Writer<W> {
     /// Rows that are known together: columns are as wide as they need to be.
     pub(crate) fn rows<T: Row>(&mut self, rows: &[T]) -> Result<(), Failure> {
         let cells: Vec<Vec<String>> = match self.output {
@@ -77,7 +88,10 @@ impl Writer {
                     None => self.line(&shown(row), widths)?,
                 }
             }
-            Output::Json => writeln!(self.out, "{}", serde_json::to_string(row).map_err(io::Error::from)?)?,
+            Output::Json => {
+                let row = serde_json::to_string(row).map_err(io::Error::from)?;
+                writeln!(self.out, "{}", verbatim_terminal::json(&row))?;
+            }
             Output::Csv => self.csv(row, first)?,
         }
         Ok(())
@@ -97,13 +111,15 @@ impl Writer {
 
     fn csv<T: Row>(&mut self, row: &T, header: bool) -> Result<(), Failure> {
         let value = serde_json::to_value(row).map_err(io::Error::from)?;
+        let terminal = self.terminal;
+        let field = |value| if terminal { harmless(&flat(value)) } else { flat(value) };
         let mut writer =
             csv::WriterBuilder::new().terminator(csv::Terminator::CRLF).from_writer(&mut self.out);
         let serde_json::Value::Object(fields) = value else { return Ok(()) };
         if header {
             writer.write_record(fields.keys()).map_err(csv_error)?;
         }
-        writer.write_record(fields.values().map(flat)).map_err(csv_error)?;
+        writer.write_record(fields.values().map(field)).map_err(csv_error)?;
         writer.flush()?;
         Ok(())
     }
@@ -168,6 +184,53 @@ mod tests {
     fn a_statement_cannot_steer_the_terminal() {
         let text = harmless("a\n\n\tb\u{1b}[2J\u{202e}c\u{7f}");
         assert_eq!(text, "a b\\u{1b}[2J\\u{202e}c\\u{7f}");
+    }
+
+    /// What a workload wrote to steer the terminal of whoever reads it: by C0 and C1, and turned around.
+    const STATEMENT: &str = "=1,\u{1b}[2J\u{9b}31m\u{7f}\u{202e}\u{e0041}\r\nb";
+
+    #[derive(Serialize)]
+    struct One {
+        statement: &'static str,
+        parameters: [&'static str; 1],
+    }
+
+    impl Row for One {
+        const TITLES: &'static [&'static str] = &["STATEMENT"];
+        const WIDTHS: &'static [usize] = &[0];
+
+        fn cells(&self) -> Vec<String> {
+            vec![self.statement.to_owned()]
+        }
+    }
+
+    fn written(output: Output, terminal: bool) -> String {
+        let out = io::BufWriter::new(Vec::new());
+        let mut writer = Writer { output, terminal, width: WIDTH_WITHOUT_TERMINAL, out, begun: false };
+        writer.rows(&[One { statement: STATEMENT, parameters: [STATEMENT] }]).unwrap();
+        String::from_utf8(writer.out.into_inner().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn no_form_of_an_answer_lets_a_statement_steer_the_terminal() {
+        for output in [Output::Table, Output::Json, Output::Csv] {
+            let text = written(output, true).replace("\r\n", "\n");
+            for line in text.lines() {
+                assert_eq!(harmless(line), line, "{output:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn json_and_csv_for_machines_lose_nothing() {
+        let row: serde_json::Value = serde_json::from_str(&written(Output::Json, false)).unwrap();
+        assert_eq!(row["statement"], STATEMENT);
+        assert_eq!(row["parameters"][0], STATEMENT);
+        assert_eq!(written(Output::Json, false), written(Output::Json, true));
+
+        let text = written(Output::Csv, false);
+        let mut rows = csv::Reader::from_reader(text.as_bytes());
+        assert_eq!(rows.records().next().unwrap().unwrap().get(0), Some(STATEMENT));
     }
 
     #[test]

@@ -31,6 +31,25 @@ pub fn escape(bytes: &[u8], line: &mut String) {
     }
 }
 
+/// JSON with every character written out as `\uXXXX` (RFC 8259, section 7; beyond the BMP a pair) that a terminal
+/// takes for more than text. It says the same: outside of strings JSON has none of them but the ends of lines,
+/// which stay.
+#[must_use]
+pub fn json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char != '\n' && (char.is_control() || is_invisible(char)) {
+            for unit in char.encode_utf16(&mut [0; 2]) {
+                // Writing to a String cannot fail.
+                write!(out, "\\u{unit:04x}").ok();
+            }
+        } else {
+            out.push(char);
+        }
+    }
+    out
+}
+
 /// Formatting characters of Unicode (category Cf, separators of lines, fillers, variation selectors):
 /// zero-width ones, directional overrides, tags.
 fn is_invisible(char: char) -> bool {
@@ -67,6 +86,23 @@ mod tests {
             let hidden = char.is_control() || is_invisible(char);
             assert_eq!(kept, !hidden, "{char:?} is shown as {shown}");
         }
+    }
+
+    #[test]
+    fn json_says_the_same_and_steers_no_terminal() {
+        let steers = |c: char| c != '\n' && (c.is_control() || is_invisible(c));
+        // All that steer, and some of the others.
+        let chars = (0..=0x10_FFFF).filter_map(char::from_u32);
+        for char in chars.filter(|c| c.is_ascii() || steers(*c) || u32::from(*c) % 251 == 0) {
+            let row = serde_json::json!({ "statement": format!("a{char}b"), (format!("{char}")): [1, 2] });
+            for text in [serde_json::to_string(&row).unwrap(), serde_json::to_string_pretty(&row).unwrap()] {
+                let shown = json(&text);
+                assert!(!shown.contains(steers), "{char:?} is shown as {shown:?}");
+                assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), row, "{char:?}");
+            }
+        }
+        let written = json("\"\u{9b}2J\u{7f}\u{202e}\u{e0041}\u{e9}\u{1f600}\"");
+        assert_eq!(written, "\"\\u009b2J\\u007f\\u202e\\udb40\\udc41\u{e9}\u{1f600}\"");
     }
 
     #[test]
