@@ -8,6 +8,10 @@ mod connect;
 mod failure;
 mod filter;
 mod names;
+#[cfg(test)]
+#[path = "../../tests/collector/support/node.rs"]
+#[allow(dead_code, reason = "made for the collector's tests, which need more of it")]
+mod node;
 mod output;
 mod query;
 mod view;

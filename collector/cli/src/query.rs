@@ -121,7 +121,6 @@ pub(crate) async fn records(client: &mut Client, verb: &Records, output: Output)
     let filter = filter::build(&verb.filter, Timestamp::now())?;
     let mut writer = Writer::new(output);
     let mut pages = Pages::new(&verb.page);
-    let mut behind = 0;
     while let Some((page_size, cursor)) = pages.next() {
         let request = v1::SearchRequest {
             filter: Some(filter.clone()),
@@ -133,20 +132,10 @@ pub(crate) async fn records(client: &mut Client, verb: &Records, output: Output)
         let answer = client.search(request).await?.into_inner();
         let rows: Vec<CommandView> = answer.commands.iter().map(CommandView::new).collect();
         writer.rows(&rows)?;
-        behind = answer.log_position.saturating_sub(answer.indexed_position);
-        pages.read(rows.len(), answer.next_cursor);
+        pages.read(rows.len(), answer.next_cursor, (answer.indexed_position, answer.log_position));
     }
-    more(&pages.cursor);
-    incomplete(behind);
+    pages.end();
     Ok(())
-}
-
-/// An answer from an index that is still being made must not pass for the whole truth.
-#[expect(clippy::print_stderr, reason = "a warning for a person, apart from the rows")]
-fn incomplete(behind: u64) {
-    if behind > 0 {
-        eprintln!("verbatim: the index is {behind} positions behind the log: ask again for what is missing");
-    }
 }
 
 pub(crate) async fn sessions(client: &mut Client, verb: &Sessions, output: Output) -> Result<(), Failure> {
@@ -157,9 +146,10 @@ pub(crate) async fn sessions(client: &mut Client, verb: &Sessions, output: Outpu
         let request = v1::SessionsRequest { filter: Some(filter.clone()), page_size, cursor };
         let answer = client.sessions(request).await?.into_inner();
         writer.rows(&answer.sessions.iter().map(SessionView::new).collect::<Vec<_>>())?;
-        pages.read(answer.sessions.len(), answer.next_cursor);
+        let positions = (answer.indexed_position, answer.log_position);
+        pages.read(answer.sessions.len(), answer.next_cursor, positions);
     }
-    more(&pages.cursor);
+    pages.end();
     Ok(())
 }
 
@@ -169,9 +159,10 @@ pub(crate) async fn findings(client: &mut Client, page: &Page, output: Output) -
     while let Some((page_size, cursor)) = pages.next() {
         let answer = client.findings(v1::FindingsRequest { page_size, cursor }).await?.into_inner();
         writer.rows(&answer.findings.iter().map(FindingView::new).collect::<Vec<_>>())?;
-        pages.read(answer.findings.len(), answer.next_cursor);
+        let positions = (answer.indexed_position, answer.log_position);
+        pages.read(answer.findings.len(), answer.next_cursor, positions);
     }
-    more(&pages.cursor);
+    pages.end();
     Ok(())
 }
 
@@ -180,11 +171,18 @@ struct Pages {
     left: u32,
     cursor: String,
     begun: bool,
+    behind: Behind,
 }
 
 impl Pages {
     fn new(page: &Page) -> Self {
-        Self { left: page.limit, cursor: page.cursor.clone().unwrap_or_default(), begun: false }
+        let cursor = page.cursor.clone().unwrap_or_default();
+        Self { left: page.limit, cursor, begun: false, behind: Behind::default() }
+    }
+
+    /// All that there are, from the first on.
+    fn all() -> Self {
+        Self::new(&Page { limit: u32::MAX, cursor: None })
     }
 
     /// Size and cursor of the next page.
@@ -194,19 +192,44 @@ impl Pages {
         (!done).then(|| (self.left.min(PAGE), self.cursor.clone()))
     }
 
-    fn read(&mut self, rows: usize, next_cursor: String) {
+    /// Takes note of a page and of the positions (of the index, of the log) that it was answered at.
+    fn read(&mut self, rows: usize, next_cursor: String, positions: (u64, u64)) {
+        self.behind.note(positions);
         // A page without rows is the last, whatever it says of another.
         self.left =
             if rows == 0 { 0 } else { self.left.saturating_sub(u32::try_from(rows).unwrap_or(u32::MAX)) };
         self.cursor = next_cursor;
     }
+
+    /// What the rows do not say. On standard error, so that it never mixes with them.
+    #[expect(clippy::print_stderr, reason = "a hint for a person, apart from the rows")]
+    fn end(&self) {
+        if !self.cursor.is_empty() {
+            eprintln!("verbatim: there is more: --cursor {}", self.cursor);
+        }
+        self.behind.tell();
+    }
 }
 
-/// Said on standard error, so that it never mixes with rows.
-#[expect(clippy::print_stderr, reason = "a hint for a person, apart from the rows")]
-fn more(cursor: &str) {
-    if !cursor.is_empty() {
-        eprintln!("verbatim: there is more: --cursor {cursor}");
+/// By how many positions the index was behind the log, at the worst of the answers.
+///
+/// An answer from an index that is still being made must not pass for the whole truth.
+#[derive(Debug, Default, PartialEq)]
+struct Behind(u64);
+
+impl Behind {
+    /// Positions of one answer: of the index, of the log.
+    fn note(&mut self, (indexed, log): (u64, u64)) {
+        self.0 = self.0.max(log.saturating_sub(indexed));
+    }
+
+    #[expect(clippy::print_stderr, reason = "a warning for a person, apart from the rows")]
+    fn tell(&self) {
+        if let Self(behind @ 1..) = self {
+            eprintln!(
+                "verbatim: the index is {behind} positions behind the log: ask again for what is missing"
+            );
+        }
     }
 }
 
@@ -259,21 +282,30 @@ mod tests {
 
     #[test]
     fn pages_follow_one_another_until_all_rows_asked_for_are_there() {
-        let mut pages = Pages { left: PAGE + 5, cursor: String::new(), begun: false };
+        let mut pages = Pages { left: PAGE + 5, ..Pages::all() };
         assert_eq!(pages.next(), Some((PAGE, String::new())));
-        pages.read(PAGE as usize, "a".into());
+        pages.read(PAGE as usize, "a".into(), (7, 7));
         assert_eq!(pages.next(), Some((5, "a".into())));
-        pages.read(5, "b".into());
+        pages.read(5, "b".into(), (7, 7));
         assert_eq!(pages.next(), None);
-        assert_eq!(pages.cursor, "b");
+        assert_eq!((pages.cursor.as_str(), pages.behind), ("b", Behind(0)));
+    }
+
+    #[test]
+    fn an_index_that_was_behind_at_one_page_is_told_of_whatever_came_later() {
+        let mut pages = Pages::all();
+        for positions in [(9, 9), (0, 9), (8, 10), (11, 10)] {
+            pages.read(1, "a".into(), positions);
+        }
+        assert_eq!(pages.behind, Behind(9));
     }
 
     #[test]
     fn pages_end_where_there_is_no_more() {
         for (rows, cursor) in [(3, ""), (0, "a")] {
-            let mut pages = Pages { left: 10, cursor: String::new(), begun: false };
+            let mut pages = Pages { left: 10, ..Pages::all() };
             assert!(pages.next().is_some());
-            pages.read(rows, cursor.into());
+            pages.read(rows, cursor.into(), (1, 1));
             assert_eq!(pages.next(), None);
         }
     }

@@ -190,11 +190,25 @@ impl Audit for AuditService {
             .id
             .try_into()
             .map_err(|id: Vec<u8>| invalid(format!("id has {} bytes, expected 16", id.len())))?;
+        let wanted = self.parts.view.next_position();
+        let (row, indexed_position) = loop {
+            let find =
+                move |parts: &AuditParts| parts.index.command(&id, &Query::default()).map_err(internal);
+            match self.blocking(find).await? {
+                (Some(row), indexed) => break (row, indexed),
+                // An index that is still being made does not know what the log does not hold.
+                (None, indexed) if indexed < wanted => {
+                    self.wait_for(wanted).await?;
+                    // As in a search it may have been lost meanwhile.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                (None, _) => {
+                    return Err(Status::not_found(format!("no command {}", crate::log::hex(&id))));
+                }
+            }
+        };
         let answer = self.blocking(move |parts| {
-            let row = parts.index.command(&id, &Query::default()).map_err(internal)?;
-            let Some(row) = row else {
-                return Err(Status::not_found(format!("no command {}", crate::log::hex(&id))));
-            };
+            let log_position = parts.view.next_position();
             let mut entries = Vec::new();
             // By position, which is chain order: a chain's entries are stored as they come.
             for location in parts.index.locations(&id).map_err(internal)? {
@@ -205,7 +219,7 @@ impl Audit for AuditService {
                 }
             }
             let command = command(parts, row)?;
-            Ok(v1::GetResponse { command: Some(command), entries })
+            Ok(v1::GetResponse { command: Some(command), entries, indexed_position, log_position })
         });
         answer.await.map(Response::new)
     }
@@ -239,13 +253,14 @@ impl Audit for AuditService {
         query.after = cursor::decode(&request.cursor, &bound).map_err(invalid)?.map(i64::from_be_bytes);
         query.limit = rows + 1;
         let answer = self.blocking(move |parts| {
-            let found = parts.index.sessions(&query).map_err(internal)?;
+            let (found, indexed_position) = parts.index.sessions(&query).map_err(internal)?;
+            let log_position = parts.view.next_position();
             let sessions = found.iter().take(rows).map(|s| view::session(&parts.view, s));
             let sessions = sessions.collect::<Result<Vec<_>, _>>().map_err(internal)?;
             let more = found.len() > rows;
             let last = found.get(rows.saturating_sub(1)).filter(|_| more).map(|s| s.row.key);
             let next_cursor = last.map(|k| cursor::encode(&k.to_be_bytes(), &bound)).unwrap_or_default();
-            Ok(v1::SessionsResponse { sessions, next_cursor })
+            Ok(v1::SessionsResponse { sessions, next_cursor, indexed_position, log_position })
         });
         answer.await.map(Response::new)
     }
@@ -264,7 +279,8 @@ impl Audit for AuditService {
             }
         };
         let answer = self.blocking(move |parts| {
-            let found = parts.index.findings(after, rows + 1).map_err(internal)?;
+            let (found, mut indexed_position) = parts.index.findings(after, rows + 1).map_err(internal)?;
+            let log_position = parts.view.next_position();
             let last = found.get(rows.saturating_sub(1)).filter(|_| found.len() > rows).map(|(at, _)| *at);
             let next_cursor = last.map(|(position, ordinal)| {
                 let place = [&position.to_be_bytes()[..], &ordinal.to_be_bytes()].concat();
@@ -274,8 +290,11 @@ impl Audit for AuditService {
             if next_cursor.is_none() {
                 // Last, because they are worked out now and have no place in the log.
                 findings.extend(counted::findings(parts)?);
+                // They are of a later state, which knows less where the index was lost in between.
+                indexed_position = indexed_position.min(parts.index.position().map_err(internal)?);
             }
-            Ok(v1::FindingsResponse { findings, next_cursor: next_cursor.unwrap_or_default() })
+            let next_cursor = next_cursor.unwrap_or_default();
+            Ok(v1::FindingsResponse { findings, next_cursor, indexed_position, log_position })
         });
         answer.await.map(Response::new)
     }

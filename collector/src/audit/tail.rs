@@ -118,7 +118,8 @@ impl Tail {
 
     /// The command as it was when the record came.
     fn command(&self, part: &crate::index::Part) -> Result<Option<v1::Command>, Status> {
-        let Some(mut row) = self.parts.index.command(&part.id, &self.query).map_err(internal)? else {
+        let (row, _) = self.parts.index.command(&part.id, &self.query).map_err(internal)?;
+        let Some(mut row) = row else {
             return Ok(None);
         };
         row.position = part.location.position;

@@ -226,13 +226,13 @@ impl Index for MemoryIndex {
         Ok((rows.take(query.limit).cloned().collect(), tables.position))
     }
 
-    fn command(&self, id: &Id, query: &Query) -> Result<Option<CommandRow>, IndexError> {
+    fn command(&self, id: &Id, query: &Query) -> Result<(Option<CommandRow>, u64), IndexError> {
         let tables = self.tables();
         let row = tables.keys.get(id).and_then(|k| tables.commands.get(k));
-        Ok(row.filter(|r| tables.matches(r, query)).cloned())
+        Ok((row.filter(|r| tables.matches(r, query)).cloned(), tables.position))
     }
 
-    fn sessions(&self, query: &Query) -> Result<Vec<SessionSummary>, IndexError> {
+    fn sessions(&self, query: &Query) -> Result<(Vec<SessionSummary>, u64), IndexError> {
         let tables = self.tables();
         let f = &query.filter;
         let deeds = !(f.operations.is_empty()
@@ -262,12 +262,14 @@ impl Index for MemoryIndex {
             errors: on(row.flow).filter(|c| c.status == i32::from(Status::Error)).count() as u64,
             denied: on(row.flow).filter(|c| c.status == i32::from(Status::NotForwarded)).count() as u64,
         };
-        Ok(page(&tables.sessions, query).filter(fits).take(query.limit).map(summary).collect())
+        let found = page(&tables.sessions, query).filter(fits).take(query.limit).map(summary);
+        Ok((found.collect(), tables.position))
     }
 
-    fn findings(&self, after: (u64, u32), limit: usize) -> Result<Vec<FindingRow>, IndexError> {
+    fn findings(&self, after: (u64, u32), limit: usize) -> Result<(Vec<FindingRow>, u64), IndexError> {
         let tables = self.tables();
         let behind = tables.findings.iter().filter(|(at, _)| **at > after);
-        Ok(behind.take(limit).map(|(at, finding)| (*at, finding.clone())).collect())
+        let found = behind.take(limit).map(|(at, finding)| (*at, finding.clone()));
+        Ok((found.collect(), tables.position))
     }
 }

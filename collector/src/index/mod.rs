@@ -139,14 +139,16 @@ pub trait Index: Counts + Events + Send + Sync + std::fmt::Debug + 'static {
     /// Commands by time, and the position of that very state of the index.
     fn search(&self, query: &Query) -> Result<(Vec<CommandRow>, u64), IndexError>;
 
-    /// The row of a command, if it matches.
-    fn command(&self, id: &Id, query: &Query) -> Result<Option<CommandRow>, IndexError>;
+    /// The row of a command, if it matches, and the position of that very state of the index.
+    fn command(&self, id: &Id, query: &Query) -> Result<(Option<CommandRow>, u64), IndexError>;
 
-    /// Connections, newest first. Operations, decisions, statuses and text hold for at least one command.
-    fn sessions(&self, query: &Query) -> Result<Vec<SessionSummary>, IndexError>;
+    /// Connections, newest first, and the position of that very state of the index. Operations, decisions,
+    /// statuses and text hold for at least one command.
+    fn sessions(&self, query: &Query) -> Result<(Vec<SessionSummary>, u64), IndexError>;
 
-    /// Findings behind (position, ordinal), in the log's order, each with its own (position, ordinal).
-    fn findings(&self, after: (u64, u32), limit: usize) -> Result<Vec<FindingRow>, IndexError>;
+    /// Findings behind (position, ordinal), in the log's order, each with its own (position, ordinal), and the
+    /// position of that very state of the index.
+    fn findings(&self, after: (u64, u32), limit: usize) -> Result<(Vec<FindingRow>, u64), IndexError>;
 }
 
 /// A finding and its place: position, and number among those of that position, from 1.

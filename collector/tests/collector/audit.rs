@@ -7,7 +7,7 @@ use verbatim_api::v1::{self, Capture, Decision, Operation, Status};
 use crate::support::{
     NOW, Place, append,
     node::{EPOCH, Node},
-    search,
+    search, sessions,
 };
 
 fn texts(commands: &[v1::Command]) -> Vec<String> {
@@ -237,8 +237,7 @@ async fn undecoded_connection_is_a_command_and_every_connection_a_session() {
     let got = audit.get(v1::GetRequest { id: opaque.clone() }).await.expect("get").into_inner();
     assert_eq!(got.entries.len(), 2, "its opening and its end");
 
-    let sessions =
-        audit.sessions(v1::SessionsRequest::default()).await.expect("sessions").into_inner().sessions;
+    let sessions = sessions(&mut audit).await;
     assert_eq!(sessions.iter().map(|s| &s.flow_id).collect::<Vec<_>>(), [&open, &opaque, &decoded]);
     let counts = |s: &v1::Session| (s.commands, s.errors, s.denied);
     assert_eq!(counts(&sessions[2]), (3, 1, 1));

@@ -278,13 +278,13 @@ fn removed_rows_are_gone_with_everything_that_was_theirs<M: Made>() {
         Change::Extra(id(1), at(3)),
     ];
     apply(&*index, changes, 4);
-    assert_eq!(index.sessions(&all()).expect("sessions")[0].commands, 1);
+    assert_eq!(index.sessions(&all()).expect("sessions").0[0].commands, 1);
     let remove = Batch { remove: vec![id(1), id(1001), id(77)], next_position: 5, ..Batch::default() };
     index.apply(&remove).expect("applies");
     index.scrub().expect("scrubs");
     assert_eq!(found(&*index, &all()).iter().map(|r| r.id).collect::<Vec<_>>(), [id(2)]);
     assert_eq!(index.locations(&id(1)).expect("locations"), []);
-    assert_eq!(index.sessions(&all()).expect("sessions"), []);
+    assert_eq!(index.sessions(&all()).expect("sessions"), (Vec::new(), 5));
     let secret = Query { words: Words::parse("secret").expect("words"), ..all() };
     assert_eq!(found(&*index, &secret), []);
     index.reset().expect("resets");
@@ -298,12 +298,13 @@ fn findings_are_paged_in_the_logs_order<M: Made>() {
         finding: v1::Finding { detail: detail.to_owned(), ..v1::Finding::default() },
     };
     apply(&*index, vec![finding(4, "a"), finding(4, "b"), finding(7, "c")], 8);
-    let first = index.findings((0, 0), 2).expect("findings");
+    let (first, position) = index.findings((0, 0), 2).expect("findings");
+    assert_eq!(position, 8);
     assert_eq!(first.iter().map(|(_, f)| f.detail.as_str()).collect::<Vec<_>>(), ["a", "b"]);
-    let rest = index.findings(first[1].0, 2).expect("findings");
+    let (rest, _) = index.findings(first[1].0, 2).expect("findings");
     assert_eq!(rest.iter().map(|(_, f)| f.detail.as_str()).collect::<Vec<_>>(), ["c"]);
     index.apply(&Batch { forget_findings_below: 5, next_position: 9, ..Batch::default() }).expect("applies");
-    assert_eq!(index.findings((0, 0), 9).expect("findings").len(), 1);
+    assert_eq!(index.findings((0, 0), 9).expect("findings").0.len(), 1);
 }
 
 macro_rules! suite {
@@ -529,7 +530,7 @@ mod agreement {
                     let (expected, got) = (found(&*memory, &query), found(&*sqlite, &query));
                     prop_assert_eq!(&expected, &got, "{:?}", &query);
                     for row in &expected {
-                        let one = sqlite.command(&row.id, &query).expect("command");
+                        let (one, _) = sqlite.command(&row.id, &query).expect("command");
                         prop_assert_eq!(one.as_ref(), Some(row));
                     }
                     match expected.last() {

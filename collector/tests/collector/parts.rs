@@ -27,11 +27,21 @@ struct Parts {
 
 impl Parts {
     fn new(store: Arc<dyn Store>, index: Arc<dyn Index>, tail_patience: Duration) -> Self {
+        let (parts, indexer) = Self::without_indexer(store, index, tail_patience);
+        parts.index_with(indexer)
+    }
+
+    /// Nothing is read into the index before [`Parts::index_with`].
+    fn without_indexer(
+        store: Arc<dyn Store>,
+        index: Arc<dyn Index>,
+        tail_patience: Duration,
+    ) -> (Self, Indexer) {
         let limits = LogLimits { segment_bytes: 8 << 10, ..LogLimits::default() };
         let (log, writer) = Log::open(store, &[], limits).expect("opens");
         let indexer = Indexer::new(Arc::clone(log.view()), Arc::clone(&index), Carry::Out(log.clone()));
         let (draining, drain) = watch::channel(false);
-        let (stop, stopped) = watch::channel(false);
+        let (stop, _) = watch::channel(false);
         let audit = AuditService::new(AuditParts {
             view: Arc::clone(log.view()),
             log: Some(log.clone()),
@@ -41,8 +51,12 @@ impl Parts {
             draining: drain,
             tail_patience,
         });
-        let threads = vec![writer, indexer.spawn(stopped).expect("spawns")];
-        Self { log, audit, stop, _draining: draining, threads }
+        (Self { log, audit, stop, _draining: draining, threads: vec![writer] }, indexer)
+    }
+
+    fn index_with(mut self, indexer: Indexer) -> Self {
+        self.threads.push(indexer.spawn(self.stop.subscribe()).expect("spawns"));
+        self
     }
 
     async fn append(&self, batch: v1::AppendRequest) -> v1::AppendResponse {
@@ -55,6 +69,20 @@ impl Parts {
         self.audit.search(Request::new(request)).await.expect("search").into_inner().commands
     }
 
+    /// Number of connections, and the positions of index and log.
+    async fn sessions(&self) -> (usize, u64, u64) {
+        let answer = self.audit.sessions(Request::new(v1::SessionsRequest::default())).await;
+        let answer = answer.expect("sessions").into_inner();
+        (answer.sessions.len(), answer.indexed_position, answer.log_position)
+    }
+
+    /// The positions of index and log that findings are told at.
+    async fn findings_at(&self) -> (u64, u64) {
+        let answer = self.audit.findings(Request::new(v1::FindingsRequest::default())).await;
+        let answer = answer.expect("findings").into_inner();
+        (answer.indexed_position, answer.log_position)
+    }
+
     async fn close(self) {
         self.log.close().await;
         self.stop.send_replace(true);
@@ -62,6 +90,11 @@ impl Parts {
             tokio::task::spawn_blocking(|| thread.join()).await.expect("joins").expect("ends well");
         }
     }
+}
+
+fn in_memory() -> Arc<dyn Store> {
+    let objects = Arc::<object_store::memory::InMemory>::default();
+    tokio::task::block_in_place(|| Arc::new(BucketStore::open(objects).expect("opens")))
 }
 
 const PATIENT: Duration = Duration::from_secs(60);
@@ -108,6 +141,48 @@ async fn bucket_and_memory_answer_as_local_files_and_sqlite_do_also_after_a_rest
         assert_eq!(found, other.search().await);
         one.close().await;
         other.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_behind_is_told_of_and_what_it_does_not_know_yet_is_not_denied() {
+    let folder = tempfile::tempdir().expect("folder");
+    let store = LocalStore::open(&folder.path().join("log")).expect("opens").0;
+    let sqlite = SqliteIndex::open(&folder.path().join("index.sqlite")).expect("opens");
+    for (index, store) in [
+        (Arc::new(sqlite) as Arc<dyn Index>, Arc::new(store) as Arc<dyn Store>),
+        (Arc::<MemoryIndex>::default(), in_memory()),
+    ] {
+        // Nobody reads the log into the index yet.
+        let (parts, indexer) = tokio::task::block_in_place(|| Parts::without_indexer(store, index, PATIENT));
+        let mut node = Node::new();
+        let flow = node.connection(None, v1::Capture::Decoded);
+        let id = node.command(&flow, "SELECT 1");
+        parts.append(node.batch()).await;
+        let end = parts.log.view().next_position();
+        assert!(end > 0);
+
+        assert_eq!(parts.sessions().await, (0, 0, end), "it says itself that it may lack some");
+        assert_eq!(parts.findings_at().await, (0, end));
+        let asked = |id: &[u8]| {
+            let (audit, id) = (parts.audit.clone(), id.to_vec());
+            tokio::spawn(async move { audit.get(Request::new(v1::GetRequest { id })).await })
+        };
+        let (mut known, mut unknown) = (asked(&id), asked(&[9; 16]));
+        for answer in [&mut known, &mut unknown] {
+            let early = tokio::time::timeout(Duration::from_millis(300), answer).await;
+            assert!(early.is_err(), "answered by an index that knows nothing: {early:?}");
+        }
+
+        let parts = parts.index_with(indexer);
+        let found = known.await.expect("joins").expect("found").into_inner();
+        assert_eq!(found.command.expect("a command").id, id);
+        assert_eq!((found.indexed_position, found.log_position), (end, end));
+        let refused = unknown.await.expect("joins").expect_err("it is nowhere");
+        assert_eq!(refused.code(), tonic::Code::NotFound);
+        assert_eq!(parts.sessions().await, (1, end, end));
+        assert_eq!(parts.findings_at().await, (end, end));
+        parts.close().await;
     }
 }
 

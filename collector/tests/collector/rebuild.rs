@@ -2,7 +2,7 @@
 
 use verbatim_api::v1::{self, audit_client::AuditClient};
 
-use crate::support::{Place, append, findings, node::Node, search};
+use crate::support::{Place, append, findings, node::Node, search, sessions};
 
 /// A log with a bit of everything, findings included.
 async fn fill(place: &Place) {
@@ -27,18 +27,21 @@ async fn fill(place: &Place) {
     }
 }
 
-type Answers = (Vec<v1::Command>, Vec<v1::Finding>, Vec<v1::Session>, Vec<v1::GetResponse>);
+type Shown = (Option<v1::Command>, Vec<v1::Entry>);
+type Answers = (Vec<v1::Command>, Vec<v1::Finding>, Vec<v1::Session>, Vec<Shown>);
 
 async fn answers(audit: &mut AuditClient<tonic::transport::Channel>) -> Answers {
     let commands = search(audit, v1::Filter::default()).await;
     let told = findings(audit).await;
-    let sessions =
-        audit.sessions(v1::SessionsRequest::default()).await.expect("sessions").into_inner().sessions;
+    let connections = sessions(audit).await;
     let mut shown = Vec::new();
     for command in &commands {
-        shown.push(audit.get(v1::GetRequest { id: command.id.clone() }).await.expect("get").into_inner());
+        let id = command.id.clone();
+        let answer = audit.get(v1::GetRequest { id }).await.expect("get").into_inner();
+        // Without the positions: an index that comes back while it is asked has read less of the log.
+        shown.push((answer.command, answer.entries));
     }
-    (commands, told, sessions, shown)
+    (commands, told, connections, shown)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use verbatim_collector::{
     store::{Group, LocalStore, Store},
 };
 
-use crate::support::{Place, append, files_with, findings, node::Node, search};
+use crate::support::{Place, append, files_with, findings, node::Node, search, sessions as sessions_of};
 
 /// Twenty commands in segments of about five.
 async fn filled(place: &Place, retention: Retention) -> Collector {
@@ -81,15 +81,14 @@ async fn envelopes_go_with_their_contents_and_the_index_is_the_same_when_made_ag
     assert!(!found.is_empty());
     let mut audit = place.audit_client().await;
     let told = findings(&mut audit).await;
-    let sessions = audit.sessions(v1::SessionsRequest::default()).await.expect("sessions").into_inner();
+    let sessions = sessions_of(&mut audit).await;
     collector.shut_down().await.expect("ends");
     std::fs::remove_file(place.data().join("index.sqlite")).expect("index deleted");
     let collector = place.start().await;
     let mut audit = place.audit_client().await;
     assert_eq!(search(&mut audit, v1::Filter::default()).await, found);
     assert_eq!(findings(&mut audit).await, told);
-    let again = audit.sessions(v1::SessionsRequest::default()).await.expect("sessions").into_inner();
-    assert_eq!(again, sessions);
+    assert_eq!(sessions_of(&mut audit).await, sessions);
     collector.shut_down().await.expect("ends");
 }
 

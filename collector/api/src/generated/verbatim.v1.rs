@@ -2564,6 +2564,12 @@ pub struct GetResponse {
     /// All entries in chain order, as they were shipped.
     #[prost(message, repeated, tag = "2")]
     pub entries: ::prost::alloc::vec::Vec<Entry>,
+    /// As in SearchResponse. A command that is not found is answered NOT_FOUND only once the index has read what
+    /// the log held when the question arrived.
+    #[prost(uint64, tag = "3")]
+    pub indexed_position: u64,
+    #[prost(uint64, tag = "4")]
+    pub log_position: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TailRequest {
@@ -2591,6 +2597,11 @@ pub struct SessionsResponse {
     pub sessions: ::prost::alloc::vec::Vec<Session>,
     #[prost(string, tag = "2")]
     pub next_cursor: ::prost::alloc::string::String,
+    /// As in SearchResponse.
+    #[prost(uint64, tag = "3")]
+    pub indexed_position: u64,
+    #[prost(uint64, tag = "4")]
+    pub log_position: u64,
 }
 /// One connection.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2643,6 +2654,11 @@ pub struct FindingsResponse {
     pub findings: ::prost::alloc::vec::Vec<Finding>,
     #[prost(string, tag = "2")]
     pub next_cursor: ::prost::alloc::string::String,
+    /// As in SearchResponse.
+    #[prost(uint64, tag = "3")]
+    pub indexed_position: u64,
+    #[prost(uint64, tag = "4")]
+    pub log_position: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Finding {

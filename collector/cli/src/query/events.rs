@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use verbatim_api::v1;
 
-use super::{Pages, incomplete, more, principal};
+use super::{Pages, principal};
 use crate::{
     args::{Events, Output},
     connect::Client,
@@ -49,15 +49,13 @@ pub(crate) async fn events(client: &mut Client, verb: &Events, output: Output) -
     };
     let mut writer = Writer::new(output);
     let mut pages = Pages::new(&verb.page);
-    let mut behind = 0;
     while let Some((page_size, cursor)) = pages.next() {
         let answer =
             client.events(v1::EventsRequest { page_size, cursor, ..question.clone() }).await?.into_inner();
         writer.rows(&answer.events.iter().map(EventView::new).collect::<Vec<_>>())?;
-        behind = answer.log_position.saturating_sub(answer.indexed_position);
-        pages.read(answer.events.len(), answer.next_cursor);
+        let positions = (answer.indexed_position, answer.log_position);
+        pages.read(answer.events.len(), answer.next_cursor, positions);
     }
-    more(&pages.cursor);
-    incomplete(behind);
+    pages.end();
     Ok(())
 }

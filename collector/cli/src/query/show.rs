@@ -4,6 +4,7 @@ use prost::Message as _;
 use serde::Serialize;
 use verbatim_api::v1;
 
+use super::{Behind, Pages};
 use crate::{
     args::Output,
     connect::Client,
@@ -12,9 +13,6 @@ use crate::{
     output::{Row, Writer, harmless},
     view::{CommandView, TlsView, duration, time},
 };
-
-/// Commands shown that go on with it.
-const CHILDREN: u32 = 100;
 
 /// A command as it is shown alone.
 #[derive(Debug, Serialize)]
@@ -54,15 +52,19 @@ pub(super) async fn write(
 ) -> Result<(), Failure> {
     let command = answer.command.clone().unwrap_or_default();
     let flow = command.started.as_ref().or(command.finished.as_ref()).map(|e| e.flow_id.clone());
+    let mut behind = Behind::default();
+    behind.note((answer.indexed_position, answer.log_position));
     let whole = Whole {
-        tls: tls(client, flow.unwrap_or_default()).await?,
-        children: children(client, &command.id).await?,
+        tls: tls(client, flow.unwrap_or_default(), &mut behind).await?,
+        children: children(client, &command.id, &mut behind).await?,
         command: CommandView::new(&command),
     };
-    if output != Output::Table {
-        return Writer::new(output).rows(&[whole]);
+    if output == Output::Table {
+        print(&page(&whole, &answer.entries)?);
+    } else {
+        Writer::new(output).rows(&[whole])?;
     }
-    print(&page(&whole, &answer.entries)?);
+    behind.tell();
     Ok(())
 }
 
@@ -71,26 +73,37 @@ fn print(lines: &[String]) {
     lines.iter().for_each(|line| println!("{line}"));
 }
 
-async fn tls(client: &mut Client, flow_id: Vec<u8>) -> Result<Option<TlsView>, Failure> {
+async fn tls(client: &mut Client, flow_id: Vec<u8>, behind: &mut Behind) -> Result<Option<TlsView>, Failure> {
     if flow_id.is_empty() {
         return Ok(None);
     }
     let filter = Some(v1::Filter { flow_id, ..v1::Filter::default() });
     let request = v1::SessionsRequest { filter, page_size: 1, cursor: String::new() };
     let answer = client.sessions(request).await?.into_inner();
+    behind.note((answer.indexed_position, answer.log_position));
     Ok(answer.sessions.first().and_then(|session| session.tls.as_ref()).map(TlsView::new))
 }
 
-async fn children(client: &mut Client, id: &[u8]) -> Result<Vec<Child>, Failure> {
-    let filter = Some(v1::Filter { parent_command_id: id.to_vec(), ..v1::Filter::default() });
-    let request =
-        v1::SearchRequest { filter, page_size: CHILDREN, oldest_first: true, ..v1::SearchRequest::default() };
-    let answer = client.search(request).await?.into_inner();
+/// All of them, however many pages they are.
+async fn children(client: &mut Client, id: &[u8], behind: &mut Behind) -> Result<Vec<Child>, Failure> {
+    let filter = v1::Filter { parent_command_id: id.to_vec(), ..v1::Filter::default() };
     let child = |command: &v1::Command| {
         let CommandView { id, time, operation, method, status, .. } = CommandView::new(command);
         Child { id, time, operation, method, status }
     };
-    Ok(answer.commands.iter().map(child).collect())
+    let mut children = Vec::new();
+    let mut pages = Pages::all();
+    while let Some((page_size, cursor)) = pages.next() {
+        let filter = Some(filter.clone());
+        let request =
+            v1::SearchRequest { filter, page_size, cursor, oldest_first: true, at_least_position: 0 };
+        let answer = client.search(request).await?.into_inner();
+        let positions = (answer.indexed_position, answer.log_position);
+        behind.note(positions);
+        children.extend(answer.commands.iter().map(child));
+        pages.read(answer.commands.len(), answer.next_cursor, positions);
+    }
+    Ok(children)
 }
 
 /// A command as a page: one field a line, the statement whole, then its records.
@@ -159,7 +172,41 @@ fn record(entry: &v1::Entry) -> String {
 
 #[cfg(test)]
 mod tests {
+    use verbatim_api::v1::ingest_client::IngestClient;
+    use verbatim_collector::config::{Address, Config};
+
     use super::*;
+    use crate::node::Node;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_job_is_shown_with_all_that_goes_on_with_it_however_many_pages_that_is() {
+        const CHILDREN: usize = 1003;
+        let place = tempfile::tempdir().unwrap();
+        let socket = |name: &str| Address::Unix(place.path().join(name));
+        let config = Config::embedded(place.path().join("data"), socket("ingest"), socket("audit"), &[]);
+        let collector = verbatim_collector::start(&config).await.unwrap();
+        let mut node = Node::new();
+        let job = node.command(b"", "insert");
+        for n in 0..CHILDREN {
+            let (envelope, content) = node.started(b"", &format!("read {n}"));
+            node.push(v1::Envelope { parent_command_id: job.clone(), ..envelope }, Some(content));
+        }
+        let url = |name: &str| format!("unix:{}", place.path().join(name).display());
+        let mut ingest = IngestClient::connect(url("ingest")).await.unwrap();
+        let mut answers = ingest.append(tokio_stream::once(node.batch())).await.unwrap().into_inner();
+        assert!(answers.message().await.unwrap().is_some());
+
+        let mut client = Client::connect(url("audit")).await.unwrap();
+        let all = v1::SearchRequest { at_least_position: u64::MAX, ..v1::SearchRequest::default() };
+        client.search(all).await.unwrap();
+        let mut behind = Behind::default();
+        let children = children(&mut client, &job, &mut behind).await.unwrap();
+        assert_eq!((children.len(), behind), (CHILDREN, Behind(0)));
+        let mut ids: Vec<_> = children.iter().map(|child| &child.id).collect();
+        ids.dedup();
+        assert_eq!(ids.len(), CHILDREN);
+        collector.shut_down().await.unwrap();
+    }
 
     #[test]
     fn a_job_is_shown_with_its_request_its_answer_its_tls_and_what_goes_on_with_it() {

@@ -146,6 +146,17 @@ impl SqliteIndex {
         answer
     }
 
+    /// An answer, and the position of the state that it was read from.
+    fn snapshot<T>(
+        &self,
+        ask: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<(T, u64), IndexError> {
+        self.read(|c| {
+            let snapshot = c.unchecked_transaction()?;
+            Ok((ask(&snapshot)?, query::position(&snapshot)?))
+        })
+    }
+
     fn write<T>(&self, change: impl FnOnce(&mut Writer) -> rusqlite::Result<T>) -> Result<T, IndexError> {
         match &mut *locked(&self.writer) {
             Some(writer) => change(writer).map_err(|e| self.error(&e)),
@@ -222,22 +233,19 @@ impl Index for SqliteIndex {
     }
 
     fn search(&self, q: &Query) -> Result<(Vec<CommandRow>, u64), IndexError> {
-        self.read(|c| {
-            let snapshot = c.unchecked_transaction()?;
-            Ok((query::search(&snapshot, q)?, query::position(&snapshot)?))
-        })
+        self.snapshot(|c| query::search(c, q))
     }
 
-    fn command(&self, id: &Id, q: &Query) -> Result<Option<CommandRow>, IndexError> {
-        self.read(|c| query::command(c, id, q))
+    fn command(&self, id: &Id, q: &Query) -> Result<(Option<CommandRow>, u64), IndexError> {
+        self.snapshot(|c| query::command(c, id, q))
     }
 
-    fn sessions(&self, q: &Query) -> Result<Vec<SessionSummary>, IndexError> {
-        self.read(|c| query::sessions(c, q))
+    fn sessions(&self, q: &Query) -> Result<(Vec<SessionSummary>, u64), IndexError> {
+        self.snapshot(|c| query::sessions(c, q))
     }
 
-    fn findings(&self, after: (u64, u32), limit: usize) -> Result<Vec<FindingRow>, IndexError> {
-        self.read(|c| query::findings(c, after, limit))
+    fn findings(&self, after: (u64, u32), limit: usize) -> Result<(Vec<FindingRow>, u64), IndexError> {
+        self.snapshot(|c| query::findings(c, after, limit))
     }
 }
 

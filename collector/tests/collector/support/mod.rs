@@ -175,6 +175,11 @@ pub(crate) async fn findings(client: &mut AuditClient<Channel>) -> Vec<v1::Findi
     client.findings(v1::FindingsRequest::default()).await.expect("findings").into_inner().findings
 }
 
+/// Connections as far as they are indexed, the first page.
+pub(crate) async fn sessions(client: &mut AuditClient<Channel>) -> Vec<v1::Session> {
+    client.sessions(v1::SessionsRequest::default()).await.expect("sessions").into_inner().sessions
+}
+
 /// All files below a folder.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let paths = std::fs::read_dir(folder).expect("folder").map(|e| e.expect("entry").path());
