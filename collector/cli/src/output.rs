@@ -222,6 +222,13 @@ mod tests {
     }
 
     #[test]
+    fn a_terminal_is_told_from_a_file() {
+        let terminal = std::fs::File::options().read(true).write(true).open("/dev/ptmx").unwrap();
+        assert!(Writer::to(terminal, Output::Csv).terminal);
+        assert!(!Writer::to(tempfile::tempfile().unwrap(), Output::Csv).terminal);
+    }
+
+    #[test]
     fn json_and_csv_for_machines_lose_nothing() {
         let row: serde_json::Value = serde_json::from_str(&written(Output::Json, false)).unwrap();
         assert_eq!(row["statement"], STATEMENT);
