@@ -24,6 +24,8 @@ pub use self::{
 
 /// Pairs of workload and service remembered; the least used go first.
 const REFUSALS: usize = 16 * 1024;
+/// Of one workload: one that refuses ever new services has its own forgotten, not its neighbours'.
+const SHARE: usize = 256;
 /// Destinations remembered.
 const DESTINATIONS: usize = 4096;
 
@@ -76,7 +78,7 @@ impl Refusals {
     /// It has: from now on it is remembered. `alert` as [`refusal`] gives it.
     pub fn remember(&self, workload: &str, service: &str, alert: &str) {
         let refused = Refused { alert: alert.to_owned(), since_unix_seconds: now() };
-        lock(&self.by_client).insert((workload.to_owned(), service.to_owned()), refused);
+        insert(&mut lock(&self.by_client), workload, service, refused);
         self.changed.store(true, Ordering::Release);
     }
 
@@ -111,7 +113,7 @@ impl Refusals {
 
     /// It does.
     pub fn remember_certificate(&self, workload: &str, service: &str) {
-        lock(&self.by_holder).insert((workload.to_owned(), service.to_owned()), now());
+        insert(&mut lock(&self.by_holder), workload, service, now());
         self.changed.store(true, Ordering::Release);
     }
 
@@ -131,6 +133,22 @@ impl Refusals {
             self.changed.store(true, Ordering::Release);
         }
     }
+}
+
+/// Within the workload's share.
+fn insert<T>(known: &mut LruCache<(String, String), T>, workload: &str, service: &str, value: T) {
+    let key = (workload.to_owned(), service.to_owned());
+    if known.len() >= SHARE && !known.contains_key(&key) {
+        // Beginning with what was not asked for for longest.
+        let mut own = known.iter().map(|(key, _)| key).filter(|(owner, _)| owner == workload);
+        let oldest = own.next().cloned();
+        if own.count() + 1 >= SHARE
+            && let Some(oldest) = oldest
+        {
+            known.remove(&oldest);
+        }
+    }
+    known.insert(key, value);
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -148,3 +148,18 @@ fn what_could_not_be_written_is_tried_again() {
     std::fs::create_dir(&within).unwrap();
     assert!(file.save().unwrap());
 }
+
+#[test]
+fn who_refuses_ever_new_services_has_its_own_forgotten_and_nobody_elses() {
+    let refusals = Refusals::default();
+    refusals.remember("a/app", "bigquery.googleapis.com", "eof");
+    for n in 0..REFUSALS + 10 {
+        refusals.remember("b/app", &format!("x{n}.googleapis.com"), "eof");
+        refusals.remember_certificate("b/app", &format!("x{n}.googleapis.com"));
+    }
+    assert!(refusals.refused("a/app", "bigquery.googleapis.com").is_some());
+    let newest = format!("x{}.googleapis.com", REFUSALS + 9);
+    assert!(refusals.refused("b/app", &newest).is_some() && refusals.shows_certificate("b/app", &newest));
+    assert!(refusals.refused("b/app", "x0.googleapis.com").is_none());
+    assert_eq!(refusals.all().len(), SHARE + 1);
+}
