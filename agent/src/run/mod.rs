@@ -183,11 +183,18 @@ fn in_folders(
     signals: Signals,
 ) -> Result<u8, RunError> {
     let made = around.folders.make();
-    let code = made.map_err(RunError::from).and_then(|()| in_cgroups(args, policy, around, sink, signals));
-    // Where the collector has not got everything, the spool is all there is.
-    let keep = code.as_ref().is_ok_and(|(_, shipped)| !shipped);
-    around.folders.remove(keep);
-    code.map(|(code, _)| code)
+    let run = made.map_err(RunError::from).and_then(|()| in_cgroups(args, policy, around, sink, signals));
+    // Where the collector has not got everything, the spool is all there is, however the run has ended.
+    around.folders.remove(run.as_ref().is_ok_and(|run| !run.shipped));
+    run.and_then(|run| run.code)
+}
+
+/// How a run has ended that had begun to record.
+struct Run {
+    /// The exit code.
+    code: Result<u8, RunError>,
+    /// Whether everything was shipped.
+    shipped: bool,
 }
 
 fn in_cgroups(
@@ -196,7 +203,7 @@ fn in_cgroups(
     around: &Surroundings,
     sink: Sink,
     signals: Signals,
-) -> Result<(u8, bool), RunError> {
+) -> Result<Run, RunError> {
     match cgroups::sweep(&around.mount) {
         Ok(0) => {}
         Ok(swept) => tracing::warn!(swept, "cgroups of runs removed that were killed with their watchers"),
@@ -211,7 +218,7 @@ fn in_cgroups(
     outcome
 }
 
-/// The run itself: the command's exit code, and whether everything was shipped.
+/// The run itself. An error: nothing was recorded.
 async fn captured(
     args: &RunArgs,
     policy: Arc<dyn Policy>,
@@ -219,7 +226,7 @@ async fn captured(
     sink: Sink,
     signals: Signals,
     cgroups: &Cgroups,
-) -> Result<(u8, bool), RunError> {
+) -> Result<Run, RunError> {
     let mut supervisor = Supervisor::new(signals).map_err(system("wait for signals"))?;
     let workload = cgroups.workload.path();
     let (collector, target) = match &around.destination {
@@ -266,11 +273,11 @@ async fn captured(
     drop(looking);
     view.finish();
     drop(collector);
-    let code = outcome?;
     let moved = around.folders.moved();
     summary::say(around, &target, shipped, &stats, moved.as_deref());
     // What is under that name now is no record of this run, however the command ended.
-    Ok((if moved.is_some() { FAILED } else { code }, shipped))
+    let code = outcome.map(|code| if moved.is_some() { FAILED } else { code });
+    Ok(Run { code, shipped })
 }
 
 /// From attaching to the end of everything that the command has started.
