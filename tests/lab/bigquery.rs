@@ -15,7 +15,7 @@ use verbatim_tests::{
 
 use crate::scenario::{Scenario, usual};
 
-const NEEDS: &[Part] = &[
+pub(crate) const NEEDS: &[Part] = &[
     Part::Root,
     Part::Sandbox,
     Part::Binaries,

@@ -8,13 +8,13 @@ use verbatim_tests::{
     did::ids,
     google,
     network::{DATABASE_NAME, Pod},
-    parts::{self, Part},
-    postgres,
+    parts, postgres,
     process::Process,
 };
 
 use super::{field, machine::Machine};
 use crate::{
+    bigquery,
     postgres_tls::SECRET,
     scenario::{Scenario, alone},
     tls::NEEDS,
@@ -22,20 +22,10 @@ use crate::{
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
-        alone!(run_captures_bigquery_and_postgresql_behind_tls_in_one_trail, BOTH),
+        alone!(run_captures_bigquery_and_postgresql_behind_tls_in_one_trail, bigquery::NEEDS),
         alone!(run_lets_a_client_in_that_insists_on_a_bound_channel, NEEDS),
     ]
 }
-
-const BOTH: &[Part] = &[
-    Part::Root,
-    Part::Sandbox,
-    Part::Binaries,
-    Part::Postgres,
-    Part::PythonGoogle,
-    Part::Emulator,
-    Part::Bpf,
-];
 
 /// One command that asks a database and BigQuery, both behind TLS, as they are; nothing is set but by `run`.
 fn run_captures_bigquery_and_postgresql_behind_tls_in_one_trail(name: &str) -> Result<()> {
