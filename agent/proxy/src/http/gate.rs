@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     Records,
-    guard::catch,
+    guard::{Panicked, catch},
+    journal::Stall,
     judge::{self, Held, HoldEnd, Judgement, Next, Prefix, Unit},
     seam::Question,
 };
@@ -89,14 +90,7 @@ impl<R: Records> Exchange<R> {
             let observe = facts.policy_mode != v1::PolicyMode::Enforce;
             Ok(catch(|| judge::ask(&**policy, &question, observe)))
         });
-        match asked {
-            Ok(Ok(judgement)) => Some(judgement),
-            Ok(Err(panicked)) => {
-                self.panicked(&panicked.0);
-                None
-            }
-            Err(_ended) => None,
-        }
+        self.answered(asked)
     }
 
     /// Whether it is refused because its host is not the one that TLS was made for. `None`: as of [`Self::ask`].
@@ -114,8 +108,13 @@ impl<R: Records> Exchange<R> {
             let facts = &journal.facts;
             Ok(catch(|| trust.refuses_misdirected(&facts.identity, &facts.flow)))
         });
+        self.answered(asked)
+    }
+
+    /// What foreign code has answered. `None`: it panicked, or the connection has ended.
+    fn answered<T>(&mut self, asked: Result<Result<T, Panicked>, Stall>) -> Option<T> {
         match asked {
-            Ok(Ok(refuses)) => Some(refuses),
+            Ok(Ok(answer)) => Some(answer),
             Ok(Err(panicked)) => {
                 self.panicked(&panicked.0);
                 None

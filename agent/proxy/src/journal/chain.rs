@@ -14,7 +14,7 @@ const SHOWN_BYTES: usize = 512;
 impl<R: Records> Journal<R> {
     /// What is remembered of a command that began something; `None` where its start is not in the spool.
     pub(crate) fn begun(&self, id: CommandId) -> Option<Begun> {
-        let open = self.open.iter().find(|open| open.id == id && open.recorded())?;
+        let open = self.look(id).filter(|open| open.recorded())?;
         let statement = open.statement.get(..SHOWN_BYTES).unwrap_or(&open.statement);
         Some(Begun {
             command_id: open.command_id.clone(),
