@@ -227,6 +227,7 @@ async fn serving(
     };
     let (evidence, looking) = Engine::configured(config)?;
     let issuing = issuing::follow(config, material.as_ref(), issued, &evidence);
+    issuing.first().await;
     let standing = Arc::clone(&table);
     let seams = Seams {
         identities: Arc::<Table>::clone(&table),

@@ -182,7 +182,7 @@ fn intermediates_change_unseen_and_a_root_leaves_stragglers_that_are_spliced_and
     let rotate = ["/usr/bin/verbatim-issuer", "rotate", "--config", "/etc/verbatim/issuer.yaml"];
     let rotate = [&rotate[..], &["--class", "databases", "--now"]].concat();
     stage.kubectl().exec(product::NAMESPACE, issuer, &rotate)?;
-    // The node asks an issuer for the new ones at its start; it may be ready before it has been answered.
+    // The node asks an issuer for the new ones at its start; without an answer it goes on after a while.
     wait::until("the node to have been given what leads to the new root", || {
         stage.product()?.restart_agent()?;
         let told = doctor(stage)?;

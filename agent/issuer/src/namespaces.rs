@@ -24,7 +24,10 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use verbatim_tls::variables::{BUNDLE, TRUST_STORE};
 
 use crate::bundle::Bundle;
@@ -35,6 +38,9 @@ const MANAGER: &str = "verbatim-issuer";
 const GATHER: Duration = Duration::from_millis(100);
 /// After a bundle could not be written.
 const TRY_AGAIN: Duration = Duration::from_secs(5);
+/// How long a bundle that somebody else changes each time stays theirs, at most: first [`GATHER`], twice as long each
+/// time.
+const LONGEST_CONTEST: Duration = Duration::from_secs(60);
 /// ConfigMaps of one page of a list.
 const PAGE: u32 = 100;
 
@@ -131,8 +137,32 @@ pub(crate) struct Keeper {
     standings: Arc<Standings>,
     namespaces: Seen,
     config_maps: Seen,
-    /// By namespace: the version that our last writing gave it, and the bundle that was.
-    written: HashMap<String, (String, Arc<Bundle>)>,
+    /// By namespace.
+    written: HashMap<String, Written>,
+}
+
+/// A bundle as we wrote it last.
+struct Written {
+    /// The version that this gave it.
+    version: String,
+    bundle: Arc<Bundle>,
+    at: Instant,
+    /// How often others' changes were undone, one soon after the other.
+    contested: u32,
+}
+
+impl Written {
+    /// When another's change is undone. Somebody who changes it each time, a replica with another configuration or
+    /// whoever else believes it is theirs, must not make the API server's work ours without end.
+    fn due(&self) -> Instant {
+        self.at + GATHER.saturating_mul(1 << self.contested.min(16)).min(LONGEST_CONTEST)
+    }
+
+    /// After one more was undone.
+    fn contested(&self, now: Instant) -> u32 {
+        let settled = now.duration_since(self.at) > 2 * LONGEST_CONTEST;
+        if settled { 0 } else { self.contested.saturating_add(1) }
+    }
 }
 
 impl Keeper {
@@ -155,7 +185,7 @@ impl Keeper {
         let mut namespaces = pin!(self.namespaces());
         let mut config_maps = pin!(self.config_maps());
         let standings = Arc::clone(&self.standings);
-        let mut due = tokio::time::Instant::now();
+        let mut due = Instant::now();
         let mut waiting = true;
         loop {
             tokio::select! {
@@ -177,12 +207,13 @@ impl Keeper {
                 () = standings.wanted.notified() => {}
                 () = tokio::time::sleep_until(due), if waiting => {
                     let bundle = Arc::clone(&bundles.borrow_and_update());
-                    waiting = self.write(&bundle).await;
-                    due = tokio::time::Instant::now() + TRY_AGAIN;
+                    let again = self.write(&bundle).await;
+                    waiting = again.is_some();
+                    due = again.unwrap_or(due);
                     continue;
                 }
             }
-            let soon = tokio::time::Instant::now() + GATHER;
+            let soon = Instant::now() + GATHER;
             due = if waiting { due.min(soon) } else { soon };
             waiting = true;
         }
@@ -201,33 +232,41 @@ impl Keeper {
         watcher(Api::<PartialObjectMeta<ConfigMap>>::all(self.client.clone()), config).default_backoff()
     }
 
-    /// Writes what is not as it should be, and says whether any of it must be tried again.
-    async fn write(&mut self, bundle: &Arc<Bundle>) -> bool {
+    /// Writes what is not as it should be, and says when any of it must be tried again.
+    async fn write(&mut self, bundle: &Arc<Bundle>) -> Option<Instant> {
         if !self.namespaces.listed || !self.config_maps.listed {
-            return false;
+            return None;
         }
         self.standings.retain(&self.namespaces.known);
         self.written.retain(|namespace, _| self.namespaces.known.contains_key(namespace));
-        let mut again = false;
+        let mut again: Option<Instant> = None;
+        let mut later = |at: Instant| again = Some(again.map_or(at, |again| again.min(at)));
         for namespace in self.namespaces.known.keys() {
-            let as_written = self.written.get(namespace).is_some_and(|(version, written)| {
-                written == bundle && self.config_maps.known.get(namespace) == Some(version)
-            });
-            if as_written {
-                continue;
+            let now = Instant::now();
+            let before = self.written.get(namespace);
+            // Where the bundle is another now, who wrote last does not matter.
+            let same = before.filter(|written| written.bundle == *bundle);
+            if let Some(written) = same {
+                if self.config_maps.known.get(namespace) == Some(&written.version) {
+                    continue;
+                }
+                if now < written.due() {
+                    later(written.due());
+                    continue;
+                }
             }
+            let contested = same.map_or(0, |written| written.contested(now));
             match self.apply(namespace, bundle).await {
                 Ok(version) => {
                     self.standings.set(namespace, Ok(()));
                     self.config_maps.known.insert(namespace.clone(), version.clone());
-                    if self.written.insert(namespace.clone(), (version, Arc::clone(bundle))).is_some() {
-                        tracing::info!(namespace, "the bundle was written again");
-                    } else {
-                        tracing::info!(namespace, "the bundle is kept");
-                    }
+                    let again = before.is_some();
+                    tracing::info!(namespace, again, contested, "the bundle is written");
+                    let written = Written { version, bundle: Arc::clone(bundle), at: now, contested };
+                    self.written.insert(namespace.clone(), written);
                 }
                 Err(error) => {
-                    again = true;
+                    later(now + TRY_AGAIN);
                     tracing::warn!(namespace, %error, "the bundle cannot be written; tried again");
                     self.standings.set(namespace, Err(error.to_string()));
                 }

@@ -1,11 +1,16 @@
 //! Where what is kept is: a Secret of the issuer's own namespace, changed only by who has read its last version.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
+use futures_util::StreamExt;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
     Api, Client,
-    api::{ObjectMeta, PostParams},
+    api::{ObjectMeta, PartialObjectMeta, PostParams},
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
 };
 use tokio::sync::watch;
 use verbatim_tls::now;
@@ -14,7 +19,7 @@ use crate::kept::{Class, Kept, KeptError, Rules};
 
 /// The key in the Secret's data.
 const KEY: &str = "state.json";
-/// Between two looks: another replica may have changed it, and time passes.
+/// Between two looks where nobody tells of a change: time passes, and a watch may be of no use.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 /// How often a change is tried that others' changes came in between of.
 const TRIES: usize = 5;
@@ -54,6 +59,8 @@ pub enum StoreError {
 #[derive(Clone)]
 pub struct Store {
     api: Api<Secret>,
+    /// That it changed, and not what it holds.
+    changes: Api<PartialObjectMeta<Secret>>,
     name: String,
     rules: Rules,
 }
@@ -62,7 +69,8 @@ impl Store {
     /// That Secret.
     #[must_use]
     pub fn new(client: Client, namespace: &str, name: &str, rules: Rules) -> Self {
-        Self { api: Api::namespaced(client, namespace), name: name.to_owned(), rules }
+        let changes = Api::namespaced(client.clone(), namespace);
+        Self { api: Api::namespaced(client, namespace), changes, name: name.to_owned(), rules }
     }
 
     fn kube(&self, what: &'static str) -> impl Fn(kube::Error) -> StoreError + '_ {
@@ -139,10 +147,26 @@ impl Store {
         self.change(|_, _| Ok(())).await
     }
 
-    /// Looks again from time to time, and tells. While the API server is away, what was known is gone on with.
+    /// Looks again when somebody has changed it and from time to time, and tells. While the API server is away, what
+    /// was known is gone on with.
+    ///
+    /// Another replica's change is to be known at once: until then pods would be given roots, and namespaces a bundle,
+    /// that it has replaced.
     pub async fn follow(self, told: watch::Sender<Arc<Kept>>) {
+        let named = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
+        let mut changes = pin!(watcher(self.changes.clone(), named).default_backoff());
         loop {
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::select! {
+                Some(event) = changes.next() => match event {
+                    Ok(Event::Apply(_) | Event::InitDone) => {}
+                    Ok(Event::Init | Event::InitApply(_) | Event::Delete(_)) => continue,
+                    Err(error) => {
+                        tracing::warn!(%error, "what is kept cannot be watched: it is looked at from time to time");
+                        continue;
+                    }
+                },
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
             if let Err(error) = self.look_and_tell(&told).await {
                 tracing::error!(%error, "what is kept cannot be looked at; what is known stays");
             }

@@ -144,6 +144,8 @@ impl Health {
             ("programs", self.programs()),
             ("spool", said(!self.vitals.spool.is_full(), "full")),
         ]);
+        // Without them no TLS ends here: a rollout is to stop at this node.
+        conditions.extend(self.issuer.iter().map(|issuer| ("certificates", issuer.usable())));
         conditions
     }
 

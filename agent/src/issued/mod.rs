@@ -7,12 +7,9 @@
 mod ask;
 mod files;
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use verbatim_agent_config::ClusterIssuer;
 use verbatim_credential::{FingerprintKey, Fingerprints};
 use verbatim_issuer_api::{NodeAnswer, NodeRequest};
@@ -28,6 +25,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What is good for longer is asked for again all the same: a rotation is to come around.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// How long whoever starts to steer waits for the first answer. A predecessor goes on meanwhile, and what comes to a
+/// dead worker's listeners waits; without it, every TLS connection until the answer would pass undecoded.
+const FIRST_ANSWER: Duration = Duration::from_secs(3);
 
 /// Where what is given goes.
 pub(crate) struct Receivers {
@@ -52,16 +53,33 @@ pub(crate) struct Standing {
 
 /// See [`Standing`]; shared.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known(Arc<Mutex<Standing>>);
+pub(crate) struct Known(Arc<watch::Sender<Standing>>);
 
 impl Known {
     /// Of this moment.
     pub(crate) fn now(&self) -> Standing {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
+    }
+
+    /// Waits until something was given, for a while; whether it was.
+    pub(crate) async fn given(&self) -> bool {
+        let mut standing = self.0.subscribe();
+        let given = standing.wait_for(|standing| standing.until.is_some());
+        matches!(timeout(FIRST_ANSWER, given).await, Ok(Ok(_)))
+    }
+
+    /// Whether what was given is good, or why there is nothing good.
+    pub(crate) fn usable(&self) -> Result<(), String> {
+        let Standing { until, failing, .. } = self.now();
+        match (until, failing) {
+            (Some(until), _) if until > now() => Ok(()),
+            (_, Some(why)) => Err(why),
+            (_, None) => Err("the issuer has given none yet".to_owned()),
+        }
     }
 
     fn set(&self, change: impl FnOnce(&mut Standing)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.send_modify(change);
     }
 }
 

@@ -186,12 +186,15 @@ async fn while_the_issuer_is_away_what_was_given_goes_on_and_then_ends() {
     issuer.status.store(503, Ordering::Relaxed);
     node.until("failing", |node| node.known.now().failing.is_some()).await;
     let standing = node.known.now();
+    assert!(node.known.given().await);
     assert!(standing.until.is_some() && standing.failing.is_some_and(|why| why.contains("503")));
     node.until("expired", |node| !node.authority.is_ready()).await;
+    node.until("not usable", |node| node.known.usable().is_err_and(|why| why.contains("503"))).await;
     issuer.status.store(200, Ordering::Relaxed);
     issuer.seconds.store(3600, Ordering::Relaxed);
     node.until("ready again", |node| node.authority.is_ready()).await;
     node.until("well again", |node| node.known.now().failing.is_none()).await;
+    assert_eq!(node.known.usable(), Ok(()));
 }
 
 #[tokio::test]
@@ -216,4 +219,18 @@ async fn an_issuer_that_refuses_lies_or_is_another_gives_nothing() {
     let node = Node::start(&issuer, "\0", &issuer.servers);
     node.until("failing", |node| node.known.now().failing.is_some()).await;
     assert!(node.known.now().failing.is_some_and(|why| why.contains("no token")));
+}
+
+#[tokio::test]
+async fn whoever_starts_waits_for_the_first_answer_and_not_for_ever() {
+    let issuer = Issuer::start().await;
+    issuer.status.store(503, Ordering::Relaxed);
+    let node = Node::start(&issuer, "t0ken", &issuer.servers);
+    assert_eq!(node.known.usable(), Err("the issuer has given none yet".to_owned()));
+    assert!(!node.known.given().await, "nothing was given");
+    issuer.status.store(200, Ordering::Relaxed);
+    node.until("given", |node| node.known.usable().is_ok()).await;
+    let other = Node::start(&issuer, "t0ken", &issuer.servers);
+    assert!(other.known.given().await);
+    assert!(other.authority.is_ready(), "what it waited for is in its place");
 }

@@ -47,6 +47,19 @@ pub(super) struct Issuing {
     pub(super) known: Option<issued::Known>,
 }
 
+impl Issuing {
+    /// Waits a while for what an issuer is asked for: nothing is to be steered before TLS can end here, if that can be
+    /// helped.
+    pub(super) async fn first(&self) {
+        let Some(known) = &self.known else { return };
+        if !known.given().await {
+            tracing::warn!(
+                "the issuer has not answered: until it does, TLS passes undecoded and is recorded so"
+            );
+        }
+    }
+}
+
 impl Drop for Issuing {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);

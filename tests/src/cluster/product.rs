@@ -99,6 +99,15 @@ impl Product {
         let before = self.agent()?;
         let name = before["metadata"]["name"].as_str().context("a pod without a name")?;
         self.kubectl.delete("pod", NAMESPACE, name)?;
+        // The DaemonSet's own numbers may still be of the pod that is gone.
+        wait::until("another pod of the node agent", || {
+            let Ok(pod) = self.agent() else { return Ok(None) };
+            let another = pod["metadata"]["uid"] != before["metadata"]["uid"];
+            let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+            let ready = conditions.filter(|one| one["type"] == "Ready").any(|one| one["status"] == "True");
+            Ok((another && ready).then_some(()))
+        })
+        .with_context(|| self.situation())?;
         self.wait_until_ready()
     }
 

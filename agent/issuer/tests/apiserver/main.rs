@@ -11,7 +11,7 @@ use control::Control;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::{
     Api,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, WatchParams},
 };
 use serde_json::{Value, json};
 use tokio_rustls::TlsAcceptor;
@@ -150,6 +150,18 @@ async fn the_manifests_rights_are_enough_for_an_issuer_and_its_webhook() {
     eventually("mended", mended).await;
     bundles.delete("verbatim-trust", &DeleteParams::default()).await.expect("removed");
     eventually("made again", mended).await;
+
+    // What is kept can be watched, and no other Secret.
+    let own = control.client(&control.token("verbatim-issuer", &json!({"audiences": [control::AUDIENCE]})));
+    let secrets = Api::<PartialObjectMeta<Secret>>::namespaced(own, "verbatim");
+    for (name, allowed) in [("verbatim-issuer", true), ("verbatim-collector-tls", false), ("another", false)]
+    {
+        let named = format!("metadata.name={name}");
+        let listed = secrets.list(&ListParams::default().fields(&named)).await;
+        let watched = secrets.watch(&WatchParams::default().fields(&named), "0").await;
+        assert_eq!((listed.is_ok(), watched.is_ok()), (allowed, allowed), "{name}: {:?}", listed.err());
+    }
+    assert!(secrets.list(&ListParams::default()).await.is_err(), "all of them");
 
     // Away, it keeps nobody from starting.
     issuer.stop().await;

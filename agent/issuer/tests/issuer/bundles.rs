@@ -86,6 +86,63 @@ async fn roots_outlive_their_issuer_and_two_of_them_share_what_is_kept() {
 }
 
 #[tokio::test]
+async fn what_another_replica_changes_is_known_by_the_watch_and_not_by_the_next_look() {
+    let lab = Lab::start("").await;
+    eventually("the bundle", || lab.fake.get(&bundle_of("shop"))).await;
+    let day = std::time::Duration::from_secs(86400);
+    let rules = verbatim_issuer::Rules {
+        names: vec![],
+        lifetime: 730 * day,
+        lead: 30 * day,
+        own_lead: 7 * day,
+        signed: day,
+    };
+    let changes = async {
+        for _ in 0..3 {
+            let mut changed = kept(&lab);
+            changed.begin(Class::Databases, &rules, verbatim_tls::now()).expect("begun");
+            let newest = changed.certificates(Class::Databases);
+            let data = k8s_openapi::ByteString(changed.write().to_vec());
+            lab.fake.put(SECRET, json!({"data": {"state.json": data}}));
+            let ends = "-----END CERTIFICATE-----";
+            eventually("the bundle with the new root", || {
+                let bundle = lab.fake.get(&bundle_of("shop"))?;
+                let pem = text(&bundle["data"]["bundle.pem"]);
+                let all = newest.split_inclusive(ends).all(|one| pem.contains(one.trim()));
+                all.then_some(())
+            })
+            .await;
+        }
+    };
+    // Three looks from time to time take half a minute.
+    tokio::time::timeout(std::time::Duration::from_secs(15), changes).await.expect("told by the watch");
+    lab.issuer.stop().await;
+}
+
+/// Each has roots of its own to add: an update of the configuration, while both are there.
+#[tokio::test]
+async fn replicas_that_do_not_agree_on_the_bundle_do_not_write_it_without_end() {
+    let lab = Lab::start("").await;
+    eventually("the bundle", || lab.fake.get(&bundle_of("shop"))).await;
+    let other = Lab::over(std::sync::Arc::clone(&lab.fake), "").await;
+    let before = lab.fake.applied.load(Ordering::Relaxed);
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    // Each undoes the other's: after 0.1 s, 0.2 s, 0.4 s and so on.
+    let written = lab.fake.applied.load(Ordering::Relaxed) - before;
+    assert!((2..=16).contains(&written), "{written}");
+    let [gone, stays] = [&lab, &other].map(|one| std::fs::read_to_string(one.roots.path()).expect("read"));
+    lab.issuer.stop().await;
+    // Whoever stays has the last word.
+    eventually("the other's bundle", || {
+        let bundle = lab.fake.get(&bundle_of("shop"))?;
+        let pem = text(&bundle["data"]["bundle.pem"]);
+        (pem.contains(stays.trim()) && !pem.contains(gone.trim())).then_some(())
+    })
+    .await;
+    other.issuer.stop().await;
+}
+
+#[tokio::test]
 async fn a_secret_that_was_emptied_is_not_taken_for_a_first_start() {
     let fake = super::Fake::start().await;
     fake.put(SECRET, json!({"data": {}}));

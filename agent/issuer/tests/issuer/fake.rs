@@ -146,7 +146,8 @@ async fn answer(State(fake): State<Arc<Fake>>, method: Method, uri: Uri, body: B
             if let Some(object) = fake.get(&path) {
                 return ok(&object);
             }
-            let plural = ["/namespaces", "/configmaps"].iter().any(|plural| path.ends_with(plural));
+            let plural =
+                ["/namespaces", "/configmaps", "/secrets"].iter().any(|plural| path.ends_with(plural));
             if !plural {
                 return status(404, "NotFound");
             }

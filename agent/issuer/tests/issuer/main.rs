@@ -32,7 +32,7 @@ fn bundle_of(namespace: &str) -> String {
 struct Lab {
     fake: Arc<Fake>,
     issuer: Running,
-    _roots: tempfile::NamedTempFile,
+    roots: tempfile::NamedTempFile,
 }
 
 impl Lab {
@@ -57,7 +57,7 @@ impl Lab {
         );
         let config = config::parse(&text, Path::new("issuer.yaml")).expect("configuration");
         let issuer = start(fake.client(), &config).await.expect("started");
-        Self { fake, issuer, _roots: roots }
+        Self { fake, issuer, roots }
     }
 
     /// Asks the issuer, as somebody who believes what its ConfigMap says.
