@@ -1,6 +1,8 @@
 //! Carries a connection that nobody decodes: inside the kernel, or, where a leg is TLS, through the shard's
 //! buffers. Counted both ways.
 
+mod patience;
+
 use std::{
     cell::RefCell,
     future::poll_fn,
@@ -15,6 +17,8 @@ use tokio::{
 };
 use verbatim_sys::splice::Pipe;
 use verbatim_wire::seam::Direction;
+
+use self::patience::Patience;
 
 use crate::{
     Records,
@@ -62,6 +66,7 @@ struct Way {
     dead: bool,
     pipe: Option<Pipe>,
     in_pipe: usize,
+    patience: Patience,
 }
 
 /// Carries both directions to their end.
@@ -79,6 +84,7 @@ pub(crate) async fn run<R: Records>(
         dead: false,
         pipe: None,
         in_pipe: 0,
+        patience: Patience::default(),
     });
     poll_fn(|cx| {
         if control.poll_killed(cx).is_ready() {
@@ -274,7 +280,10 @@ impl Way {
     fn fill(&mut self, from: &TcpStream, pipes: &Pipes, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
         loop {
             match from.poll_read_ready(cx) {
-                Poll::Pending => return Ok(Poll::Pending),
+                Poll::Pending => {
+                    self.patience.poll_wait(from, cx);
+                    return Ok(Poll::Pending);
+                }
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_reset)) => {
                     self.ended = Some(Ended::Reset);
@@ -287,7 +296,10 @@ impl Way {
             let Some(pipe) = &self.pipe else { continue };
             match from.try_io(Interest::READABLE, || pipe.fill(from)) {
                 Ok(0) => self.ended = Some(Ended::Fin),
-                Ok(n) => self.in_pipe = n,
+                Ok(n) => {
+                    self.in_pipe = n;
+                    self.patience.read(from, n, n < pipe.capacity());
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(_reset) => self.ended = Some(Ended::Reset),
             }

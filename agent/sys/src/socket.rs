@@ -77,6 +77,26 @@ pub fn without_pacing(socket: impl AsFd) -> io::Result<()> {
     Ok(sockopt::set_tcp_congestion(socket, "reno")?)
 }
 
+/// Has a socket count as readable only with so many bytes, or at its end, or where its window or its memory is used up
+/// (socket(7), `SO_RCVLOWAT`). Whoever polls it is told when this is set, if there is enough.
+///
+/// # Errors
+/// The system call's: not a socket.
+pub fn wake_at(socket: impl AsFd, bytes: u32) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    // SAFETY: `bytes` is valid for reads of its size.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            (&raw const bytes).cast(),
+            size_of_val(&bytes) as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Reads a `SOL_SOCKET` option that is a plain integer.
 fn get_option<T: Integer>(socket: impl AsFd, option: libc::c_int, value: &mut T) -> io::Result<()> {
     let mut length = size_of::<T>() as libc::socklen_t;
@@ -143,10 +163,38 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_is_readable_with_as_much_as_was_said_or_at_its_end() {
+        use std::io::Write as _;
+
+        use rustix::event::{PollFd, PollFlags, poll};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        let readable = |millis: i64| {
+            let limit = rustix::time::Timespec { tv_sec: 0, tv_nsec: millis * 1_000_000 };
+            let mut polled = [PollFd::new(&far, PollFlags::IN)];
+            poll(&mut polled, Some(&limit)).unwrap() == 1
+        };
+        wake_at(&far, 1000).unwrap();
+        near.write_all(&[0; 999]).unwrap();
+        assert!(!readable(100));
+        near.write_all(&[0]).unwrap();
+        assert!(readable(999));
+        wake_at(&far, 2000).unwrap();
+        assert!(!readable(0));
+        wake_at(&far, 1).unwrap();
+        assert!(readable(999));
+        wake_at(&far, 2000).unwrap();
+        drop(near);
+        assert!(readable(999), "its end");
+    }
+
+    #[test]
     fn what_is_no_socket_is_an_error() {
         let file = tempfile::tempfile().unwrap();
         assert_eq!(netns_cookie(&file).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
         assert_eq!(peer_pidfd(&file).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
+        assert_eq!(wake_at(&file, 1).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
         assert_eq!(without_pacing(&file).unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
     }
 }

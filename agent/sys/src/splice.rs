@@ -8,7 +8,7 @@ use std::{
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 
 /// Asked for; the kernel's default of 64 KiB does as well where a user's pipes are limited.
-const PIPE_BYTES: usize = 256 * 1024;
+const PIPE_BYTES: usize = 512 * 1024;
 
 /// A non-blocking pipe that bytes pass through inside the kernel.
 #[derive(Debug)]
@@ -27,6 +27,12 @@ impl Pipe {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let capacity = fcntl_setpipe_size(&write, PIPE_BYTES).unwrap_or(64 * 1024);
         Ok(Self { read, write, capacity })
+    }
+
+    /// What it holds at most, bytes.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Moves what a non-blocking socket has into the pipe, as much as fits; 0 at the end of its input.

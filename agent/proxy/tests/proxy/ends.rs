@@ -185,6 +185,34 @@ fn a_spliced_connection_carries_half_close_and_reset() {
     assert!(server.rest().is_err());
 }
 
+/// A long stream is waited for, so that it is moved on in larger pieces. Whoever sends less and waits for the answer
+/// must have it go on all the same.
+#[test]
+fn what_is_less_than_a_piece_of_a_long_stream_goes_on() {
+    let world = World::new();
+    let (mut client, mut server) = world.connect();
+    server.send("220\n");
+    assert_eq!(client.line(), "220\n");
+    let piece: Vec<u8> = (0..100 * 1024).map(|n| (n % 251) as u8).collect();
+    let pieces: usize = 1500;
+    let mut arrived = vec![0; piece.len()];
+    for (from, to) in [(&client, &server), (&server, &client)] {
+        let (mut from, mut to) = (&from.stream, &to.stream);
+        // Bytes that are kept for ever fail the test.
+        to.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        for _ in 0..pieces {
+            from.write_all(&piece).unwrap();
+            to.read_exact(&mut arrived).unwrap();
+            assert_eq!(arrived, piece);
+        }
+        from.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(to.read(&mut arrived).unwrap(), 0);
+    }
+    let (envelope, _) = closing(&world);
+    let each = (pieces * piece.len()) as u64;
+    assert_eq!((envelope.bytes_sent, envelope.bytes_received), (each, each + 4));
+}
+
 #[test]
 fn a_connection_that_stops_being_decoded_goes_on_undecoded_and_is_recorded_as_partly_captured() {
     let world = World::new();
