@@ -101,11 +101,12 @@ fn a_command_that_exchanges_the_folder_of_the_trail_gets_none_of_it_and_is_found
 }
 
 fn a_killed_agents_trail_stays_where_it_is_also_under_another_name() -> Outcome {
-    for (meanwhile, name) in [("true", "trail"), ("mv trail .t; mkdir trail", ".t")] {
+    for (meanwhile, name) in [("true", "trail"), ("mv trail .t && mkdir trail", ".t")] {
         let bench = Bench::new();
         let home = home(&bench)?;
         let up = bench.path("open").join("up");
-        let script = format!("{}; {meanwhile}; touch '{}'; sleep 1000", connecting()?, up.display());
+        // A connection that failed is no reason to go on.
+        let script = format!("{} && {meanwhile} && touch '{}'; sleep 1000", connecting()?, up.display());
         let mut command = by_the_person(&bench, &home, &script);
         let agent = Guard(command.stderr(Stdio::piped()).spawn()?);
         until("the command has connected", || up.exists())?;
@@ -119,7 +120,7 @@ fn a_killed_agents_trail_stays_where_it_is_also_under_another_name() -> Outcome 
         let (code, _, stderr) = ended(&mut bench.script(&["--data", &kept, "--no-tls"], "true"))?;
         ensure(code == Some(0), || format!("{code:?}: {stderr}"))?;
         let records = bench.records(&home.join(name))?;
-        ensure(records.len() == 1, || format!("{name} has {records:?}"))?;
+        ensure(records.len() == 1, || format!("{name} has {records:?}, after {said} and {stderr}"))?;
     }
     Ok(())
 }
