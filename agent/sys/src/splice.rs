@@ -19,7 +19,7 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    /// Makes a pipe of 256 KiB, or of 64 KiB where that is not granted.
+    /// Makes a pipe of 512 KiB, or of 64 KiB where that is not granted.
     ///
     /// # Errors
     /// When descriptors are used up.

@@ -100,14 +100,11 @@ impl Product {
         let name = before["metadata"]["name"].as_str().context("a pod without a name")?;
         self.kubectl.delete("pod", NAMESPACE, name)?;
         // The DaemonSet's own numbers may still be of the pod that is gone.
-        wait::until("another pod of the node agent", || {
-            let Ok(pod) = self.agent() else { return Ok(None) };
-            let another = pod["metadata"]["uid"] != before["metadata"]["uid"];
-            let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-            let ready = conditions.filter(|one| one["type"] == "Ready").any(|one| one["status"] == "True");
-            Ok((another && ready).then_some(()))
-        })
-        .with_context(|| self.situation())?;
+        let another = wait::until("another pod of the node agent", || {
+            let pod = self.agent().ok().filter(|pod| pod["metadata"]["uid"] != before["metadata"]["uid"]);
+            Ok(pod.and_then(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)))
+        })?;
+        self.kubectl.wait_until_ready(NAMESPACE, &another).with_context(|| self.situation())?;
         self.wait_until_ready()
     }
 
