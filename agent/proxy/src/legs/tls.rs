@@ -3,19 +3,21 @@
 //! An idle leg holds no buffer of ours: ciphertext is read 64 KiB at a time into one of the shard's, which goes
 //! back as soon as the session has taken it.
 
+mod socket;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    io::{self, BufRead, IoSlice, Read, Write},
+    io::{self, BufRead, IoSlice, Write},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use rustls::Connection;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::{io::AsyncWrite, net::TcpStream};
 
+use self::socket::{Nothing, Outward, poll_read};
 use super::{leg::read_regardless, watch::Watch};
 use crate::buffer::{Buffer, Pool};
 
@@ -42,6 +44,8 @@ pub(crate) struct TlsLeg {
     grown: bool,
     /// TLS's own end is sent, or is not to be.
     ending: bool,
+    /// The socket takes nothing any more, and the peer is heard out.
+    hearing_out: bool,
 }
 
 impl TlsLeg {
@@ -57,6 +61,7 @@ impl TlsLeg {
             stale: false,
             grown: false,
             ending: false,
+            hearing_out: false,
         }
     }
 
@@ -90,19 +95,26 @@ impl TlsLeg {
             let flushed = self.poll_flush_records(cx);
             if matches!(flushed, Poll::Ready(Err(_))) {
                 // What the peer said before it went is worth more: an alert.
-                while !self.failed() && self.input == Input::Open {
+                while self.listens() {
                     ready!(self.poll_feed(cx));
                 }
-                return Poll::Ready(Err(self.gone()));
+                return Poll::Ready(if self.client_is_done() { Ok(()) } else { Err(self.gone()) });
             }
             if !self.session.is_handshaking() {
                 return flushed;
             }
             ready!(self.poll_feed(cx));
-            if self.failed() || (self.input != Input::Open && self.ahead.is_empty()) {
+            let ended = self.failed() || (self.input != Input::Open && self.ahead.is_empty());
+            if ended && !self.client_is_done() {
                 return Poll::Ready(Err(self.gone()));
             }
         }
+    }
+
+    /// A client that has done its part need not wait for our tickets: what its going means is for its protocol to
+    /// say, as with any other.
+    fn client_is_done(&self) -> bool {
+        matches!(self.session, Connection::Server(_)) && !self.session.is_handshaking() && !self.failed()
     }
 
     /// Waits after the handshake for the server's first words of any kind: a ticket, data, or an error as of
@@ -123,6 +135,13 @@ impl TlsLeg {
         }
     }
 
+    /// Whether the peer's next bytes may still say something that was not said yet.
+    fn listens(&mut self) -> bool {
+        let chunk = self.session.reader().into_first_chunk().map(drop);
+        let waits = chunk.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        waits && !self.failed() && self.input == Input::Open
+    }
+
     fn gone(&self) -> io::Error {
         self.watch.failure().unwrap_or_else(|| match self.input {
             Input::Fin => io::ErrorKind::UnexpectedEof.into(),
@@ -131,10 +150,7 @@ impl TlsLeg {
     }
 
     pub(crate) fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let waits =
-            self.session.reader().into_first_chunk().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock);
-        let idle = waits && !self.failed() && self.ahead.is_empty() && self.input == Input::Open;
-        if !idle || self.stale {
+        if !self.listens() || !self.ahead.is_empty() || self.stale {
             return Poll::Ready(());
         }
         let ready = self.socket.poll_read_ready(cx).map(drop);
@@ -308,6 +324,34 @@ impl TlsLeg {
 
     /// Sends the records that the session has made.
     pub(crate) fn poll_flush_records(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = self.poll_send_records(cx);
+        if matches!(flushed, Poll::Ready(Err(_))) {
+            self.hear_out(cx);
+        }
+        flushed
+    }
+
+    /// The socket takes nothing any more, and whoever writes may not come to read again: reads what the peer said
+    /// before it went, which may be how it ended TLS.
+    fn hear_out(&mut self, cx: &mut Context<'_>) {
+        if std::mem::replace(&mut self.hearing_out, true) {
+            return;
+        }
+        // What arrived since the last read does not show in the socket's readiness yet.
+        self.stale = true;
+        while self.listens() && self.poll_feed(cx).is_ready() {}
+        match self.session.reader().into_first_chunk().map(<[u8]>::is_empty).map_err(|error| error.kind()) {
+            Ok(ended) => {
+                self.watch.ended.set(ended);
+                self.watch.spoke.set(self.watch.spoke() || !ended);
+            }
+            Err(io::ErrorKind::UnexpectedEof) => self.watch.truncated.set(true),
+            Err(_open) => self.watch.reset.set(self.input == Input::Reset),
+        }
+        self.hearing_out = false;
+    }
+
+    fn poll_send_records(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.session.wants_write() {
             let mut socket = Outward { socket: &mut self.socket, cx };
             match self.session.write_tls(&mut socket) {
@@ -328,47 +372,5 @@ impl TlsLeg {
         let flushed = ready!(self.poll_flush_records(cx));
         let shut = ready!(Pin::new(&mut self.socket).poll_shutdown(cx));
         Poll::Ready(flushed.and(shut))
-    }
-}
-
-fn poll_read(socket: &mut TcpStream, space: &mut [u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    let mut space = ReadBuf::new(space);
-    ready!(Pin::new(socket).poll_read(cx, &mut space))?;
-    Poll::Ready(Ok(space.filled().len()))
-}
-
-/// The socket as what the session writes to.
-struct Outward<'a, 'b> {
-    socket: &'a mut TcpStream,
-    cx: &'a mut Context<'b>,
-}
-
-impl Write for Outward<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        not_now(Pin::new(&mut *self.socket).poll_write(self.cx, bytes))
-    }
-
-    fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
-        not_now(Pin::new(&mut *self.socket).poll_write_vectored(self.cx, parts))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn not_now<T>(polled: Poll<io::Result<T>>) -> io::Result<T> {
-    match polled {
-        Poll::Ready(done) => done,
-        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-    }
-}
-
-/// Has nothing to read now.
-struct Nothing;
-
-impl Read for Nothing {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
     }
 }

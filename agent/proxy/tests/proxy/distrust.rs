@@ -215,6 +215,47 @@ fn a_client_of_a_protocol_in_which_it_speaks_at_once_and_does_not_has_refused_ou
     }
 }
 
+/// It is gone before it could be answered: whether its going or our answer is noticed first says nothing of it.
+#[test]
+fn a_client_that_ends_in_good_order_and_is_gone_at_once_is_known_by_its_protocol_alone() {
+    for round in 0..40 {
+        for (protocol, expected) in
+            [("h2", v1::OpaqueReason::ClientDoesNotTrustUs), ("http/1.1", v1::OpaqueReason::Silent)]
+        {
+            let lab = Lab::new();
+            let world = lab.real_world(1);
+            let (mut client, mut server) = (lab.client(), lab.server(&["db.example"]));
+            client.alpn_protocols = alpn(&[protocol]);
+            server.alpn_protocols = alpn(&[protocol]);
+            let serving = serve(&world, server);
+            leave_in_good_order(&world, client);
+            drop(serving.join().unwrap());
+            let (envelope, _) = closing(&world);
+            assert_eq!(envelope.opaque_reason(), expected, "{protocol}, round {round}");
+        }
+    }
+}
+
+/// Sends its part of the handshake and TLS's own end in one go, and resets.
+fn leave_in_good_order(world: &World, config: ClientConfig) {
+    let mut socket = world.client().stream;
+    let mut session = ClientConnection::new(Arc::new(config), "db.example".try_into().unwrap()).unwrap();
+    while session.is_handshaking() {
+        if session.wants_write() {
+            session.write_tls(&mut socket).unwrap();
+        }
+        session.read_tls(&mut socket).unwrap();
+        session.process_new_packets().unwrap();
+    }
+    session.send_close_notify();
+    let mut last = Vec::new();
+    while session.wants_write() {
+        session.write_tls(&mut last).unwrap();
+    }
+    socket.write_all(&last).unwrap();
+    socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
 #[test]
 fn a_client_that_has_spoken_before_may_open_a_connection_and_close_it_unused() {
     let lab = Lab::new();
