@@ -23,6 +23,9 @@ pub struct ProxyConfig {
     pub cancel_timeout: Duration,
     /// How long a TLS handshake may take, on either leg.
     pub handshake_timeout: Duration,
+    /// How long a server that asked for a client's certificate may take, over TLS 1.3, to say that it will not do
+    /// without, beside the time that the network takes: until then its client is not answered.
+    pub objection_timeout: Duration,
     /// Limits of connections of HTTP.
     pub http: HttpConfig,
 }
@@ -37,6 +40,7 @@ impl Default for ProxyConfig {
             linger: Duration::from_secs(5),
             cancel_timeout: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(30),
+            objection_timeout: Duration::from_millis(250),
             http: HttpConfig::default(),
         }
     }

@@ -19,7 +19,7 @@ use verbatim_wire::seam::StartTls;
 
 pub(crate) use self::shake::secure_server;
 use self::{
-    shake::{Handshake, shake, with_server},
+    shake::{Handshake, in_one_line, shake, with_server},
     way_out::{Way, part, redial},
 };
 use crate::{
@@ -196,6 +196,12 @@ impl<R: Records> Request<'_, R> {
                 return Err(Stop::GetOut(Way::Undo(failed, why)));
             }
         };
+        if legs.client.as_mut().is_some_and(Leg::is_known_to_have_gone) {
+            // The server took its time, and the client did not wait: it has refused nothing.
+            legs.server = Some(Leg::Tls(Box::new(server)));
+            let why = "the client went away before it was answered".to_owned();
+            return Err(Stop::End(self.client_left(why, failed, legs, journal).await));
+        }
         // From here on the client is answered: nothing can be undone.
         first.buffer.dispose(taken);
         let ahead = std::mem::take(&mut first.buffer);
@@ -238,17 +244,31 @@ impl<R: Records> Request<'_, R> {
     /// The client did not take our answer.
     async fn client_failed(&self, error: &std::io::Error, legs: &mut Legs, journal: &mut Journal<R>) -> End {
         journal.facts.tls = Some(report::report(legs, self.server_name.as_deref(), false));
-        let (reason, why) = match refusal(error, Moment::Handshake) {
+        // A workload that has spoken here trusts us: when it goes without a word, it does so for a reason of its own.
+        let trusts = self.shard.known.has_spoken(&journal.facts.flow);
+        let moment = if trusts { Moment::Established } else { Moment::Handshake };
+        let (reason, why) = match refusal(error, moment) {
             Some(alert) => {
                 refused(self.tls, self.server_name.as_deref(), alert, journal);
                 let why = format!("the client refused our certificate: {alert}");
                 (v1::OpaqueReason::ClientDoesNotTrustUs, why)
             }
             None => {
-                let why = format!("the client's TLS handshake failed: {error}");
+                let why = format!("the client's TLS handshake failed: {}", in_one_line(error));
                 (v1::OpaqueReason::TlsHandshakeFailed, why)
             }
         };
+        self.client_left(why, reason, legs, journal).await
+    }
+
+    /// There is no TLS with the client, who may have been answered.
+    async fn client_left(
+        &self,
+        why: String,
+        reason: v1::OpaqueReason,
+        legs: &mut Legs,
+        journal: &mut Journal<R>,
+    ) -> End {
         part(self.shard, legs, self.control).await;
         match undecoded(journal, self.control, reason).await {
             Ok(()) => End::Tls(why),

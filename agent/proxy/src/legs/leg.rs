@@ -5,8 +5,8 @@
 
 use std::{
     io,
-    pin::Pin,
-    task::{Context, Poll, ready},
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker, ready},
 };
 
 use socket2::SockRef;
@@ -119,6 +119,14 @@ impl Leg {
             drop(cleared);
         }
         socket.poll_read_ready(cx).is_ready()
+    }
+
+    /// Whether the peer is known to have closed or reset, past bytes that were not read. Asks nobody, and leaves the
+    /// socket's readiness as it is: what has only just happened may not be known.
+    pub(crate) fn is_known_to_have_gone(&mut self) -> bool {
+        let ready = pin!(self.socket().ready(Interest::READABLE));
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(ready.poll(&mut cx), Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Reads without asking for readiness first.

@@ -22,10 +22,8 @@ use crate::{
     shard::Shard,
 };
 
-/// How long a server that asked for a certificate is waited for, beside the time that the network takes.
-const OBJECTION: Duration = Duration::from_millis(250);
-/// The same with the network's time.
-const LONGEST_OBJECTION: Duration = Duration::from_secs(2);
+/// What the network may take of the time that a server has for its objection.
+const NETWORK: Duration = Duration::from_secs(2);
 
 /// The server's leg after its handshake.
 pub(super) struct Handshake {
@@ -81,7 +79,8 @@ pub(super) async fn with_server<R: Records>(
         tls.upstream.never_resume(&workload(&facts.identity, &facts.flow), &name.server_name());
     }
     if shaken.is_ok() && certificate_requested && !shard.known.takes_none(&journal.facts.flow) {
-        shaken = objection(&mut leg, begun.elapsed(), control).await;
+        let patience = shard.config.objection_timeout + (begun.elapsed() * 2).min(NETWORK);
+        shaken = objection(&mut leg, patience, control).await;
         if shaken.is_ok() {
             shard.known.took_none(&journal.facts.flow);
         }
@@ -114,15 +113,10 @@ pub(super) async fn with_server<R: Records>(
 /// (RFC 8446 section 4.4.2.4), and as long as the client is not answered, everything can still be undone. Nearly all
 /// servers say something: those who need none issue tickets. Silence for longer than the way there and back takes
 /// means that it does without.
-async fn objection(
-    leg: &mut TlsLeg,
-    handshake: Duration,
-    control: &Control,
-) -> Result<(), Option<io::Error>> {
+async fn objection(leg: &mut TlsLeg, patience: Duration, control: &Control) -> Result<(), Option<io::Error>> {
     if leg.session().protocol_version() != Some(ProtocolVersion::TLSv1_3) {
         return Ok(());
     }
-    let patience = (handshake * 2 + OBJECTION).min(LONGEST_OBJECTION);
     let killed = poll_fn(|cx| control.poll_killed(cx));
     tokio::select! {
         said = timeout(patience, poll_fn(|cx| leg.poll_first_words(cx))) => match said {

@@ -114,7 +114,10 @@ fn certified(lab: &Lab, versions: &[&'static SupportedProtocolVersion]) -> Clien
 fn a_server_that_insists_on_a_certificate_costs_no_connection() {
     for version in [&TLS12, &TLS13] {
         let lab = Lab::new();
-        let world = lab.world();
+        let mut options = lab.options();
+        // However late the server's thread runs.
+        options.config.objection_timeout = Duration::from_secs(60);
+        let world = World::start(options);
         let config = Arc::new(lab.insisting_server(&["db.example"]));
         let listener = world.server.try_clone().unwrap();
         let serving = thread::spawn(move || {

@@ -158,6 +158,49 @@ fn a_client_that_goes_away_upon_our_certificate_without_a_word_has_refused_it() 
     }
 }
 
+/// A server that takes its time loses clients, none of which has seen our certificate.
+#[test]
+fn a_client_that_goes_away_before_it_is_answered_has_refused_nothing() {
+    for reset in [false, true] {
+        let lab = Lab::new();
+        let world = lab.world();
+        let mut socket = world.client().stream;
+        let mut session =
+            ClientConnection::new(Arc::new(lab.client()), "db.example".try_into().unwrap()).unwrap();
+        session.write_tls(&mut socket).unwrap();
+        let server = world.accept();
+        if reset {
+            socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        drop(socket);
+        // It had the client's end before the server's first byte.
+        drop(shake_server(server.stream, Arc::new(lab.server(&["db.example"]))));
+        let (envelope, content) = closing(&world);
+        assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::TlsHandshakeFailed);
+        assert!(content.note.contains("before it was answered"), "{}", content.note);
+        assert!(lab.trust.refused.lock().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_client_that_has_spoken_before_may_go_away_in_the_handshake() {
+    for reset in [false, true] {
+        let lab = Lab::new();
+        let world = lab.world();
+        let (mut client, mut server) =
+            connect(&world, lab.client(), "db.example", lab.server(&["db.example"]));
+        say(&mut client, b"one\n");
+        expect(&mut server, b"one\n");
+        let serving = serve(&world, lab.server(&["db.example"]));
+        leave(&world, lab.client(), reset);
+        drop(serving.join().unwrap());
+        let (envelope, content) = closing(&world);
+        assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::TlsHandshakeFailed);
+        assert!(content.note.contains("the client's TLS handshake failed"), "{}", content.note);
+        assert!(lab.trust.refused.lock().unwrap().is_empty());
+    }
+}
+
 #[test]
 fn a_client_that_verifies_only_after_the_handshake_and_goes_away_has_refused_our_leaf() {
     let lab = Lab::new();
