@@ -12,6 +12,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use rustls::Connection;
@@ -220,6 +221,7 @@ impl TlsLeg {
                 ended => {
                     self.watch.truncated.set(ended.is_err());
                     self.watch.ended.set(ended.is_ok());
+                    self.watch.over.get_or_init(Instant::now);
                     return Poll::Ready(ended);
                 }
             }
@@ -231,6 +233,7 @@ impl TlsLeg {
             }
             if self.input == Input::Reset {
                 self.watch.reset.set(true);
+                self.watch.over.get_or_init(Instant::now);
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             ready!(self.poll_feed(cx));
@@ -347,6 +350,9 @@ impl TlsLeg {
             }
             Err(io::ErrorKind::UnexpectedEof) => self.watch.truncated.set(true),
             Err(_open) => self.watch.reset.set(self.input == Input::Reset),
+        }
+        if self.input != Input::Open || self.watch.ended() {
+            self.watch.over.get_or_init(Instant::now);
         }
         self.hearing_out = false;
     }

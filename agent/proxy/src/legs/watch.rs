@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, OnceCell},
     io,
+    time::Instant,
 };
 
 /// What is to be known of a leg when somebody else has had it.
@@ -18,6 +19,8 @@ pub(crate) struct Watch {
     pub(super) spoke: Cell<bool>,
     /// The socket was reset.
     pub(super) reset: Cell<bool>,
+    /// When the end of the input was noticed.
+    pub(super) over: OnceCell<Instant>,
 }
 
 impl Watch {
@@ -41,6 +44,14 @@ impl Watch {
         self.reset.get()
     }
 
+    /// Whether this peer's end was noticed before the other's.
+    pub(crate) fn ended_before(&self, other: &Self) -> bool {
+        match (self.over.get(), other.over.get()) {
+            (Some(own), Some(other)) => own < other,
+            (own, _) => own.is_some(),
+        }
+    }
+
     /// Whether the peer has sent anything within TLS.
     pub(crate) fn spoke(&self) -> bool {
         self.spoke.get()
@@ -49,4 +60,27 @@ impl Watch {
 
 fn broken(error: &rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn over(at: Option<Instant>) -> Watch {
+        let watch = Watch::default();
+        if let Some(at) = at {
+            watch.over.set(at).expect("the first");
+        }
+        watch
+    }
+
+    #[test]
+    fn who_ended_first_is_told_and_whoever_has_not_ended_is_not_first() {
+        let now = Instant::now();
+        let (never, early, late) = (over(None), over(Some(now)), over(Some(now + Duration::from_nanos(1))));
+        assert!(early.ended_before(&late) && early.ended_before(&never));
+        assert!(!late.ended_before(&early) && !never.ended_before(&early) && !never.ended_before(&never));
+    }
 }

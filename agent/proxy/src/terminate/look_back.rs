@@ -68,7 +68,8 @@ impl Inside {
     /// A client may verify only after the handshake: its alert then, or that it goes away without a word. Without
     /// TLS's end that counts at once. With it (some libraries end TLS in good order when they refuse what they see)
     /// it counts at once where the protocol has every client speak as soon as it can, and else from the second time
-    /// on. All of that only as long as no connection of its workload to this destination has said anything.
+    /// on. All of that only as long as no connection of its workload to this destination has said anything, and where
+    /// it was not the server that ended the connection: a client may open one in advance and never need it.
     fn late_refusal<R: Records>(&self, shard: &Shard<R>, journal: &Journal<R>) -> Option<&'static str> {
         if self.client.spoke() {
             return None;
@@ -77,7 +78,7 @@ impl Inside {
             Some(failure) => refusal(&failure, Moment::Established),
             None => {
                 let flow = &journal.facts.flow;
-                if shard.known.has_spoken(flow) {
+                if shard.known.has_spoken(flow) || self.server.ended_before(&self.client) {
                     return None;
                 }
                 if self.client.truncated() || self.client.reset() {

@@ -18,7 +18,10 @@ use verbatim_api::v1;
 
 use crate::support::{
     World, eventually,
-    tls::{Lab, alpn, close_client, connect, expect, params, say, serve, server_config, shake, shake_server},
+    tls::{
+        Lab, alpn, close_client, close_server, connect, expect, params, say, serve, server_config, shake,
+        shake_server,
+    },
 };
 
 pub(crate) fn closing(world: &World) -> (v1::Envelope, v1::Content) {
@@ -197,6 +200,35 @@ fn a_client_that_has_spoken_before_may_go_away_in_the_handshake() {
         let (envelope, content) = closing(&world);
         assert_eq!(envelope.opaque_reason(), v1::OpaqueReason::TlsHandshakeFailed);
         assert!(content.note.contains("the client's TLS handshake failed"), "{}", content.note);
+        assert!(lab.trust.refused.lock().unwrap().is_empty());
+    }
+}
+
+/// As a pool does that opens connections in advance, whose server has no patience.
+#[test]
+fn a_client_whose_server_ended_first_has_refused_nothing() {
+    for clean in [false, true] {
+        let lab = Lab::new();
+        let world = lab.world();
+        for _ in 0..2 {
+            let (mut client, mut server) =
+                connect(&world, lab.client(), "db.example", lab.server(&["db.example"]));
+            match clean {
+                true => close_server(&mut server),
+                false => server.sock.shutdown(std::net::Shutdown::Write).unwrap(),
+            }
+            assert_eq!(client.read(&mut [0; 8]).is_ok_and(|n| n == 0), clean, "the server's end, as it was");
+            drop(client);
+            assert!(server.read(&mut [0; 8]).is_err(), "the client's end, as it was");
+        }
+        let ended = eventually("the closing records", || {
+            let mut records = world.spool().of_kind(v1::RecordKind::Connection);
+            records.retain(|record| record.envelope.status() != v1::Status::Pending);
+            (records.len() == 2).then_some(records)
+        });
+        for record in ended {
+            assert_eq!(record.envelope.opaque_reason(), v1::OpaqueReason::Silent);
+        }
         assert!(lab.trust.refused.lock().unwrap().is_empty());
     }
 }
