@@ -56,7 +56,7 @@ pub(crate) enum Message {
     Listen { listener: std::net::TcpListener, netns_cookie: u64, done: oneshot::Sender<io::Result<()>> },
     StopListening { netns_cookie: u64, done: oneshot::Sender<()> },
     StopAccepting { done: oneshot::Sender<()> },
-    Append { draft: Box<Draft>, done: oneshot::Sender<Result<Appended, AppendError>> },
+    Append { draft: Box<Draft>, entrusted: bool, done: oneshot::Sender<Result<Appended, AppendError>> },
     Cancel { connection: u64, answer: oneshot::Sender<bool> },
     Drain { deadline: Duration, done: oneshot::Sender<()> },
 }
@@ -252,16 +252,18 @@ impl<R: Records> Shard<R> {
                 listeners.stop_all().await;
                 ignore_gone(done.send(()));
             }
-            Message::Append { draft, done } => {
+            Message::Append { draft, entrusted, mut done } => {
                 let spool = Rc::clone(&self.spool);
                 spawn_local(async move {
-                    let outcome = loop {
+                    while entrusted || !done.is_closed() {
                         match spool.append((*draft).clone()) {
-                            Err(AppendError::Full) => spool.room().await,
-                            outcome => break outcome,
+                            Err(AppendError::Full) if entrusted => spool.room().await,
+                            Err(AppendError::Full) => {
+                                tokio::select! { () = spool.room() => {} () = done.closed() => {} }
+                            }
+                            outcome => return ignore_gone(done.send(outcome)),
                         }
-                    };
-                    ignore_gone(done.send(outcome));
+                    }
                 });
             }
             Message::Cancel { connection, answer } => {

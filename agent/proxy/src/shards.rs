@@ -191,14 +191,37 @@ impl Shards {
         Ok(())
     }
 
-    /// Appends a record of the agent's own (heartbeat, coverage) to a shard's chain. Waits for room.
+    /// Appends a record of the agent's own (heartbeat, coverage) to a shard's chain. Waits for room. A caller that
+    /// drops the future gives the record up, unless it was being appended at that moment.
     ///
     /// # Errors
     /// When there is no such shard any more, or the spool sheds.
     pub async fn append(&self, shard: usize, draft: Draft) -> Result<Appended, ShardsError> {
+        self.hand(shard, draft, false).await?.await
+    }
+
+    /// As [`Shards::append`]; but once this has returned, the record is appended as soon as there is room, whether or
+    /// not anybody waits for what it returns. What still has no room when the shards are drained is lost.
+    ///
+    /// # Errors
+    /// When there is no such shard any more; what it returns, also when the spool sheds.
+    pub async fn entrust(
+        &self,
+        shard: usize,
+        draft: Draft,
+    ) -> Result<impl Future<Output = Result<Appended, ShardsError>> + use<>, ShardsError> {
+        self.hand(shard, draft, true).await
+    }
+
+    async fn hand(
+        &self,
+        shard: usize,
+        draft: Draft,
+        entrusted: bool,
+    ) -> Result<impl Future<Output = Result<Appended, ShardsError>> + use<>, ShardsError> {
         let (done, appended) = oneshot::channel();
-        self.send(shard, Message::Append { draft: Box::new(draft), done }).await?;
-        Ok(appended.await.map_err(|_gone| ShardsError::Gone(shard))??)
+        self.send(shard, Message::Append { draft: Box::new(draft), entrusted, done }).await?;
+        Ok(async move { Ok(appended.await.map_err(|_gone| ShardsError::Gone(shard))??) })
     }
 
     /// Stops accepting, lets connections end until the deadline, then resets and records what is left,

@@ -1,17 +1,16 @@
 //! The worker's own records: heartbeats with counters, and what steering did and did not cover.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 use verbatim_api::v1::{self, CoverageEvent, RecordKind, envelope::Detail};
-use verbatim_proxy::{Shards, Stats};
-use verbatim_spool::Draft;
+use verbatim_proxy::{Shards, ShardsError, Stats};
+use verbatim_spool::{Appended, Draft};
 use verbatim_steer::Steering;
 
 /// Between two heartbeat records of a chain.
 const HEARTBEAT: Duration = Duration::from_secs(10);
-/// A full spool may keep a record of ours waiting for this long; then the next one tries.
+/// A full spool may keep a record of ours waiting for this long, or whoever has left it to its shard.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at what is still open.
 const LOOK: Duration = Duration::from_millis(20);
@@ -58,16 +57,16 @@ fn relayed(stats: &Stats) -> [(&'static str, u64); 9] {
     ]
 }
 
-/// Writes one coverage record into the first chain.
+/// Writes one coverage record into the first chain; where there is no room in time, as soon as there is.
 pub(crate) async fn coverage(shards: &Shards, event: CoverageEvent, count: u64, note: String) {
     let coverage = v1::Coverage { event: event.into(), count, ..v1::Coverage::default() };
-    append(shards, 0, draft(RecordKind::Coverage, Detail::Coverage(coverage), note)).await;
+    entrust(shards, draft(RecordKind::Coverage, Detail::Coverage(coverage), note)).await;
 }
 
 /// The same with more to say. `false`: it is not in the spool yet.
 pub(crate) async fn covered(shards: &Shards, coverage: v1::Coverage, content: Option<v1::Content>) -> bool {
     let draft = draft(RecordKind::Coverage, Detail::Coverage(coverage), String::new());
-    append(shards, 0, Draft { content, ..draft }).await
+    entrust(shards, Draft { content, ..draft }).await
 }
 
 fn draft(kind: RecordKind, detail: Detail, note: String) -> Draft {
@@ -76,17 +75,53 @@ fn draft(kind: RecordKind, detail: Detail, note: String) -> Draft {
     Draft { envelope, content }
 }
 
-/// Writes a record of the agent's own. `false`: it is not written.
+/// Writes a record that the next one makes up for, if there is room in time. `false`: it is not written.
 pub(super) async fn append(shards: &Shards, shard: usize, draft: Draft) -> bool {
     let kind = draft.envelope.kind();
     match timeout(PATIENCE, shards.append(shard, draft)).await {
-        Ok(Ok(_)) => return true,
-        Ok(Err(error)) => tracing::error!(%error, ?kind, "record of the agent's own was not written"),
+        Ok(appended) => written(appended, kind),
         Err(_elapsed) => {
-            tracing::warn!(?kind, shard, "record of the agent's own waits for room in the spool")
+            tracing::warn!(?kind, shard, "no room in the spool for a record of the agent's own: given up");
+            false
         }
     }
-    false
+}
+
+/// Writes a record into the first chain, however long it has to wait for room. `false`: it is not written, and never
+/// will be.
+pub(super) async fn insist(shards: &Shards, draft: Draft) -> bool {
+    let kind = draft.envelope.kind();
+    let mut appending = pin!(shards.append(0, draft));
+    let appended = match timeout(PATIENCE, appending.as_mut()).await {
+        Ok(appended) => appended,
+        Err(_elapsed) => {
+            tracing::warn!(?kind, "record of the agent's own waits for room in the spool");
+            appending.await
+        }
+    };
+    written(appended, kind)
+}
+
+/// Leaves a record to the first chain's shard. `false`: it is not written yet.
+async fn entrust(shards: &Shards, draft: Draft) -> bool {
+    let kind = draft.envelope.kind();
+    let appending = match shards.entrust(0, draft).await {
+        Ok(appending) => appending,
+        Err(error) => return written(Err(error), kind),
+    };
+    match timeout(PATIENCE, appending).await {
+        Ok(appended) => written(appended, kind),
+        Err(_elapsed) => {
+            tracing::warn!(?kind, "record of the agent's own waits for room in the spool");
+            false
+        }
+    }
+}
+
+fn written(appended: Result<Appended, ShardsError>, kind: RecordKind) -> bool {
+    appended
+        .inspect_err(|error| tracing::error!(%error, ?kind, "record of the agent's own was not written"))
+        .is_ok()
 }
 
 /// Waits until no connection is open, or the time is over.

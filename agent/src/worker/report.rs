@@ -137,14 +137,20 @@ impl KeptBack {
             "what was kept back is in the sums of connects, and in the heartbeats' counters".to_owned();
         let coverage =
             v1::Coverage { event: CoverageEvent::EventsSuppressed.into(), count, ..v1::Coverage::default() };
-        let content = v1::Content { note, ..v1::Content::default() };
-        if !journal::covered(shards, coverage, Some(content)).await {
+        let envelope = v1::Envelope {
+            kind: RecordKind::Coverage.into(),
+            detail: Some(Detail::Coverage(coverage)),
+            ..v1::Envelope::default()
+        };
+        let content = Some(v1::Content { note, ..v1::Content::default() });
+        if !journal::insist(shards, Draft { envelope, content }).await {
             self.add(count);
         }
     }
 }
 
-/// Records what is reported until nobody reports any more.
+/// Records what is reported until nobody reports any more. One record at a time waits for room: meanwhile events go on
+/// being added up, and what is kept back goes on being counted.
 pub(crate) async fn record(
     mut reports: Receiver<Report>,
     shards: Arc<Shards>,
@@ -157,7 +163,7 @@ pub(crate) async fn record(
         tokio::select! {
             report = reports.recv() => {
                 let Some(report) = report else { break };
-                if !journal::append(&shards, 0, report.draft()).await {
+                if !journal::insist(&shards, report.draft()).await {
                     kept_back.add(report.count);
                 }
             }
@@ -174,7 +180,131 @@ pub(crate) async fn record(
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io,
+        os::fd::{BorrowedFd, OwnedFd},
+        sync::Mutex,
+    };
+
+    use tokio::sync::watch;
+    use verbatim_proxy::{
+        Deps, ProxyConfig, Records,
+        seam::{Dialer, Flow, Flows, Identities, NoEvidence, ObserveAll, Observer, Summary},
+    };
+    use verbatim_spool::{AppendError, Appended, Common};
+
     use super::*;
+
+    /// Nothing is accepted, and nobody watches.
+    struct Nothing;
+
+    impl Flows for Nothing {
+        fn flow(&self, _: BorrowedFd<'_>) -> Option<Flow> {
+            None
+        }
+    }
+
+    impl Dialer for Nothing {
+        fn socket(&self, _: u64, _: SocketAddr) -> io::Result<OwnedFd> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    impl Identities for Nothing {
+        fn identify(&self, _: &Flow) -> Arc<Identity> {
+            Arc::default()
+        }
+    }
+
+    impl Observer for Nothing {
+        fn enabled(&self) -> bool {
+            false
+        }
+        fn finished(&self, _: Summary) {}
+    }
+
+    /// A spool that has room when it is told so.
+    #[derive(Clone)]
+    struct Told {
+        room: watch::Receiver<bool>,
+        counts: Arc<Mutex<Vec<u64>>>,
+        refused: Arc<AtomicU64>,
+    }
+
+    impl Records for Told {
+        fn append(&self, draft: Draft) -> Result<Appended, AppendError> {
+            if !*self.room.borrow() {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                return Err(AppendError::Full);
+            }
+            let Some(Detail::Coverage(coverage)) = draft.envelope.detail else { panic!("no coverage") };
+            self.counts.lock().unwrap().push(coverage.count);
+            Ok(Appended { record_id: [1; 16], sequence: 0, boottime_nanos: 1, position: 1 })
+        }
+
+        fn append_with(&self, draft: Draft, _: &Common) -> Result<Appended, AppendError> {
+            self.append(draft)
+        }
+
+        async fn room(&self) {
+            self.room.clone().wait_for(|room| *room).await.map(drop).unwrap();
+        }
+
+        async fn durable(&self, _: u64) {}
+
+        fn close(self) {}
+    }
+
+    fn shards(spool: Told) -> Shards {
+        let deps = Deps {
+            flows: Arc::new(Nothing),
+            dialer: Arc::new(Nothing),
+            identities: Arc::new(Nothing),
+            policy: Arc::new(ObserveAll),
+            evidence: Arc::new(NoEvidence),
+            observer: Arc::new(Nothing),
+            tls: None,
+        };
+        Shards::start(ProxyConfig::default(), deps, vec![spool]).unwrap()
+    }
+
+    fn some(count: u64) -> Report {
+        Report {
+            event: CoverageEvent::Denied,
+            count,
+            cgroup_id: 40,
+            identity: Arc::default(),
+            pid: None,
+            target: None,
+            protocol: 6,
+            note: String::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_waits_ten_minutes_for_room_is_counted_once() {
+        let (room, has_room) = watch::channel(false);
+        let spool = Told { room: has_room, counts: Arc::default(), refused: Arc::default() };
+        let shards = Arc::new(shards(spool.clone()));
+        let kept_back = Arc::new(KeptBack::default());
+        let (reports, received) = tokio::sync::mpsc::channel(16);
+        let recording =
+            tokio::spawn(record(received, Arc::clone(&shards), Weak::new(), Arc::clone(&kept_back)));
+        reports.send(some(3)).await.unwrap();
+        while spool.refused.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        kept_back.add(40);
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        reports.send(some(500)).await.unwrap();
+        room.send(true).unwrap();
+        drop(reports);
+        recording.await.unwrap();
+        shards.drain(Duration::ZERO).await;
+        let mut counts = spool.counts.lock().unwrap().clone();
+        counts.sort_unstable();
+        assert_eq!((counts, kept_back.pending()), (vec![3, 40, 500], 0));
+    }
 
     #[test]
     fn a_report_says_who_and_where_to_and_keeps_the_destination_in_the_content() {

@@ -309,6 +309,35 @@ fn the_agent_appends_its_own_records_and_stops_listening_by_namespace() {
 }
 
 #[test]
+fn a_record_of_the_agents_own_is_not_written_once_its_caller_has_given_up() {
+    let world = World::new();
+    let draft = |kind: v1::RecordKind| verbatim_spool::Draft {
+        envelope: v1::Envelope { kind: kind.into(), ..v1::Envelope::default() },
+        content: None,
+    };
+    world.spool().set(Mood::Full);
+    for _ in 0..3 {
+        let before = world.spool().waits();
+        world.block_on(async {
+            let appended = world.shards.append(0, draft(v1::RecordKind::Heartbeat));
+            let waits = async {
+                while world.spool().waits() == before {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            };
+            tokio::select! { biased; _ = appended => panic!("it is full"), () = waits => {} }
+        });
+    }
+    // Nobody waits for this one, either; but it was left to the shard.
+    drop(world.block_on(world.shards.entrust(0, draft(v1::RecordKind::Coverage))).unwrap());
+    world.spool().set(Mood::Takes);
+    world.block_on(world.shards.append(0, draft(v1::RecordKind::Progress))).unwrap();
+    world.drain();
+    let kinds: Vec<_> = world.spool().records().iter().map(|record| record.envelope.kind()).collect();
+    assert_eq!(kinds, [v1::RecordKind::Coverage, v1::RecordKind::Progress]);
+}
+
+#[test]
 fn a_shard_accepts_no_more_than_its_limit_and_goes_on_when_one_ends() {
     let config = ProxyConfig {
         connections_per_shard: 1,

@@ -24,6 +24,8 @@ struct State {
     durable: u64,
     group: bool,
     closed: bool,
+    /// How often somebody began to wait for room.
+    waits: usize,
 }
 
 #[derive(Clone)]
@@ -42,6 +44,7 @@ impl MemorySpool {
             durable: 0,
             group: false,
             closed: false,
+            waits: 0,
         };
         Self { shard, state: Arc::new(Mutex::new(state)), changed: Arc::default() }
     }
@@ -69,6 +72,11 @@ impl MemorySpool {
         state.durable = state.records.len() as u64;
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// How often somebody began to wait for room.
+    pub(crate) fn waits(&self) -> usize {
+        self.state.lock().unwrap().waits
     }
 
     pub(crate) fn closed(&self) -> bool {
@@ -153,6 +161,7 @@ impl Records for MemorySpool {
     }
 
     async fn room(&self) {
+        self.state.lock().unwrap().waits += 1;
         loop {
             let changed = self.changed.notified();
             if self.has_room() {
