@@ -27,6 +27,8 @@ mod http;
 mod hush;
 mod places;
 
+pub(crate) use close::room_in_time;
+
 /// Refused commands whose answers may be yet to come: more are refused at once only by a flood.
 const REFUSED: usize = 128;
 /// Remarks kept of a connection.
@@ -102,6 +104,8 @@ pub(crate) struct Journal<R> {
     undecoded: Option<v1::OpaqueReason>,
     /// For the closing record, beside what its end says.
     remarks: Vec<String>,
+    /// It was killed, and there was no room for its last records: no other of them is waited for.
+    hopeless: Cell<bool>,
     /// What only connections of HTTP have; nothing is allocated for others.
     http: http::Seen,
     /// Bytes forwarded, [to the server, to the workload].
@@ -133,6 +137,7 @@ impl<R: Records> Journal<R> {
             commands: 0,
             undecoded: None,
             remarks: Vec::new(),
+            hopeless: Cell::new(false),
             http: http::Seen::default(),
             bytes: [0; 2],
         }

@@ -127,7 +127,7 @@ pub(crate) fn ask(policy: &dyn Policy, question: &Question<'_>, observe: bool) -
 }
 
 /// The server has refused it already: there is nothing to decide about.
-fn rejected(command: &Command) -> bool {
+pub(crate) fn rejected(command: &Command) -> bool {
     command.attributes.iter().any(|(name, _)| *name == "rejected")
 }
 

@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     future::{Future, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -140,13 +140,23 @@ impl<'a, R: Records> Relay<'a, R> {
         for direction in BOTH {
             self.finish(direction);
         }
-        self.record_rest(journal);
+        let mut resting = pin!(self.rest(journal));
+        if poll_fn(|cx| Poll::Ready(resting.as_mut().poll(cx).is_pending())).await {
+            // The spool is full: nobody waits for the end meanwhile.
+            Legs { client: legs.client.take(), server: legs.server.take() }.close(&end);
+            resting.await;
+        }
+        Relayed::Ended(end)
+    }
+
+    /// Records what is left. Waits for room.
+    async fn rest(&mut self, journal: &mut Journal<R>) {
+        self.record_rest(journal).await;
         if self.unit.is_none()
             && let Some(prefix) = self.prefix.take()
         {
             prefix.cut_off(journal, self.control).await;
         }
-        Relayed::Ended(end)
     }
 
     /// `None`: nothing is decoded any more.

@@ -8,7 +8,6 @@ use std::{
     collections::VecDeque,
     convert::Infallible,
     net::SocketAddr,
-    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -28,7 +27,7 @@ use crate::{
     chains::{Begun, Owner},
     control::Control,
     guard::catch,
-    journal::{Journal, Stall},
+    journal::{Journal, Stall, room_in_time},
     record::Place,
     seam::{Proof, Remembered},
     shard::Shard,
@@ -225,13 +224,9 @@ impl<R: Records> Connection<R> {
         }
     }
 
-    /// Records what is late, at the connection's end, or until it is killed.
+    /// Records what is late, at the connection's end; once it is killed, only for a moment.
     pub(super) async fn settle(&self, control: &Control) {
-        while self.record_waiting().is_err() && !control.killed() {
-            let room = pin!(self.shard.spool.room());
-            let killed = pin!(std::future::poll_fn(|cx| control.poll_killed(cx)));
-            tokio::select! { () = room => {} () = killed => {} }
-        }
+        while self.record_waiting().is_err() && room_in_time(&*self.shard.spool, control).await {}
     }
 }
 

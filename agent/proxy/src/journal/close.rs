@@ -49,7 +49,19 @@ impl<R: Records> Journal<R> {
         grounds: &Grounds,
         control: &Control,
     ) -> bool {
-        while let Err(stall) = self.started(command, v1::Decision::Allowed, grounds) {
+        let start = |journal: &mut Self| journal.started(command, v1::Decision::Allowed, grounds).map(drop);
+        let written = self.insist_on(control, start).await;
+        add(&self.counters.unwritten, u64::from(!written));
+        written
+    }
+
+    /// Records something at the cost of waiting, as [`Journal::closed`] does. `false`: it is not recorded.
+    pub(crate) async fn insist_on(
+        &mut self,
+        control: &Control,
+        mut record: impl FnMut(&mut Self) -> Result<(), Stall>,
+    ) -> bool {
+        while let Err(stall) = record(self) {
             if !self.is_worth_another_try(stall, control).await {
                 return false;
             }
@@ -61,30 +73,25 @@ impl<R: Records> Journal<R> {
     async fn insist(&self, control: &Control, append: impl Fn(&Self) -> Result<(), Stall>) {
         while let Err(stall) = append(self) {
             if !self.is_worth_another_try(stall, control).await {
-                return;
+                return add(&self.counters.unwritten, 1);
             }
         }
     }
 
     /// Waits until there may be room. `false`: the record stays unwritten.
     async fn is_worth_another_try(&self, stall: Stall, control: &Control) -> bool {
-        let worth = match stall {
-            Stall::Full if control.killed() => {
-                tokio::time::timeout(LAST_PATIENCE, self.spool.room()).await.is_ok()
-            }
+        match stall {
+            Stall::Full if self.hopeless.get() => false,
             Stall::Full => {
-                self.room(control).await;
-                true
+                let room = room_in_time(&*self.spool, control).await;
+                self.hopeless.set(!room);
+                room
             }
             Stall::Refused(error) => {
                 tracing::error!(error, "record cannot be written");
                 false
             }
-        };
-        if !worth {
-            add(&self.counters.unwritten, 1);
         }
-        worth
     }
 
     pub(super) fn abandoned(&self, command: &Open, why: &str) -> Result<(), Stall> {
@@ -162,6 +169,16 @@ impl<R: Records> Journal<R> {
             ..Summary::default()
         });
     }
+}
+
+/// Waits for room, or until the connection is killed. `false`: it was killed before, and for a moment there was none.
+pub(crate) async fn room_in_time<R: Records>(spool: &R, control: &Control) -> bool {
+    if control.killed() {
+        return tokio::time::timeout(LAST_PATIENCE, spool.room()).await.is_ok();
+    }
+    let killed = std::future::poll_fn(|cx| control.poll_killed(cx));
+    tokio::select! { () = spool.room() => {} () = killed => {} }
+    true
 }
 
 /// What is known of a command whose answer was not seen.

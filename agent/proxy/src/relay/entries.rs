@@ -13,9 +13,10 @@ use crate::{
     Records,
     cancel::CancelKey,
     journal::{Journal, Stall},
-    judge::{Next, Unit},
+    judge::{Next, Unit, rejected},
     legs::End,
     record::opaque_reason,
+    seam::Grounds,
 };
 
 /// One thing to record.
@@ -76,23 +77,38 @@ impl<R: Records> Relay<'_, R> {
         Poll::Ready(Ok(()))
     }
 
-    /// After the end: what can still be said without waiting, and without a new command.
-    pub(super) fn record_rest(&mut self, journal: &mut Journal<R>) {
+    /// After the end: what can still be said without a new command that goes anywhere. Waits for room.
+    pub(super) async fn record_rest(&mut self, journal: &mut Journal<R>) {
         while let Some(entry) = self.entries.pop_front() {
-            let outcome = match entry {
-                // Its start is yet to be recorded.
-                Entry::Event(Event::Finished { command, .. }) if self.is_prefix(command) => Ok(()),
-                Entry::Event(Event::Finished { command, outcome }) => journal.finished(command, &outcome),
-                Entry::Event(Event::Session(fact)) => {
-                    journal.learn(fact);
-                    Ok(())
+            match entry {
+                Entry::Event(Event::Started { commands, .. }) => {
+                    for command in &commands {
+                        self.record_rejected(command, journal).await;
+                    }
                 }
-                Entry::Event(Event::Opaque(reason)) => journal.undecoded(opaque_reason(reason)),
-                _ => Ok(()),
-            };
-            if outcome.is_err() {
-                return;
+                Entry::Start { command, .. } => self.record_rejected(&command, journal).await,
+                // Its start is yet to be recorded.
+                Entry::Event(Event::Finished { command, .. }) if self.is_prefix(command) => {}
+                // It did not go on, and so it was not recorded.
+                Entry::Event(Event::Finished { command, .. }) if !journal.is_open(command) => {}
+                Entry::Event(Event::Finished { command, outcome }) => {
+                    let end = |journal: &mut Journal<R>| journal.finished(command, &outcome);
+                    journal.insist_on(self.control, end).await;
+                }
+                Entry::Event(Event::Session(fact)) => journal.learn(fact),
+                Entry::Event(Event::Opaque(reason)) => {
+                    let end = |journal: &mut Journal<R>| journal.undecoded(opaque_reason(reason));
+                    journal.insist_on(self.control, end).await;
+                }
+                _ => {}
             }
+        }
+    }
+
+    /// What the server has refused by itself was with the server, and is told of only when it ends.
+    async fn record_rejected(&self, command: &Command, journal: &mut Journal<R>) {
+        if rejected(command) && journal.insist_on_start(command, &Grounds::default(), self.control).await {
+            journal.released(command.id);
         }
     }
 

@@ -112,6 +112,26 @@ fn an_answer_waits_until_the_end_of_its_command_is_recorded() {
 }
 
 #[test]
+fn an_outcome_that_is_known_when_the_agent_drains_is_recorded_when_there_is_room_just_in_time() {
+    let world = World::new();
+    let (mut client, mut server) = world.connect();
+    client.send("first\n");
+    assert_eq!(server.line(), "first\n");
+    world.spool().set(Mood::Full);
+    server.send("ok\n");
+    eventually("the answer waits for room", || (world.spool().waits() == 1).then_some(()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually("the end of its connection does", || (world.spool().waits() == 2).then_some(()));
+            world.spool().set(Mood::Takes);
+        });
+        world.drain();
+    });
+    assert_eq!(world.spool().story(), ["started allowed first", "finished ok"]);
+    assert!(world.spool().closed());
+}
+
+#[test]
 fn a_unit_that_finds_room_for_half_of_its_commands_records_each_once() {
     let world = World::new();
     let (mut client, mut server) = world.connect();

@@ -14,7 +14,7 @@ use crate::support::{
     Options, Peer, World,
     database::{Database, out, psql, psql_command, run},
     eventually,
-    spool::{MemorySpool, each_start_has_one_end},
+    spool::{MemorySpool, Mood, each_start_has_one_end},
 };
 
 pub(super) fn world() -> World {
@@ -56,6 +56,69 @@ fn a_server_that_answers_before_it_was_asked_is_carried_and_recorded_as_not_deco
     drop((client, server));
     let closing = eventually("the closing record", || world.spool().closing());
     assert_eq!(closing.envelope.opaque_reason(), v1::OpaqueReason::Desynchronised);
+}
+
+/// A statement that the server rejects, without a Sync.
+fn rejected(client: &mut Peer, server: &mut Peer) {
+    let parse = [message(b'P', b"\0selec 1\0\0\0"), message(b'H', b"")].concat();
+    client.stream.write_all(&parse).unwrap();
+    let mut arrived = vec![0; parse.len()];
+    server.read_exactly(&mut arrived);
+    let error = message(b'E', b"SERROR\0VERROR\0C42601\0Msyntax error\0\0");
+    server.stream.write_all(&error).unwrap();
+    let mut arrived = vec![0; error.len()];
+    client.read_exactly(&mut arrived);
+}
+
+#[test]
+fn a_statement_that_the_server_rejected_is_recorded_however_its_client_goes() {
+    for (resets, full) in [(false, false), (true, false), (true, true)] {
+        let world = world();
+        let (mut client, mut server) = world.connect();
+        start_up(&mut client, &mut server);
+        rejected(&mut client, &mut server);
+        if full {
+            world.spool().set(Mood::Full);
+        }
+        match resets {
+            // Nothing is heard of the server's end: it is reset, too.
+            true => client.reset(),
+            false => {
+                client.shut();
+                server.rest().unwrap();
+                server.shut();
+            }
+        }
+        if full {
+            eventually("its records wait for room", || (world.spool().waits() > 0).then_some(()));
+            assert!(server.rest().is_err(), "its server need not wait with them");
+            world.spool().set(Mood::Takes);
+        }
+        eventually("the closing record", || world.spool().closing());
+        let story = world.spool().story();
+        assert_eq!(story, ["started allowed selec 1", "finished error"], "reset: {resets}, full: {full}");
+        each_start_has_one_end(world.spool());
+    }
+}
+
+#[test]
+fn an_outcome_that_the_server_has_said_is_recorded_though_its_client_resets_while_there_is_no_room() {
+    let world = world();
+    let (mut client, mut server) = world.connect();
+    start_up(&mut client, &mut server);
+    let query = message(b'Q', b"select 1\0");
+    client.stream.write_all(&query).unwrap();
+    server.read_exactly(&mut vec![0; query.len()]);
+    // Its end is known, and recorded when it is known in which state of a transaction.
+    let complete = message(b'C', b"SELECT 1\0");
+    server.stream.write_all(&complete).unwrap();
+    client.read_exactly(&mut vec![0; complete.len()]);
+    world.spool().set(Mood::Full);
+    client.reset();
+    eventually("its records wait for room", || (world.spool().waits() > 0).then_some(()));
+    world.spool().set(Mood::Takes);
+    eventually("the closing record", || world.spool().closing());
+    assert_eq!(world.spool().story(), ["started allowed select 1", "finished ok"]);
 }
 
 #[test]

@@ -57,6 +57,27 @@ fn what_is_open_when_the_agent_drains_is_reset_and_recorded() {
 }
 
 #[test]
+fn an_answer_that_is_not_recorded_when_the_agent_drains_is_when_there_is_room_just_in_time() {
+    play(async |scene: &Scene| {
+        let (mut client, mut server) = scene.world.raw().await;
+        client.send("POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\none").await;
+        server.until("one").await;
+        let spool = scene.world.spool();
+        spool.room_for(0);
+        server.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone").await;
+        let waits =
+            soon("the answer waits for room", || Some(spool.waits()).filter(|waits| *waits > 0)).await;
+        let room = async {
+            soon("the end of its connection does", || (spool.waits() > waits).then_some(())).await;
+            spool.room_for(100);
+        };
+        tokio::join!(scene.world.shards.drain(Duration::ZERO), room);
+        assert_eq!(scene.story(), ["started allowed one", "finished ok"]);
+        assert!(spool.closed());
+    });
+}
+
+#[test]
 fn an_end_that_finds_the_spool_full_is_recorded_when_there_is_room_while_others_go_on() {
     play(async |scene: &Scene| {
         let client = scene.http2().await;
