@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 mod config;
 mod guarded;
+mod heard_out;
 mod http1;
 mod http2;
 mod request;

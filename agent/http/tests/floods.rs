@@ -526,6 +526,8 @@ fn a_header_list_of_a_megabyte_by_the_server_is_told_as_the_servers() {
             bytes.extend(frame(CONTINUATION, if index == 69 { END_HEADERS } else { 0 }, asked.stream, &part));
         }
         server.send_on(&bytes).await;
+        client.next(GOAWAY).await.expect("goaway");
+        drop(client);
         let (ended, recorder) = pair.ended().await;
         assert!(matches!(ended, Ended::Server(_)), "{ended:?}");
         assert!(recorder.violations.borrow().iter().any(|violation| !violation.by_client));

@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     Ended, HttpConfig, Upgraded,
+    heard_out::HeardOut,
     seam::{Cut, Exchanges, Violation},
 };
 
@@ -36,7 +37,7 @@ use service::{Connection, Pairing};
 const LINGER_BYTES: usize = 8 << 20;
 
 type ClientSide<C, X> = server::conn::http1::Connection<Gate<C>, Pairing<X>>;
-type ServerSide<S, X> = client::conn::http1::Connection<TokioIo<S>, ToServer<X>>;
+type ServerSide<S, X> = client::conn::http1::Connection<TokioIo<HeardOut<S>>, ToServer<X>>;
 
 pub(crate) async fn serve<C, S, X>(
     client: C,
@@ -54,7 +55,7 @@ where
         .preserve_header_case(true)
         .max_headers(config.header_count)
         .max_header_size(config.header_bytes as usize)
-        .handshake(TokioIo::new(server));
+        .handshake(TokioIo::new(HeardOut::new(server)));
     let (sender, upstream) = match upstream.await {
         Ok(upstream) => upstream,
         Err(error) => return Ended::Server(error.to_string()),
@@ -86,7 +87,7 @@ where
 }
 
 /// A pair while it lives.
-struct Pair<C, S: AsyncRead + AsyncWrite, X: Exchanges> {
+struct Pair<C, S: AsyncRead + AsyncWrite + Unpin, X: Exchanges> {
     connection: Rc<Connection<X>>,
     client: ClientSide<C, X>,
     /// `None` once it is of no more use.
@@ -173,7 +174,7 @@ where
             let mut from_client = BytesMut::from(&*parts.read_buf);
             from_client.extend_from_slice(&ahead);
             let from_server: Bytes = server.read_buf;
-            let server = server.io.into_inner();
+            let server = server.io.into_inner().into_inner();
             let from_client = from_client.freeze();
             return Ended::Upgraded(Box::new(Upgraded { client, from_client, server, from_server, reason }));
         }

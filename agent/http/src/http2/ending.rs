@@ -28,7 +28,7 @@ pub(super) struct Ending {
 pub(super) enum Goodbye {
     /// Its connection is closed already.
     None,
-    /// GOAWAY, and the connection closes in order.
+    /// GOAWAY, and the connection closes in order once the client has had what it is owed.
     Graceful,
     /// GOAWAY with this code, and the connection closes.
     Abrupt(Reason),
@@ -48,24 +48,38 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     X: Exchanges,
 {
+    /// Ends at once, or sees to it that what is ending already does not take long.
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+        if self.ending.is_none() {
+            self.end(Outcome::Stopped, Cut::Ours, Goodbye::Abrupt(Reason::NO_ERROR));
+        } else if self.deadline.is_none() {
+            self.deadline = Some(Box::pin(sleep(self.linger)));
+        }
+    }
+
     /// Begins to end: every exchange is cut, and the client told.
     pub(super) fn end(&mut self, ended: Outcome, cut: Cut, goodbye: Goodbye) {
+        // What ended first is why.
+        let lost = self.lost.take().filter(|_| !self.stopped);
+        let ended = lost.unwrap_or(ended);
         self.shared.ended_by.set(cut);
         self.streams.clear();
         self.sender = None;
-        match goodbye {
-            Goodbye::None => {}
-            Goodbye::Graceful => self.client.graceful_shutdown(),
-            Goodbye::Abrupt(code) => self.client.abrupt_shutdown(code),
-        }
         let client_closed = matches!(goodbye, Goodbye::None);
         self.ending = Some(Ending { client_closed, ended });
+        match goodbye {
+            Goodbye::None => {}
+            // A client may take its time to read the answers that wait for it.
+            Goodbye::Graceful => return self.client.graceful_shutdown(),
+            Goodbye::Abrupt(code) => self.client.abrupt_shutdown(code),
+        }
         self.deadline = Some(Box::pin(sleep(self.linger)));
     }
 
     /// Lets the last frames leave, for as long as that may take.
     pub(super) fn poll_ending<T>(&mut self, cx: &mut Context<'_>) -> Poll<Ended<C, T>> {
-        let late = self.deadline.as_mut().is_none_or(|deadline| deadline.as_mut().poll(cx).is_ready());
+        let late = self.deadline.as_mut().is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
         let Some(ending) = &mut self.ending else { return Poll::Pending };
         while !ending.client_closed {
             match self.client.poll_accept(cx) {

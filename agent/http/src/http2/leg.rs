@@ -16,6 +16,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{frames::Frames, seen::Seen};
+use crate::heard_out::HeardOut;
 
 /// The connection preface of a client (RFC 9113 section 3.4).
 const PREFACE_BYTES: u64 = 24;
@@ -35,7 +36,7 @@ thread_local! {
 pub(super) struct Leg<T>(Rc<RefCell<Socket<T>>>);
 
 struct Socket<T> {
-    io: T,
+    io: HeardOut<T>,
     seen: Rc<Seen>,
     inward: Frames,
     outward: Frames,
@@ -46,8 +47,6 @@ struct Socket<T> {
     unflushed: bool,
     /// Who waits for room.
     waiting: Option<Waker>,
-    /// Why sending failed; told to whoever reads or writes next.
-    failed: Option<io::ErrorKind>,
 }
 
 impl<T> Clone for Leg<T> {
@@ -70,7 +69,7 @@ impl<T> Leg<T> {
     fn new(io: T, seen: Rc<Seen>, inward: u64, outward: u64) -> Self {
         let (inward, outward) = (Frames::after(inward), Frames::after(outward));
         Self(Rc::new(RefCell::new(Socket {
-            io,
+            io: HeardOut::new(io),
             seen,
             inward,
             outward,
@@ -78,20 +77,20 @@ impl<T> Leg<T> {
             unsent: BytesMut::new(),
             unflushed: false,
             waiting: None,
-            failed: None,
         })))
     }
 }
 
 impl<T: AsyncWrite + Unpin> Leg<T> {
     /// Sends what was written, as far as it is taken now; what is not wakes again. A failure shows to the
-    /// library.
+    /// library where it reads, behind all that the peer has said.
     pub(super) fn send(&self, cx: &mut Context<'_>) {
         let socket = &mut *self.0.borrow_mut();
-        if let Poll::Ready(Err(error)) = socket.poll_send(cx) {
-            socket.failed.get_or_insert(error.kind());
-            // The library may be asleep, with nothing to write.
-            cx.waker().wake_by_ref();
+        let failed = socket.io.has_failed();
+        let _sent = socket.poll_send(cx);
+        if socket.io.has_failed() != failed {
+            // The library may be asleep, and its part of the connection with it.
+            socket.seen.wake();
         }
         if socket.unsent.len() < WRITE_BYTES
             && let Some(waiting) = socket.waiting.take()
@@ -101,45 +100,33 @@ impl<T: AsyncWrite + Unpin> Leg<T> {
     }
 }
 
-impl<T> Socket<T> {
-    fn check(&self) -> io::Result<()> {
-        self.failed.map_or(Ok(()), |kind| Err(kind.into()))
-    }
-}
-
 impl<T: AsyncWrite + Unpin> Socket<T> {
-    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.failed.is_some() {
-            return Poll::Ready(Ok(()));
-        }
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.unsent.is_empty() {
-            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.unsent))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                written => self.unsent.advance(written),
-            }
+            let written = ready!(self.io.poll_put(&self.unsent, cx));
+            self.unsent.advance(written);
             self.unflushed = true;
         }
         if self.unsent.capacity() > IDLE_BYTES {
             self.unsent = BytesMut::new();
         }
         if self.unflushed {
-            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            ready!(self.io.poll_flushed(cx));
             self.unflushed = false;
         }
-        Poll::Ready(Ok(()))
+        Poll::Ready(())
     }
 
     /// Room for at least a byte.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.check()?;
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
         if self.unsent.len() >= WRITE_BYTES
-            && self.poll_send(cx)?.is_pending()
+            && self.poll_send(cx).is_pending()
             && self.unsent.len() >= WRITE_BYTES
         {
             self.waiting = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        Poll::Ready(Ok(WRITE_BYTES - self.unsent.len()))
+        Poll::Ready(WRITE_BYTES - self.unsent.len())
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -152,7 +139,6 @@ impl<T: AsyncWrite + Unpin> Socket<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Leg<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let socket = &mut *self.0.borrow_mut();
-        socket.check()?;
         socket.seen.register(cx);
         if socket.seen.flood().is_some() {
             // Whoever drives the connection ends it.
@@ -194,21 +180,20 @@ impl<T: AsyncRead + Unpin> Socket<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Leg<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let socket = &mut *self.0.borrow_mut();
-        let room = ready!(socket.poll_room(cx))?;
+        let room = ready!(socket.poll_room(cx));
         let bytes = buf.get(..room).unwrap_or(buf);
         socket.write(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.borrow().check())
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let socket = &mut *self.0.borrow_mut();
-        socket.check()?;
-        ready!(socket.poll_send(cx))?;
-        Pin::new(&mut socket.io).poll_shutdown(cx)
+        ready!(socket.poll_send(cx));
+        socket.io.poll_shut(cx).map(Ok)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -221,7 +206,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Leg<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let socket = &mut *self.0.borrow_mut();
-        let room = ready!(socket.poll_room(cx))?;
+        let room = ready!(socket.poll_room(cx));
         let mut written = 0;
         for buf in bufs {
             let bytes = buf.get(..room - written).unwrap_or(buf);

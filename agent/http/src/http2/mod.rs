@@ -38,7 +38,7 @@ mod settings;
 mod stream;
 
 use ending::{Ending, Goodbye, Outcome};
-use errors::{broke_a_rule, reset_code};
+use errors::broke_a_rule;
 use leg::Leg;
 use parts::Parts;
 use seen::Seen;
@@ -132,6 +132,8 @@ where
         streams: FuturesUnordered::new(),
         from_client,
         from_server,
+        lost: None,
+        stopped: false,
         ending: None,
         linger: config.linger,
         deadline: None,
@@ -155,6 +157,10 @@ struct Pair<C, S, X: Exchanges> {
     streams: FuturesUnordered<Stream<X>>,
     from_client: Rc<Seen>,
     from_server: Rc<Seen>,
+    /// How the server's connection has ended, if not in order. What had come of it before still goes on.
+    lost: Option<Outcome>,
+    /// We were told to stop.
+    stopped: bool,
     ending: Option<Ending>,
     linger: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -171,8 +177,8 @@ where
         stop: Pin<&mut impl Future<Output = ()>>,
         cx: &mut Context<'_>,
     ) -> Poll<Ended<C, T>> {
-        if self.ending.is_none() && stop.poll(cx).is_ready() {
-            self.end(Outcome::Stopped, Cut::Ours, Goodbye::Abrupt(Reason::NO_ERROR));
+        if !self.stopped && stop.poll(cx).is_ready() {
+            self.stop();
         }
         self.parts.begin(cx);
         for _ in 0..MOST_PASSES {
@@ -213,13 +219,14 @@ where
             self.poll_upstream(&mut Context::from_waker(&waker));
         }
         if self.upstream.is_none() && self.streams.is_empty() && self.ending.is_none() {
-            // Its streams have seen its end, or read what had come before it.
-            if self.shared.server_lost.get() {
-                let ended = Outcome::Server("closed with requests under way".into());
-                self.end(ended, Cut::Server, Goodbye::Abrupt(Reason::INTERNAL_ERROR));
+            // Its streams have seen its end, or read what had come before it. Those that were cut are reset; what
+            // the client is owed of others still waits for it.
+            let ended = if self.shared.server_lost.get() {
+                Outcome::Server("closed with requests under way".into())
             } else {
-                self.end(Outcome::Closed, Cut::Server, Goodbye::Graceful);
-            }
+                Outcome::Closed
+            };
+            self.end(ended, Cut::Server, Goodbye::Graceful);
         }
     }
 
@@ -279,18 +286,13 @@ where
             // The exchanges learn it from their streams.
             let waker = self.parts.streams.waker();
             self.poll_streams(&mut Context::from_waker(&waker));
-            match closed {
-                Ok(()) => self.take_no_more(),
-                Err(error) => {
-                    if broke_a_rule(&error) {
-                        self.shared.violation(false, error.to_string());
-                    }
-                    // Their client sees what it would have seen of the server: the end of the connection.
-                    let cut = if error.is_library() { Cut::Ours } else { Cut::Server };
-                    let goodbye = Goodbye::Abrupt(reset_code(error.reason()));
-                    self.end(Outcome::Server(error.to_string()), cut, goodbye);
+            if let Err(error) = closed {
+                if broke_a_rule(&error) {
+                    self.shared.violation(false, error.to_string());
                 }
+                self.lost = Some(Outcome::Server(error.to_string()));
             }
+            self.take_no_more();
             return;
         }
         // The server has said GOAWAY: what is under way goes on, and nothing new begins.

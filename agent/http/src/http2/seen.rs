@@ -137,7 +137,8 @@ impl Seen {
         }
     }
 
-    fn wake(&self) {
+    /// Wakes whoever reads.
+    pub(super) fn wake(&self) {
         if let Some(waker) = &*self.waker.borrow() {
             waker.wake_by_ref();
         }

@@ -28,6 +28,7 @@ use verbatim_http::{
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) mod frames;
+pub(crate) mod scripted;
 
 /// Runs a test on one thread, as a shard does.
 pub(crate) fn run(test: impl Future<Output = ()>) {
