@@ -427,6 +427,21 @@ impl Drop for Bpffs {
     }
 }
 
+/// Asks until the answer is the one that something of ours that has just gone leaves: a child that another test is just
+/// starting holds our descriptors until its exec.
+pub(crate) fn soon(what: &str, workload: &mut Workload, order: &str, fits: impl Fn(&str) -> bool) -> Outcome {
+    let mut tries = 0;
+    loop {
+        let answer = workload.ask(order);
+        if fits(&answer) {
+            return Ok(());
+        }
+        tries += 1;
+        equal(&format!("{what}: {answer}"), &(tries < 100), &true)?;
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 /// Fails a test with both sides of what should be equal.
 pub(crate) fn equal<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, expected: &T) -> Outcome {
     if found == expected {

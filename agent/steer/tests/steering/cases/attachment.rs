@@ -7,7 +7,7 @@ use verbatim_steer::{SteerConfig, SteerError, Steering};
 use crate::{
     Outcome,
     cases::cases,
-    lab::{Bpffs, Lab, Pair, Server, base, equal},
+    lab::{Bpffs, Lab, Pair, Server, base, equal, soon},
     workload::Workload,
 };
 
@@ -25,27 +25,17 @@ fn nothing_is_steered_before_attaching_and_after_dropping(name: &str) -> Outcome
     let server = Server::on(&pair.server, Pair::SERVER_V4);
     let order = format!("connect destination={}:{}", Pair::SERVER_V4, server.port);
     let mut workload = lab.workload(&pair.client);
-    let mut is = |what: &str, expected: &str| {
-        let answer = workload.ask(&order);
-        equal(&format!("{what}: {answer}"), &answer.contains(expected), &true)
-    };
-    is("loaded", " server ")?;
+    let answer = workload.ask(&order);
+    equal(&format!("loaded: {answer}"), &answer.contains(" server "), &true)?;
     lab.steering.attach()?;
     lab.steering.attach()?;
-    is("attached", " flow ")?;
+    let answer = workload.ask(&order);
+    equal(&format!("attached: {answer}"), &answer.contains(" flow "), &true)?;
     // Readers may live longer; they must not keep the programs attached.
     let (_flows, _namespaces) = (lab.steering.flows(), lab.namespaces());
     equal("handed off", &lab.count("handed_off"), &1)?;
     let cgroups = lab.into_cgroups();
-    // A child that another test is just starting holds the links until its exec.
-    let mut tries = 0;
-    while let Err(failed) = is("dropped", " server ") {
-        tries += 1;
-        if tries > 40 {
-            return Err(failed);
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
+    soon("dropped", &mut workload, &order, |answer| answer.contains(" server "))?;
     drop((proxy, cgroups));
     Ok(())
 }
@@ -65,7 +55,8 @@ fn pinned_programs_outlive_their_agent_and_a_successor_takes_over(name: &str) ->
     equal(&answer, &answer.contains(" flow "), &true)?;
     drop(proxy);
     let cgroups = first.into_cgroups();
-    equal("its listener is gone, its programs are not", &workload.ask(&order).as_str(), &"err=111")?;
+    let refused = |answer: &str| answer == "err=111";
+    soon("its listener is gone, its programs are not", &mut workload, &order, refused)?;
 
     let mut config = SteerConfig::new(base());
     config.own_cgroups = vec![crate::lab::id(&base().join("agent"))];
