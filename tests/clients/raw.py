@@ -177,10 +177,10 @@ def half_close(text):
 
 
 def reset(text):
-    """Sends a query and resets the connection before the answer."""
+    """Sends a query and resets the connection before the answer, when standard input ends."""
     sock = session()
     sock.sendall(query(text))
-    time.sleep(0.3)
+    sys.stdin.read()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 

@@ -129,7 +129,11 @@ fn a_cron_jobs_pods_are_recorded_with_the_job_and_whoever_made_that(stage: &mut 
     for pod in &pods {
         who::made_by(stage, &seen, pod, &["Job", "CronJob"])?;
     }
-    stage.kubectl().delete("cronjob", SHOP, "cron")
+    stage.kubectl().delete("cronjob", SHOP, "cron")?;
+    // One that began meanwhile asks until it is gone.
+    wait::until("its pods to be gone", || {
+        Ok(stage.kubectl().list("pod", SHOP, "app=cron")?.is_empty().then_some(()))
+    })
 }
 
 fn principal_and_cluster_are_those_that_the_metadata_server_says(stage: &mut Stage) -> Result<()> {

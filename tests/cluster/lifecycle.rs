@@ -125,7 +125,7 @@ fn ask(stage: &Stage, name: &str) -> Result<()> {
 /// Whether the server has it, and whether it is recorded.
 fn found(stage: &Stage, name: &str) -> Result<(bool, bool)> {
     let mark = format!("id:{name} ");
-    let served = stage.server.log()?.iter().any(|one| one.text.contains(&mark));
+    let served = stage.server.complete_log()?.iter().any(|one| one.text.contains(&mark));
     let recorded = stage.seen()?.iter().any(|one| one.ids.iter().any(|id| id == name));
     Ok((served, recorded))
 }

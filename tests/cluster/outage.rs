@@ -58,6 +58,8 @@ fn an_api_server_that_is_away_misleads_nobody_and_is_followed_again_after_a_comp
         let pod = stage.kubectl().get("pod", UNSELECTED, "late")?;
         Ok(pod["spec"]["nodeName"].is_string().then_some(pod))
     })?;
+    // Not before the kubelet has read of it, which it shows by making the pod's cgroup.
+    wait::until("the kubelet to know the pod", || Ok(product::pod_cgroup(&stage.cluster, &late)?.map(drop)))?;
     stage.cluster.control().kill_api_server();
     let before = of(stage, "steady-")?.len();
     shell::run("kill", &["-KILL", &process.to_string()])?;
@@ -109,7 +111,7 @@ fn until(stage: &Stage, prefix: &str, count: usize) -> Result<Vec<Seen>> {
 }
 
 fn served(stage: &Stage, mark: &str) -> Result<()> {
-    let served = stage.server.log()?.iter().any(|one| one.text.contains(mark));
+    let served = stage.server.complete_log()?.iter().any(|one| one.text.contains(mark));
     ensure!(served, "the server never saw {mark}");
     Ok(())
 }

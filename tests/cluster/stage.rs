@@ -1,10 +1,6 @@
 //! What all scenarios stand on: the cluster, Verbatim on it, and a database outside of any pod.
 
-use std::{
-    collections::HashSet,
-    fs,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, fs, time::Instant};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
@@ -21,7 +17,7 @@ use verbatim_tests::{
     parts::{self, Part},
     pglog::Logged,
     postgres::{self, Server},
-    sets,
+    sets, wait,
 };
 
 /// The database's Service.
@@ -101,7 +97,7 @@ impl Stage {
             self.install()?;
         }
         self.before = self.product()?.audit().seen()?.into_iter().map(|one| one.record).collect();
-        self.logged_before = self.server.log()?.len();
+        self.logged_before = self.server.complete_log()?.len();
         self.requested_before = self.requests()?.len();
         Ok(())
     }
@@ -158,16 +154,11 @@ impl Stage {
     }
 
     fn agree_by(&self, did: &[Did], logged: impl Fn() -> Result<Vec<Logged>>) -> Result<Vec<Seen>> {
-        const LIMIT: Duration = Duration::from_secs(30);
-        let begun = Instant::now();
-        loop {
+        wait::until("the three sets to be equal", || {
             let seen = self.seen()?;
-            match sets::compare(did, &seen, &logged()?) {
-                Ok(()) => return Ok(seen),
-                Err(differences) if begun.elapsed() > LIMIT => return Err(differences.into()),
-                Err(_) => std::thread::sleep(Duration::from_millis(100)),
-            }
-        }
+            sets::compare(did, &seen, &logged()?)?;
+            Ok(Some(seen))
+        })
     }
 
     /// For the report of a failure.

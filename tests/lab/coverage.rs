@@ -149,7 +149,12 @@ fn a_worker_that_is_killed_neither_loses_nor_doubles_what_was_counted(lab: &mut 
     all(&a, DATABASE, "query", 3, "ok")?;
     all(&a, DENIED, "bare", 2, "EPERM")?;
     // As the agent reads it by itself.
-    wait::until("a reading", || Ok((coverage(lab)?.len() == 2).then_some(())))?;
+    wait::until("a reading of all of them", || {
+        let rows = coverage(lab)?;
+        let connects =
+            |address: &str| Ok::<_, anyhow::Error>(row(&rows, Pod::A, address)?["connects"].as_u64());
+        Ok((connects(DATABASE)? == Some(3) && connects(DENIED)? == Some(2)).then_some(()))
+    })?;
     all(&a, DATABASE, "query", 2, "ok")?;
     lab.agent.kill();
     lab.agent.restart()?;

@@ -140,8 +140,14 @@ fn a_client_that_closes_its_side_gets_its_answer(lab: &mut Lab) -> Result<()> {
 }
 
 fn a_client_that_resets_leaves_an_unknown_outcome(lab: &mut Lab) -> Result<()> {
-    let text = "SELECT pg_sleep(5) /* id:a-reset */";
-    raw(lab, DATABASE, "reset", text)?;
+    let text = "SELECT pg_sleep(60) /* id:a-reset */";
+    let client = lab.pod(Pod::A).with("PGHOST", DATABASE);
+    let mut client = client.python("raw-reset", "raw.py", &["reset", text])?;
+    wait::until("the server to have it", || {
+        Ok(lab.server.log()?.iter().any(|one| one.text == text).then_some(()))
+    })?;
+    drop(client.stdin());
+    client.finish()?;
     lab.compare(&[mine(lab, "a-reset", text).ended(Status::OutcomeUnknown, ServerSaw::It)])
 }
 

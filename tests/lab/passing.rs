@@ -109,7 +109,7 @@ fn a_postgresql_connection_that_asks_for_tls_passes_and_is_recorded(lab: &mut La
     let text = "SELECT 'over tls' /* id:b-tls */";
     let ended = client.psql("tls", &["-Atc", text])?.finish()?;
     ensure!(ended.text().trim() == "over tls", "psql said {}", ended.text());
-    ensure!(server.log()?.iter().any(|one| one.text == text), "the server did not see it");
+    ensure!(server.complete_log()?.iter().any(|one| one.text == text), "the server did not see it");
     opaque(lab, OTHER, 5432, Protocol::Postgresql, OpaqueReason::Tls).map(drop)
 }
 

@@ -103,15 +103,16 @@ fn a_spool_that_can_no_more_be_written_stops_forwarding_until_it_can(lab: &mut L
     // 150 × 40 KB are more than one connection's segment and the one made ahead.
     let feeder = flight.feed(&all)?;
     let stopped = wait::until("forwarding to stop", || {
+        let said = lab.agent.complaints();
+        ensure!(said.contains("cannot make a spool segment"), "the agent says {said}");
         let before = flight.answers();
         std::thread::sleep(std::time::Duration::from_secs(2));
         Ok((flight.answers() == before).then_some(before))
-    })?;
-    let said = lab.agent.complaints();
+    });
     let undone = change(lab, "-i");
+    let stopped = stopped?;
     undone?;
     ensure!(stopped < 151, "nothing stopped");
-    ensure!(said.contains("cannot make a spool segment"), "the agent says {said}");
     flight.wait_for(151)?;
     feeder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     flight.end()?;

@@ -171,7 +171,7 @@ fn a_client_that_trusts_only_the_servers_root_loses_one_connection(lab: &mut Lab
     };
     let said = loses_one(lab, asks, &["unknown_ca", "eof"])?;
     ensure!(said.trim() == "2", "psql said {said}");
-    let logged: Vec<String> = lab.server.log()?.into_iter().map(|one| one.text).collect();
+    let logged: Vec<String> = lab.server.complete_log()?.into_iter().map(|one| one.text).collect();
     ensure!(logged == ["SELECT 2 /* id:a-second */"], "the server's log has {logged:?}");
     Ok(())
 }
@@ -190,7 +190,7 @@ fn a_client_whose_certificate_postgresql_insists_on_loses_one_connection(lab: &m
     })?;
     ensure!(seen.opaque_reason == OpaqueReason::ClientCertificateRequired, "{seen:?}");
     ensure!(seen.capture == Capture::SeenNotDecoded && seen.principal == lab.principal(Pod::A), "{seen:?}");
-    let logged: Vec<String> = lab.server.log()?.into_iter().map(|one| one.text).collect();
+    let logged: Vec<String> = lab.server.complete_log()?.into_iter().map(|one| one.text).collect();
     ensure!(logged == [text], "the server's log has {logged:?}");
     Ok(())
 }

@@ -85,7 +85,7 @@ fn a_client_that_requires_channel_binding_is_let_in_by_a_known_verifier(lab: &mu
     ensure!(!ended.status.success(), "a wrong password was taken");
     let expected = "FATAL:  password authentication failed for user \"clerk\"";
     ensure!(ended.complaints().contains(expected), "{}", ended.complaints());
-    let logged = std::fs::read_to_string(lab.server.log_file())?;
+    let logged = lab.server.complete_raw_log()?;
     ensure!(
         logged.contains("password authentication failed for user \\\"clerk\\\""),
         "not in the server's log"

@@ -159,7 +159,10 @@ fn run_takes_privileges_away_from_the_command(name: &str) -> Result<()> {
 fn run_ends_what_the_command_leaves_behind(name: &str) -> Result<()> {
     let machine = Machine::create(name)?;
     let mark = format!("{}9", 77_000 + std::process::id() % 1000);
-    let command = format!("setsid sleep {mark} >/dev/null 2>&1 & echo left");
+    let command = format!(
+        "setsid sleep {mark} >/dev/null 2>&1 & \
+         until [ \"$(cat /proc/$!/comm)\" = sleep ]; do sleep 0.05; done; echo left"
+    );
     let ended = machine.run("straggler", &["--live", "off"], &["sh", "-c", &command])?;
     ensure!(ended.status.success() && ended.text().contains("left"), "{}", ended.complaints());
     ensure!(ended.complaints().contains("sleep"), "it is not named: {}", ended.complaints());

@@ -12,6 +12,7 @@ use verbatim_tests::{
     parts::Part,
     peers,
     process::Process,
+    questions::Metrics,
     wait,
 };
 
@@ -34,7 +35,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
 }
 
 fn small_spool() -> Options {
-    Options { spool_limit: "4MiB", segment_size: "512KiB", ..Options::default() }
+    Options { spool_limit: "4MiB", segment_size: "512KiB", metrics: true, ..Options::default() }
 }
 
 fn shedding_spool() -> Options {
@@ -234,16 +235,20 @@ fn a_full_spool_stops_forwarding_until_there_is_room(lab: &mut Lab) -> Result<()
     let mut flight = Flight::start(lab, Pod::A, "flight")?;
     // 300 × 40 KB are three times the spool.
     let feeder = flight.feed(&all)?;
+    wait::until("the spool to be full", || {
+        Ok((Metrics::of(&lab.agent)?.get("verbatim_spool_full")? == 1.0).then_some(()))
+    })?;
     // It stops: the number of answers no longer grows. The log of the server is the witness.
     let stopped = wait::until("forwarding to stop", || {
         let before = flight.answers();
         thread::sleep(std::time::Duration::from_secs(2));
-        Ok((before > 0 && flight.answers() == before).then_some(before))
+        let (answered, logged) = (flight.answers(), lab.server.complete_log()?.len());
+        ensure!(answered == before, "{answered} were answered, after {before}");
+        // An answer whose record of its end cannot be written may be waiting on its way back: one more at most.
+        ensure!(logged <= answered + 1, "{logged} reached the server, {answered} were answered");
+        Ok(Some(answered))
     })?;
     ensure!(stopped < 300, "nothing stopped with a full spool");
-    // An answer whose record of its end cannot be written may be waiting on its way back: one more at most.
-    let logged = lab.server.log()?.len();
-    ensure!(logged <= stopped + 1, "{logged} reached the server, {stopped} were answered");
     lab.collector.restart()?;
     flight.wait_for(300)?;
     feeder.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

@@ -1,6 +1,9 @@
 //! A worker that dies, an agent that is taken over, one that is removed: what that costs connections and records.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use verbatim_api::v1::Session;
@@ -114,7 +117,7 @@ fn a_worker_that_is_killed_again_and_again_costs_no_connect(lab: &mut Lab) -> Re
     let mut load = load(lab, Pod::A, 1000, u64::MAX)?;
     let stop = load.stdin();
     for _ in 0..ROUNDS {
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(1));
         lab.agent.kill_worker()?;
     }
     drop(stop);
@@ -143,13 +146,13 @@ fn a_worker_that_takes_its_time_to_come_back_costs_no_connect(lab: &mut Lab) -> 
     })?;
     // As on a machine that has no processor for it: for longer than the kernel goes without a sign of life.
     shell::run("/bin/kill", &["-s", "STOP", &next.to_string()])?;
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(5));
     ensure!(load.running(), "the client has ended: {}", load.complaints());
     shell::run("/bin/kill", &["-s", "CONT", &next.to_string()])?;
     drop(stop);
     let counts = counts(load)?;
     let served = served(server)?;
-    ensure!(counts.failed == 0 && counts.served > 200, "{counts:?}");
+    ensure!(counts.failed == 0 && counts.served > 50, "{counts:?}");
     lab.agent.stop()?;
     let recorded = recorded(lab, served)?.len() as u64;
     ensure!(recorded <= counts.served + counts.lost, "{recorded} recorded of {counts:?}");
@@ -166,12 +169,12 @@ fn an_agent_takes_over_from_another_without_a_connection_lost_or_unrecorded(lab:
     let stops = loads.each_mut().map(Process::stdin);
     let mut times = 0;
     while times < 2 || wanted.is_some() && loads.iter_mut().any(Process::running) {
-        std::thread::sleep(std::time::Duration::from_secs(1));
+        std::thread::sleep(Duration::from_secs(1));
         let old = lab.agent.succeed()?.wait()?;
         ensure!(old.status.success(), "the old one ended with {}: {}", old.status, old.complaints());
         times += 1;
     }
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     drop(stops);
     let mut all = 0;
     for load in loads {
@@ -223,14 +226,17 @@ fn an_agent_whose_successor_does_not_come_to_steer_goes_on(lab: &mut Lab) -> Res
     let mut load = load(lab, Pod::A, 200, u64::MAX)?;
     let stop = load.stdin();
     let mut successor = lab.agent.another()?;
-    wait::until("the old one to hand over", || {
-        Ok(lab.agent.complaints().contains("a successor is taking over").then_some(()))
-    })?;
+    // Looked for closely: it is to die before it steers.
+    let begun = Instant::now();
+    while !lab.agent.complaints().contains("a successor is taking over") {
+        ensure!(begun.elapsed() < wait::PATIENCE, "nobody takes over: {}", lab.agent.complaints());
+        std::thread::sleep(Duration::from_millis(1));
+    }
     successor.kill();
     wait::until("the old one to go on", || {
         Ok(lab.agent.complaints().contains("the successor is gone before it steered").then_some(()))
     })?;
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    std::thread::sleep(Duration::from_secs(1));
     drop(stop);
     let counts = counts(load)?;
     ensure!(counts.failed == 0 && counts.lost == 0 && counts.served > 0, "{counts:?}");

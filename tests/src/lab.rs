@@ -1,12 +1,6 @@
 //! A lab: network, cgroups, database, collector and node agent of one scenario.
 
-use std::{
-    fs,
-    net::Ipv4Addr,
-    os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{fs, net::Ipv4Addr, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use verbatim_api::v1::Operation;
@@ -323,15 +317,7 @@ impl Lab {
 
     /// Waits until the three sets are equal.
     pub fn agree(&self, did: &[Did]) -> Result<()> {
-        const LIMIT: Duration = Duration::from_secs(20);
-        let start = Instant::now();
-        loop {
-            match self.check(did) {
-                Err(error) if start.elapsed() > LIMIT => return Err(error),
-                Err(_) => std::thread::sleep(Duration::from_millis(50)),
-                Ok(()) => return Ok(()),
-            }
-        }
+        wait::until("the three sets to be equal", || self.check(did).map(Some))
     }
 
     fn check(&self, did: &[Did]) -> Result<()> {

@@ -5,7 +5,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -165,6 +168,24 @@ impl Server {
     /// Every statement that the server saw from clients so far, in order.
     pub fn log(&self) -> Result<Vec<Logged>> {
         pglog::read(&self.raw_log())
+    }
+
+    /// The same with everything that it has answered before this is asked for. A process of its own writes the log,
+    /// in the order in which it is told, and can be behind the answers: behind a mark everything is there.
+    pub fn complete_log(&self) -> Result<Vec<Logged>> {
+        pglog::read(&self.complete_raw_log()?)
+    }
+
+    /// The same as it is written.
+    pub fn complete_raw_log(&self) -> Result<String> {
+        static MARKS: AtomicUsize = AtomicUsize::new(0);
+        let mark = format!("SELECT 'mark {} of the log'", MARKS.fetch_add(1, Ordering::Relaxed));
+        self.admin("postgres", &mark)?;
+        let line = format!("statement: {mark}");
+        wait::until("PostgreSQL's log to be complete", || {
+            let log = self.raw_log();
+            Ok(log.contains(&line).then_some(log))
+        })
     }
 
     /// Where its log is.

@@ -106,8 +106,7 @@ impl Machine {
     }
 
     pub(super) fn logged(&self) -> Result<Vec<Logged>> {
-        // The log is written by a process of its own, in order: behind a mark everything is there.
-        self.server.log()
+        self.server.complete_log()
     }
 }
 

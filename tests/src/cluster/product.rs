@@ -170,15 +170,19 @@ impl Product {
 /// Id of the first process of a pod's container, as the harness sees it.
 pub fn process(cluster: &Cluster, pod: &Value, container: &str) -> Result<u32> {
     let id = container_id(pod, container)?;
-    let uid = pod["metadata"]["uid"].as_str().context("a pod without a UID")?;
-    let root = cluster.pods_cgroup()?;
-    let group = ["burstable", "besteffort", ""]
-        .iter()
-        .map(|class| root.join(class).join(format!("pod{uid}")).join(&id))
-        .find(|path| path.is_dir())
-        .with_context(|| format!("no cgroup of container {id}"))?;
+    let group = pod_cgroup(cluster, pod)?.map(|group| group.join(&id)).filter(|path| path.is_dir());
+    let group = group.with_context(|| format!("no cgroup of container {id}"))?;
     let all = cgroup::processes(&group)?;
     all.first().copied().with_context(|| format!("no process in {}", group.display()))
+}
+
+/// The cgroup that the kubelet has made for a pod, if it has.
+pub fn pod_cgroup(cluster: &Cluster, pod: &Value) -> Result<Option<PathBuf>> {
+    let uid = pod["metadata"]["uid"].as_str().context("a pod without a UID")?;
+    let root = cluster.pods_cgroup()?;
+    let mut groups =
+        ["burstable", "besteffort", ""].iter().map(|class| root.join(class).join(format!("pod{uid}")));
+    Ok(groups.find(|path| path.is_dir()))
 }
 
 /// The runtime's id of a pod's container.
@@ -256,7 +260,7 @@ fn lab_configuration(shipped: &str, destinations: &str) -> Result<String> {
 fn kubernetes() -> Value {
     json!({
         "projectNumber": PROJECT_NUMBER, "pool": POOL, "project": "lab-project", "cluster": "lab",
-        "location": "europe-west6", "labels": ["app"], "resolveTimeout": "20s",
+        "location": "europe-west6", "labels": ["app"], "resolveTimeout": "30s",
     })
 }
 

@@ -61,7 +61,8 @@ fn app() -> Value {
     json!({"containers": [{"name": "app", "image": "x"}]})
 }
 
-/// The webhook of the manifest, at an address of this machine.
+/// The webhook of the manifest, at an address of this machine, with as much time as there can be: a pod that a loaded
+/// machine answers too late would be let through without trust (`failurePolicy: Ignore`), whatever the rights.
 fn webhook(port: u16, ca: Option<&str>) -> Value {
     let manifest = include_str!("../../../../docs/deploy/webhook.yaml");
     assert!(manifest.contains("failurePolicy: Ignore"), "as below");
@@ -74,7 +75,7 @@ fn webhook(port: u16, ca: Option<&str>) -> Value {
             "clientConfig": {"url": format!("https://127.0.0.1:{port}/mutate"), "caBundle": ca},
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
             "namespaceSelector": {"matchLabels": {"verbatim-audit.github.io/capture": "enabled"}},
-            "failurePolicy": "Ignore", "reinvocationPolicy": "IfNeeded", "sideEffects": "None", "timeoutSeconds": 3,
+            "failurePolicy": "Ignore", "reinvocationPolicy": "IfNeeded", "sideEffects": "None", "timeoutSeconds": 30,
         }],
     })
 }

@@ -138,7 +138,12 @@ fn a_child_that_daemonises_is_named_killed_and_recorded() -> Outcome {
     let collector = Collector::start(&socket(&bench.path("tmp")), Manner::Good, None);
     let address = format!("unix:{}", socket(&bench.path("tmp")).display());
     let file = bench.path("open").join("pid");
-    let script = format!("setsid sh -c 'echo $$ > {}; exec sleep 1000' & sleep 0.3", file.display());
+    // It is named after what it has become.
+    let script = format!(
+        "setsid sh -c 'echo $$ > {file}; exec sleep 1000' & \
+         until [ \"$(cat /proc/$(cat {file})/comm)\" = sleep ]; do sleep 0.05; done 2>/dev/null",
+        file = file.display()
+    );
     let (code, _, stderr) = ended(&mut bench.script(&["--collector", &address], &script))?;
     ensure(code == Some(0), || format!("{code:?}: {stderr}"))?;
     let daemon = pid(&bench, "pid").ok_or("the daemon did not start")?;

@@ -11,7 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DnType, GeneralSubtree, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, NameConstraints,
 };
-use verbatim_api::v1::OpaqueReason;
+use verbatim_api::v1::{self, OpaqueReason};
 
 use super::{
     cases,
@@ -144,13 +144,16 @@ fn a_refusal_is_remembered_across_restarts_and_ends_with_its_container() -> Outc
     let folder = bench.path("open").join("trust");
     let authority = format!("{{ephemeral: {{directory: {}}}}}", folder.display());
     let configuration = with_tls(&bench, &tree, &authority, &server.root, selectors);
-    let _collector = Collector::start(&socket(&bench.path("tmp")), Manner::Good, None);
+    let collector = Collector::start(&socket(&bench.path("tmp")), Manner::Good, None);
     let below = "kubepods/pod1111-aaaa/c1";
 
     let agent = serve_as(&bench, &tree, &configuration)?;
     let trusting = curl(&tree, below, &folder.join("bundle.pem"), &server)?;
     ensure(trusting.0 == Some(0) && trusting.1.contains("O=Verbatim"), || format!("{trusting:?}"))?;
     let first = curl(&tree, below, &server.root, &server)?;
+    // What it said to us can be read after its end, and another shard may have the second.
+    let refused = |end: &v1::Envelope| end.opaque_reason() == OpaqueReason::ClientDoesNotTrustUs;
+    until("the first one's end is recorded", || ends(&collector).iter().any(refused))?;
     let second = curl(&tree, below, &server.root, &server)?;
     ensure(first.0 == Some(60) && second.0 == Some(0), || format!("{first:?}, {second:?}"))?;
     stop(&bench, agent)?;
