@@ -438,7 +438,7 @@ pub(crate) fn soon(what: &str, workload: &mut Workload, order: &str, fits: impl 
         }
         tries += 1;
         equal(&format!("{what}: {answer}"), &(tries < 100), &true)?;
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(50));
     }
 }
 
