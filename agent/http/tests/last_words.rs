@@ -283,6 +283,54 @@ fn a_client_that_never_takes_its_answer_is_left_when_the_pair_is_told_to_stop() 
     });
 }
 
+#[test]
+fn an_answer_that_is_there_when_its_client_goes_is_shown() {
+    run(async {
+        for parts in [1, 3] {
+            for goes in ["resets", "closes"] {
+                let pair = Pair::http2(&[]);
+                pair.ask(1);
+                pair.asked(1).await;
+                // Both in one turn.
+                match goes {
+                    "resets" => pair.client.say(&frame(RST_STREAM, 0, 1, &[0, 0, 0, 8])),
+                    _ => pair.client.end(),
+                }
+                let mut all = frame(HEADERS, END_HEADERS, 1, OK);
+                for part in 1..=parts {
+                    let ends = if part == parts { END_STREAM } else { 0 };
+                    all.extend(frame(DATA, ends, 1, b"ok"));
+                }
+                pair.server.say(&all);
+                pair.recorder.until(|recorder| recorder.seen(0).response_ended).await;
+                let seen = pair.recorder.seen(0);
+                assert_eq!(
+                    (seen.status, seen.response.len(), seen.cut),
+                    (Some(200), 2 * parts, None),
+                    "{goes}"
+                );
+                pair.client.end();
+                let (ended, _) = pair.ended().await;
+                assert_eq!(matches!(ended, Ended::Closed), goes == "resets", "{ended:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_has_come_of_an_answer_when_its_client_goes_is_shown_and_cut() {
+    run(async {
+        let pair = Pair::http2(&[]);
+        pair.ask(1);
+        pair.asked(1).await;
+        pair.client.say(&frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]));
+        pair.server.say(&[frame(HEADERS, END_HEADERS, 1, OK), frame(DATA, 0, 1, b"some")].concat());
+        pair.recorder.until(|recorder| recorder.seen(0).cut.is_some()).await;
+        let seen = pair.recorder.seen(0);
+        assert_eq!((seen.status, &seen.response[..], seen.cut), (Some(200), &b"some"[..], Some(Cut::Client)));
+    });
+}
+
 /// What a client sends of an upload that has more to come.
 const UPLOAD: &str = "POST /pieces HTTP/1.1\r\nHost: example.test\r\nContent-Length: 1000000\r\n\r\n";
 
@@ -363,5 +411,28 @@ fn an_answer_that_a_reset_cuts_is_cut() {
         assert!(matches!(ended, Ended::Server(_)), "{ended:?}");
         let seen = pair.recorder.seen(0);
         assert_eq!((&seen.response[..], seen.cut), (&b"too lar"[..], Some(Cut::Server)));
+    });
+}
+
+#[test]
+fn an_answer_over_http_1_that_is_there_when_its_client_goes_is_shown() {
+    run(async {
+        let asked = b"POST / HTTP/1.1\r\nHost: example.test\r\nContent-Length: 3\r\n\r\nsql";
+        for end in [None, Some(ErrorKind::ConnectionReset)] {
+            let pair = Pair::new(Version::Http1);
+            pair.client.say(asked);
+            until(|| pair.server.written().ends_with(b"sql")).await;
+            // Both in one turn.
+            pair.client.ends(end);
+            pair.server.say(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone");
+            pair.ended.await.expect("no panic");
+            let seen = pair.recorder.seen(0);
+            assert_eq!(
+                (seen.status, &seen.response[..], seen.cut),
+                (Some(200), &b"done"[..], None),
+                "{end:?}"
+            );
+            assert!(seen.response_ended);
+        }
     });
 }

@@ -25,6 +25,8 @@ const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused.invalid\r\nConnection:
 /// The longest first line of a chunk, extensions and all.
 const CHUNK_LINE_BYTES: usize = 256;
 const READ_BYTES: usize = 16 << 10;
+/// For how long a client's end is kept back: while an answer is read that is there already, and while it passes.
+const TURNS_FOR_THE_ANSWER: u8 = 2;
 
 /// What the gate and the service tell each other.
 #[derive(Default)]
@@ -83,6 +85,9 @@ pub(super) struct Gate<T> {
     line: usize,
     at: At,
     ended: bool,
+    /// How the client has gone while its request was under way.
+    gone: Option<io::Result<bool>>,
+    turns_left: u8,
     head_bytes: usize,
     head_lines: usize,
     read_ahead: usize,
@@ -99,6 +104,8 @@ impl<T> Gate<T> {
             line: 0,
             at: At::Head,
             ended: false,
+            gone: None,
+            turns_left: TURNS_FOR_THE_ANSWER,
             head_bytes: config.header_bytes as usize,
             head_lines: config.header_count,
             read_ahead: config.read_buffer,
@@ -310,14 +317,20 @@ impl<T: AsyncRead + Unpin> Gate<T> {
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.turn.under_way() {
             self.turn.waker.replace(Some(cx.waker().clone()));
+            if self.gone.is_some() {
+                // The library drops the exchange with it, and with that an answer that nobody has looked at.
+                let Some(left) = self.turns_left.checked_sub(1) else { break };
+                self.turns_left = left;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             if self.buffer.len() >= self.read_ahead {
                 return Poll::Pending;
             }
-            if !ready!(self.poll_more(cx))? {
-                return Poll::Ready(Ok(false));
-            }
+            let more = ready!(self.poll_more(cx));
+            self.gone = (!matches!(more, Ok(true))).then_some(more);
         }
-        Poll::Ready(Ok(true))
+        Poll::Ready(self.gone.take().unwrap_or(Ok(true)))
     }
 }
 

@@ -210,6 +210,9 @@ where
             let waker = self.parts.client.waker();
             self.poll_client(&mut Context::from_waker(&waker));
         }
+        if self.from_client.take_peer_reset() {
+            self.look_at_server();
+        }
         if self.parts.streams.take_woken() {
             let waker = self.parts.streams.waker();
             self.poll_streams(&mut Context::from_waker(&waker));
@@ -245,6 +248,7 @@ where
                         self.shared.violation(true, error.to_string());
                     }
                     let cut = if error.is_library() { Cut::Ours } else { Cut::Client };
+                    self.hear_server_out();
                     self.end(Outcome::Client(error.to_string()), cut, Goodbye::None);
                 }
                 Poll::Ready(None) => {
@@ -253,6 +257,7 @@ where
                     } else {
                         Outcome::Client("closed with requests under way".into())
                     };
+                    self.hear_server_out();
                     self.end(ended, Cut::Client, Goodbye::None);
                 }
                 Poll::Pending => return,
@@ -277,6 +282,21 @@ where
 
     fn poll_streams(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(())) = self.streams.poll_next_unpin(cx) {}
+    }
+
+    /// Reads what the server has said, before somebody goes who waits for it: what was done there is known then.
+    fn look_at_server(&mut self) {
+        let waker = self.parts.upstream.waker();
+        self.poll_upstream(&mut Context::from_waker(&waker));
+    }
+
+    /// The client is gone: what the server has said until now is shown all the same.
+    fn hear_server_out(&mut self) {
+        if !self.streams.is_empty() {
+            self.look_at_server();
+            let waker = self.parts.streams.waker();
+            self.poll_streams(&mut Context::from_waker(&waker));
+        }
     }
 
     fn poll_upstream(&mut self, cx: &mut Context<'_>) {

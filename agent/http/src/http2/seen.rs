@@ -25,6 +25,8 @@ pub(super) struct Seen {
     most_pings: u32,
     flood: Cell<Option<&'static str>>,
     resets: RefCell<VecDeque<(u32, u32)>>,
+    /// The peer has reset a stream since that was asked last.
+    peer_reset: Cell<bool>,
     /// Streams that came to us, in order.
     accepted: RefCell<VecDeque<u32>>,
     /// Streams that the library answered by itself.
@@ -40,6 +42,7 @@ impl Seen {
             most_pings: control_frames,
             flood: Cell::new(None),
             resets: RefCell::default(),
+            peer_reset: Cell::new(false),
             accepted: RefCell::default(),
             answered: Cell::new(0),
             waker: RefCell::default(),
@@ -54,6 +57,11 @@ impl Seen {
     /// A stream that was reset with an error code for which only a broken rule is a reason, with that code.
     pub(super) fn take_reset(&self) -> Option<(u32, u32)> {
         self.resets.borrow_mut().pop_front()
+    }
+
+    /// Whether the peer has reset a stream since this was asked last.
+    pub(super) fn take_peer_reset(&self) -> bool {
+        self.peer_reset.take()
     }
 
     /// How many requests were answered before anybody saw them, since last asked.
@@ -85,7 +93,10 @@ impl Seen {
         let what = match frame.kind {
             DATA if frame.length == 0 && frame.flags & END_STREAM == 0 => "empty DATA",
             PRIORITY => "PRIORITY",
-            RST_STREAM => "RST_STREAM",
+            RST_STREAM => {
+                self.peer_reset.set(true);
+                "RST_STREAM"
+            }
             SETTINGS => "SETTINGS",
             PING => match self.pings.get().checked_sub(1) {
                 Some(left) => return self.pings.set(left),

@@ -156,6 +156,9 @@ impl<X: Exchanges> Stream<X> {
             }
         };
         let cut = broken.as_ref().map_or(Cut::Client, |error| cut_by(error, Cut::Client));
+        if cut == Cut::Client {
+            self.show_answer(cx);
+        }
         self.reset_upstream(reset.map_or(Reason::CANCEL, |code| reset_code(Some(code))));
         self.exchange.cut(cut);
         true

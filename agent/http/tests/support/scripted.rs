@@ -39,8 +39,13 @@ impl Scripted {
 
     /// The peer ends in order.
     pub(crate) fn end(&self) {
+        self.ends(None);
+    }
+
+    /// The peer ends, with this error or in order.
+    pub(crate) fn ends(&self, end: Option<ErrorKind>) {
         let script = &mut *self.0.borrow_mut();
-        script.end = Some(None);
+        script.end = Some(end);
         script.wake();
     }
 

@@ -72,6 +72,24 @@ impl<X: Exchanges> Stream<X> {
         }
     }
 
+    /// Shows what has come of an answer that nobody waits for any more.
+    pub(super) fn show_answer(&mut self, cx: &mut Context<'_>) {
+        if let Answer::Awaited(awaited) = &mut self.answer {
+            let Poll::Ready(Ok(response)) = Pin::new(awaited).poll(cx) else { return };
+            let (head, body) = response.into_parts();
+            let ends = body.is_end_stream();
+            show_head(&head, ends, &mut self.exchange);
+            self.answer = Answer::Head { head: Box::new(head), body, ends };
+        }
+        let (body, mut way) = match std::mem::replace(&mut self.answer, Answer::Done) {
+            Answer::Head { body, ends: false, .. } => (body, Response::default()),
+            Answer::Body { body, way, next } if !next.as_ref().is_some_and(|(_, last)| *last) => (body, way),
+            _ => return,
+        };
+        let mut body = body;
+        while let Poll::Ready(Ok(Out::Data(_, false))) = way.poll_out(&mut body, &mut self.exchange, cx) {}
+    }
+
     fn send_head(&mut self) -> Half {
         let Answer::Head { head, body, ends } = std::mem::replace(&mut self.answer, Answer::Done) else {
             return Half::Pending;
