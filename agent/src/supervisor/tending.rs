@@ -2,10 +2,12 @@
 
 use std::{
     io::{self, Write},
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
 use verbatim_steer::SCHEMA_VERSION;
+use verbatim_sys::packets::Packets;
 
 use super::{
     Ending, Supervisor, SupervisorError,
@@ -33,25 +35,38 @@ impl Supervisor<'_> {
     }
 
     pub(super) fn hear_worker(&mut self) -> Result<(), SupervisorError> {
-        let Some(worker) = &mut self.worker else { return Ok(()) };
+        let Some(worker) = &self.worker else { return Ok(()) };
         match handover::receive(&worker.socket) {
-            Ok(Some((Message::Listener { name, cookie, port, shard }, listeners))) => {
-                self.vault.put(cookie, name, port, shard, listeners);
-            }
-            Ok(Some((Message::Forget { cookie }, _))) => self.vault.forget(cookie),
-            Ok(Some((Message::Ready { cgroup }, _))) => {
-                worker.ready = true;
-                self.vigil = None;
-                self.cgroup = Some(cgroup);
-                self.ready()?;
-            }
             Ok(Some((Message::Frozen, _))) => self.give(),
-            Ok(Some((other, _))) => tracing::debug!(?other, "the worker says something else"),
+            Ok(Some((message, listeners))) => {
+                let ready = self.heard(message, listeners)?;
+                if let Some(worker) = &mut self.worker {
+                    worker.ready |= ready;
+                }
+            }
             // Its death says the rest; until then there is nothing to hear.
             Ok(None) => std::thread::sleep(Duration::from_millis(1)),
             Err(error) => tracing::error!(%error, "the worker is not understood"),
         }
         Ok(())
+    }
+
+    /// What a worker said, alive or not. Whether it was that it steers.
+    fn heard(&mut self, message: Message, listeners: Vec<OwnedFd>) -> Result<bool, SupervisorError> {
+        match message {
+            Message::Listener { name, cookie, port, shard } => {
+                self.vault.put(cookie, name, port, shard, listeners);
+            }
+            Message::Forget { cookie } => self.vault.forget(cookie),
+            Message::Ready { cgroup } => {
+                self.vigil = None;
+                self.cgroup = Some(cgroup);
+                self.ready()?;
+                return Ok(true);
+            }
+            other => tracing::debug!(?other, "the worker says something else"),
+        }
+        Ok(false)
     }
 
     /// The worker steers.
@@ -73,7 +88,7 @@ impl Supervisor<'_> {
 
     pub(super) fn worker_died(&mut self) -> Result<Option<u8>, SupervisorError> {
         let Some(mut worker) = self.worker.take() else { return Ok(None) };
-        self.last_words(&worker);
+        worker.ready |= self.last_words(&worker.socket)?;
         let status = worker.reap()?;
         match self.ending {
             Some(Ending::HandedOver) => return Ok(self.drained(exit_code(status))),
@@ -100,17 +115,59 @@ impl Supervisor<'_> {
         Ok(None)
     }
 
-    /// Listeners that it handed over just before it died.
-    fn last_words(&mut self, worker: &Child) {
-        worker.socket.set_patience(Duration::from_millis(1)).ok();
-        while let Ok(Some((message, listeners))) = handover::receive(&worker.socket) {
-            match message {
-                Message::Listener { name, cookie, port, shard } => {
-                    self.vault.put(cookie, name, port, shard, listeners);
-                }
-                Message::Forget { cookie } => self.vault.forget(cookie),
-                _ => {}
-            }
+    /// What it said just before it died. Whether it was that it steers.
+    fn last_words(&mut self, worker: &Packets) -> Result<bool, SupervisorError> {
+        worker.set_patience(Duration::from_millis(1)).ok();
+        let mut ready = false;
+        while let Ok(Some((message, listeners))) = handover::receive(worker) {
+            ready |= self.heard(message, listeners)?;
         }
+        Ok(ready)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use verbatim_agent_config::{WhenStopped, WhenSucceeded};
+    use verbatim_sys::signal::Signals;
+
+    use super::*;
+    use crate::cli::ServeArgs;
+    use crate::supervisor::{child::Restarts, vault::Vault};
+
+    #[test]
+    fn a_worker_that_dies_as_soon_as_it_steers_has_steered() {
+        let args = ServeArgs { config: PathBuf::from("none"), check: false, log: None, log_format: None };
+        let (socket, worker) = Packets::pair().expect("pair");
+        let mut supervisor = Supervisor {
+            args: &args,
+            pins: PathBuf::from("/nowhere/at/all"),
+            when_stopped: WhenStopped::FailMode,
+            when_succeeded: WhenSucceeded::default(),
+            run_directory: PathBuf::from("/nowhere/at/all"),
+            signals: Signals::new(&[]).expect("signals"),
+            listener: None,
+            place: None,
+            vault: Vault::default(),
+            worker: None,
+            cgroup: None,
+            restarts: Restarts::default(),
+            restart_at: None,
+            vigil: None,
+            successor: None,
+            predecessor: None,
+            was_ready: false,
+            ending: None,
+            told_to_end: false,
+        };
+        // Both are there when the supervisor looks, and hears of the death next.
+        handover::send(&worker, &Message::Forget { cookie: 1 }, &[]).expect("sent");
+        handover::send(&worker, &Message::Ready { cgroup: 7 }, &[]).expect("sent");
+        drop(worker);
+        assert!(supervisor.last_words(&socket).expect("heard"));
+        assert!(supervisor.was_ready, "else the supervisor would end with its first worker");
+        assert_eq!(supervisor.cgroup, Some(7));
     }
 }
