@@ -1,44 +1,34 @@
 //! An authority of files, read again when they change: whoever renews them need not start the agent again.
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use verbatim_agent_config as config;
 use verbatim_tls::Authority;
 
-use crate::trust::authority_files;
+use crate::trust::{Seen, authority_files};
 
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What is seen of a file from outside: a renamed one has another inode time, a rewritten one another length or time.
-fn seen(paths: &[PathBuf]) -> Vec<Option<(SystemTime, u64)>> {
-    let one = |path: &PathBuf| {
-        let found = std::fs::metadata(path).ok()?;
-        Some((found.modified().ok()?, found.len()))
-    };
-    paths.iter().map(one).collect()
-}
-
 /// Looks for as long as the agent runs. What cannot be used, half of a change not least, leaves the old in force.
-pub(crate) fn reread(config: &config::Authority, authority: Arc<Authority>) -> JoinHandle<()> {
-    follow(config, authority, PAUSE)
+/// `seen`: before the files were read first.
+pub(crate) fn reread(config: &config::Authority, authority: Arc<Authority>, seen: Seen) -> JoinHandle<()> {
+    follow(config, authority, seen, PAUSE)
 }
 
-fn follow(config: &config::Authority, authority: Arc<Authority>, pause: Duration) -> JoinHandle<()> {
+fn follow(
+    config: &config::Authority,
+    authority: Arc<Authority>,
+    seen: Seen,
+    pause: Duration,
+) -> JoinHandle<()> {
     let config = config.clone();
-    let intermediates =
-        config.intermediates.iter().flat_map(|one| [one.certificate.clone(), one.key.clone()]);
-    let paths: Vec<_> = config.roots.iter().cloned().chain(intermediates).collect();
     tokio::spawn(async move {
-        let mut last = seen(&paths);
+        let mut last = seen;
         loop {
             tokio::time::sleep(pause).await;
-            let now = seen(&paths);
+            let now = Seen::of(&config);
             if now == last {
                 continue;
             }
@@ -57,6 +47,8 @@ fn follow(config: &config::Authority, authority: Arc<Authority>, pause: Duration
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use verbatim_tls::{IssuingRoot, NameClass, Request, RootId};
 
     use super::*;
@@ -87,22 +79,48 @@ mod tests {
         panic!("not within 10 s");
     }
 
+    fn named(folder: &std::path::Path) -> config::Authority {
+        let path = |name: &str| folder.join(name);
+        let intermediate = config::Intermediate { certificate: path("i.pem"), key: path("i.key") };
+        config::Authority {
+            roots: vec![path("roots.pem")],
+            intermediates: vec![intermediate],
+            ..config::Authority::default()
+        }
+    }
+
+    fn root() -> IssuingRoot {
+        IssuingRoot::make(NameClass::Api, &[], HOUR).expect("made")
+    }
+
+    #[tokio::test]
+    async fn files_that_change_after_they_were_read_and_before_anybody_follows_them_are_used() {
+        let folder = tempfile::tempdir().expect("folder");
+        let config = named(folder.path());
+        let (first, second) = (root(), root());
+        write(&config, &first);
+        let seen = Seen::of(&config);
+        let authority =
+            Arc::new(Authority::from_pem(&authority_files(&config).expect("read")).expect("used"));
+        // Later than what a file system tells apart.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        write(&config, &second);
+        let task = follow(&config, Arc::clone(&authority), seen, Duration::from_millis(20));
+        until(&authority, &second.id()).await;
+        task.abort();
+    }
+
     #[tokio::test]
     async fn files_that_change_are_used_and_the_old_ones_where_they_are_none() {
         let folder = tempfile::tempdir().expect("folder");
         let path = |name: &str| folder.path().join(name);
-        let intermediate = config::Intermediate { certificate: path("i.pem"), key: path("i.key") };
-        let config = config::Authority {
-            roots: vec![path("roots.pem")],
-            intermediates: vec![intermediate],
-            ..config::Authority::default()
-        };
-        let root = || IssuingRoot::make(NameClass::Api, &[], HOUR).expect("made");
+        let config = named(folder.path());
         let (first, second, third) = (root(), root(), root());
         write(&config, &first);
+        let seen = Seen::of(&config);
         let authority =
             Arc::new(Authority::from_pem(&authority_files(&config).expect("read")).expect("used"));
-        let task = follow(&config, Arc::clone(&authority), Duration::from_millis(20));
+        let task = follow(&config, Arc::clone(&authority), seen, Duration::from_millis(20));
         tokio::time::sleep(Duration::from_millis(100)).await;
         write(&config, &second);
         until(&authority, &second.id()).await;

@@ -32,8 +32,11 @@ pub(super) fn follow(
             let (task, known) = issued::start(issuer, receivers);
             Issuing { tasks: vec![task], known: Some(known) }
         }
-        config::Authority { ephemeral: Some(_), .. } => Issuing::default(),
-        files => Issuing { tasks: vec![issued::reread(files, authority)], known: None },
+        files => {
+            // One that is made for this process has none.
+            let reread = |seen| issued::reread(files, authority, seen);
+            Issuing { tasks: material.seen.clone().map(reread).into_iter().collect(), known: None }
+        }
     };
     issuing.tasks.extend(verifiers);
     issuing

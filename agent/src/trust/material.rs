@@ -14,6 +14,7 @@ use verbatim_tls::{
 
 use verbatim_agent_config as config;
 
+use super::seen::Seen;
 use crate::verifiers::{Verifiers, VerifiersError};
 
 /// Why there is no authority, or nobody is believed.
@@ -48,6 +49,8 @@ pub(crate) enum MaterialError {
 #[derive(Clone, Debug)]
 pub(crate) struct Material {
     pub(crate) authority: Arc<Authority>,
+    /// Its files, before they were read; what is not of files is not looked at.
+    pub(crate) seen: Option<Seen>,
     upstream: Arc<Upstream>,
     downstream: Arc<Downstream>,
     pub(crate) verifiers: Verifiers,
@@ -61,11 +64,14 @@ impl Material {
     ) -> Result<Self, MaterialError> {
         let verifiers = Verifiers::read(verifiers)?;
         let (authority, upstream) = (Arc::new(authority), Arc::new(upstream));
-        Ok(Self { authority, upstream, downstream: Arc::new(Downstream::new()?), verifiers })
+        let downstream = Arc::new(Downstream::new()?);
+        Ok(Self { authority, seen: None, upstream, downstream, verifiers })
     }
 
     /// Of the configuration.
     pub(crate) fn configured(tls: &config::Termination) -> Result<Self, MaterialError> {
+        let of_files = tls.authority.ephemeral.is_none() && tls.authority.issuer.is_none();
+        let seen = of_files.then(|| Seen::of(&tls.authority));
         let authority = match (&tls.authority.ephemeral, &tls.authority.issuer) {
             (Some(ephemeral), _) => Authority::for_run(&ephemeral.names)?,
             // It is given later, and replaced while it is used.
@@ -74,7 +80,7 @@ impl Material {
         };
         let config::UpstreamRoots { system, files } = &tls.upstream_roots;
         let upstream = Upstream::new(&UpstreamRoots { system: *system, extra_pem: read_roots(files)? })?;
-        Self::new(authority, upstream, tls.verifier_file.as_deref())
+        Ok(Self { seen, ..Self::new(authority, upstream, tls.verifier_file.as_deref())? })
     }
 
     /// Of one run. `None`: there is nobody who could be believed to vouch for servers.

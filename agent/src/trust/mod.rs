@@ -8,9 +8,11 @@ mod folder;
 mod judge;
 mod keeper;
 mod material;
+mod seen;
 
 pub(crate) use decision::{Evidence, Standing};
 pub(crate) use folder::{TrustError, TrustFolder};
 pub(crate) use judge::{Judge, Names, OneCgroup, Standings};
 pub(crate) use keeper::Keeper;
 pub(crate) use material::{Material, MaterialError, authority_files};
+pub(crate) use seen::Seen;
