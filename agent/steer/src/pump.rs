@@ -50,6 +50,12 @@ enum Order {
 }
 
 impl Orders {
+    /// To read.
+    fn new() -> std::io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { bell, state: Mutex::new((Order::Read, true)), done: Condvar::new() })
+    }
+
     fn give(&self, order: Order) {
         *lock(&self.state) = (order, false);
         if let Err(error) = rustix::io::write(&self.bell, &1_u64.to_ne_bytes()) {
@@ -61,14 +67,21 @@ impl Orders {
         lock(&self.state).0
     }
 
-    fn is_done(&self) {
-        lock(&self.state).1 = true;
-        self.done.notify_all();
+    /// The thread does as it was told, unless it has been told something else meanwhile.
+    fn is_done(&self, order: Order) {
+        let mut state = lock(&self.state);
+        if state.0 == order {
+            state.1 = true;
+            self.done.notify_all();
+        }
     }
 
     fn wait_done(&self) {
         let state = lock(&self.state);
-        drop(self.done.wait_timeout_while(state, PATIENCE * 4, |(_, done)| !*done));
+        let waited = self.done.wait_timeout_while(state, PATIENCE * 4, |(_, done)| !*done);
+        if waited.is_ok_and(|(_, waited)| waited.timed_out()) {
+            tracing::error!("events' thread does not do as it was told");
+        }
     }
 }
 
@@ -81,12 +94,7 @@ impl Pump {
         pinned: Option<PathBuf>,
     ) -> Result<(Self, Receiver<Event>), SteerError> {
         let failed = |error: std::io::Error| SteerError::io("starting the events' thread", error);
-        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let orders = Arc::new(Orders {
-            bell: eventfd(0, flags).map_err(|error| failed(error.into()))?,
-            state: Mutex::new((Order::Read, true)),
-            done: Condvar::new(),
-        });
+        let orders = Arc::new(Orders::new().map_err(failed)?);
         let unread = Arc::new(AtomicU64::new(0));
         let (sender, receiver) = sync_channel(WAITING_EVENTS);
         let events = Some(events);
@@ -141,13 +149,14 @@ impl Work {
         loop {
             self.wait();
             self.drain();
-            match self.orders.current() {
+            let order = self.orders.current();
+            match order {
                 Order::Stop => return,
                 Order::Pause => self.events = None,
                 Order::Read if self.events.is_none() => self.reopen(),
                 Order::Read => {}
             }
-            self.orders.is_done();
+            self.orders.is_done(order);
         }
     }
 
@@ -195,5 +204,21 @@ impl Work {
         if let Some(logs) = &mut self.logs {
             logs.flush();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_comes_while_another_is_carried_out_is_not_done_with_it() {
+        let orders = Orders::new().unwrap();
+        let carried_out = orders.current();
+        orders.give(Order::Pause);
+        orders.is_done(carried_out);
+        assert!(!lock(&orders.state).1, "whoever paused would believe that nobody reads any more");
+        orders.is_done(orders.current());
+        assert!(lock(&orders.state).1);
     }
 }
