@@ -81,14 +81,16 @@ impl Sums {
                     }
                     self.add(event);
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    if let Some(routes) = &mut routes {
-                        routes.tick();
-                    }
-                    self.hand_over(false);
-                    due = Instant::now() + COLLECT;
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return self.hand_over(true),
+            }
+            // Whether or not more of them wait.
+            if due <= Instant::now() {
+                if let Some(routes) = &mut routes {
+                    routes.tick();
+                }
+                self.hand_over(false);
+                due = Instant::now() + COLLECT;
             }
         }
     }
@@ -225,7 +227,11 @@ fn meaning(kind: EventKind) -> Option<(CoverageEvent, &'static str)> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU16, Ordering},
+        mpsc::channel,
+    };
 
     use verbatim_proxy::seam::Flow;
 
@@ -293,6 +299,47 @@ mod tests {
             (CoverageEvent::QuicDenied, "p101".to_owned(), 17, 1),
         ];
         assert_eq!(all, expected);
+    }
+
+    /// Sends the next event whenever it is asked who one is, so that one always waits; until it has been asked so often.
+    struct Chatter {
+        events: Mutex<Option<std::sync::mpsc::Sender<Event>>>,
+        asked: AtomicU16,
+        reports: Mutex<tokio::sync::mpsc::Receiver<Report>>,
+        reported: AtomicBool,
+    }
+
+    impl Identities for Chatter {
+        fn identify(&self, flow: &Flow) -> Arc<Identity> {
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+            let mut events = self.events.lock().unwrap();
+            if let Some(sender) = &*events {
+                sender.send(event(EventKind::Denied, 100, &format!("10.0.0.2:{asked}"))).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            if asked >= 250 {
+                self.reported.store(self.reports.lock().unwrap().try_recv().is_ok(), Ordering::Relaxed);
+                *events = None;
+            }
+            Some100.identify(flow)
+        }
+    }
+
+    #[test]
+    fn events_without_a_pause_are_handed_over_all_the_same() {
+        let (reports, receiver) = tokio::sync::mpsc::channel(4096);
+        let (sender, events) = channel();
+        sender.send(event(EventKind::Denied, 100, "10.0.0.1:443")).unwrap();
+        let chatter = Arc::new(Chatter {
+            events: Mutex::new(Some(sender)),
+            asked: AtomicU16::default(),
+            reports: Mutex::new(receiver),
+            reported: AtomicBool::default(),
+        });
+        let identities = Arc::clone(&chatter) as Arc<dyn Identities>;
+        let sums = Sums { sums: HashMap::new(), reports, identities, kept_back: Arc::default() };
+        sums.read(&events, None);
+        assert!(chatter.reported.load(Ordering::Relaxed), "nothing for more than a second");
     }
 
     #[test]
