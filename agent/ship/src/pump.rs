@@ -19,6 +19,9 @@ const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// An answer to the call itself.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Each answer behind the end of what the collector takes.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// A batch on the way: its chain and its last sequence.
 struct OnTheWay {
     chain_id: Vec<u8>,
@@ -80,7 +83,9 @@ async fn stream<S: Source>(
             let entries = u64::try_from(batch.entries.len()).unwrap_or(u64::MAX);
             let last = batch.first_sequence.saturating_add(entries.saturating_sub(1));
             on_the_way.push_back(OnTheWay { chain_id: batch.chain_id.clone(), last });
-            batches.send(batch).await.map_err(|_closed| "the stream was closed".to_owned())?;
+            if batches.send(batch).await.is_err() {
+                return Err(last_words(source, &mut answers, &mut on_the_way, latest).await);
+            }
         }
         if on_the_way.is_empty() && finished(source, finishing, latest) {
             return Ok(());
@@ -104,6 +109,28 @@ async fn stream<S: Source>(
             }
         }
     }
+}
+
+/// What the collector still acknowledged when it took nothing more, and why it took nothing more.
+async fn last_words<S: Source>(
+    source: &mut S,
+    answers: &mut Streaming<v1::AppendResponse>,
+    on_the_way: &mut VecDeque<OnTheWay>,
+    latest: &mut Option<v1::AppendResponse>,
+) -> String {
+    // One for each batch at most, and the end.
+    for _ in 0..=WINDOW {
+        match tokio::time::timeout(LAST_WORDS, answers.message()).await {
+            Ok(Ok(Some(answer))) => {
+                take(source, &answer, on_the_way);
+                *latest = Some(answer);
+            }
+            Ok(Ok(None)) => return "the collector ended the stream".to_owned(),
+            Ok(Err(status)) => return explain(&status),
+            Err(_elapsed) => break,
+        }
+    }
+    "the stream was closed".to_owned()
 }
 
 /// `false`: nothing is left, and nothing more comes.

@@ -29,6 +29,8 @@ pub(crate) enum Manner {
     Breaks(usize),
     /// Takes them and says nothing.
     Mute,
+    /// Keeps so many batches of its first stream, then acknowledges them and refuses, all at once; then is mute.
+    Refuses(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ struct Service {
     kept: Arc<Mutex<Kept>>,
     contents: Arc<Mutex<Vec<v1::Entry>>>,
     batches: Arc<Mutex<usize>>,
+    /// Whether there was one.
+    streams: Arc<Mutex<bool>>,
 }
 
 #[tonic::async_trait]
@@ -50,14 +54,28 @@ impl Ingest for Service {
         let (answers, stream) = mpsc::channel(16);
         let service = self.clone();
         let mut requests = request.into_inner();
+        let before = std::mem::replace(&mut *self.streams.lock().expect("lock"), true);
         tokio::spawn(async move {
             let mut seen = 0;
+            let mut owed = Vec::new();
             while let Ok(Some(batch)) = requests.message().await {
                 seen += 1;
                 let answer = service.keep(batch);
                 match service.manner {
                     Manner::Good => {}
                     Manner::Mute => continue,
+                    Manner::Refuses(_) if before => continue,
+                    Manner::Refuses(after) => {
+                        owed.push(answer);
+                        if seen < after {
+                            continue;
+                        }
+                        for answer in owed {
+                            answers.try_send(Ok(answer)).expect("room");
+                        }
+                        answers.try_send(Err(Status::permission_denied("not this node"))).expect("room");
+                        return;
+                    }
                     Manner::Breaks(after) if seen < after => {}
                     Manner::Breaks(_) => {
                         answers.send(Err(Status::unavailable("as the test wants"))).await.ok();
@@ -182,7 +200,7 @@ fn runtime() -> Runtime {
 
 fn service(manner: Manner, kept: Option<Kept>) -> Service {
     let kept = Arc::new(Mutex::new(kept.unwrap_or_default()));
-    Service { manner, kept, contents: Arc::default(), batches: Arc::default() }
+    Service { manner, kept, contents: Arc::default(), batches: Arc::default(), streams: Arc::default() }
 }
 
 pub(crate) fn socket(folder: &Path) -> PathBuf {

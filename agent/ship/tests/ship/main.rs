@@ -2,7 +2,14 @@
 
 mod collector;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use collector::{Collector, Kept, Manner, socket};
 use tonic::transport::{Certificate, Identity};
@@ -145,8 +152,8 @@ async fn whether_the_collector_takes_records_is_known() {
     let shipper = Shipper::start(&Target::unix(&path), opened.outboxes).expect("shipper");
     let connected = shipper.connected();
     let is = |wanted| {
-        let connected = std::sync::Arc::clone(&connected);
-        move || connected.load(std::sync::atomic::Ordering::Relaxed) == wanted
+        let connected = Arc::clone(&connected);
+        move || connected.load(Ordering::Relaxed) == wanted
     };
     let spool = opened.spools.into_iter().next().expect("spool");
     append(&spool, 1);
@@ -187,9 +194,10 @@ async fn without_a_collector_the_records_stay_and_the_next_start_ships_them() {
 }
 
 /// Has a batch whenever it is asked for one.
+#[derive(Default)]
 struct Endless {
     next: u64,
-    acknowledged: u64,
+    acknowledged: Arc<AtomicU64>,
 }
 
 impl Source for Endless {
@@ -205,11 +213,11 @@ impl Source for Endless {
     async fn changed(&mut self) {}
 
     fn acknowledge(&mut self, _: &[u8], durable_sequence: u64) {
-        self.acknowledged = durable_sequence;
+        self.acknowledged.store(durable_sequence, Ordering::Relaxed);
     }
 
     fn rewind(&mut self) {
-        self.next = self.acknowledged;
+        self.next = self.acknowledged.load(Ordering::Relaxed);
     }
 
     fn drained(&self) -> bool {
@@ -221,11 +229,24 @@ impl Source for Endless {
 async fn a_mute_collector_gets_a_bounded_number_of_batches() {
     let folder = tempfile::tempdir().expect("folder");
     let collector = Collector::start(&socket(folder.path()), Manner::Mute, None);
-    let sources = vec![Endless { next: 0, acknowledged: 0 }];
+    let sources = vec![Endless::default()];
     let shipper = Shipper::start(&Target::unix(socket(folder.path())), sources).expect("shipper");
     until("a full window", || collector.batches() == 8).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(collector.batches(), 8, "no more without an acknowledgement");
+    assert!(!shipper.finish(tokio::time::sleep(Duration::from_millis(10))).await);
+}
+
+#[tokio::test]
+async fn a_collector_that_refuses_behind_its_acknowledgements_is_heard_to_the_end() {
+    let folder = tempfile::tempdir().expect("folder");
+    let collector = Collector::start(&socket(folder.path()), Manner::Refuses(5), None);
+    let acknowledged = Arc::default();
+    let sources = vec![Endless { next: 0, acknowledged: Arc::clone(&acknowledged) }];
+    let shipper = Shipper::start(&Target::unix(socket(folder.path())), sources).expect("shipper");
+    until("a stream after the refusal", || collector.batches() > 5).await;
+    // There is always one more batch to send: it is refused before the last answers are looked at.
+    assert_eq!(acknowledged.load(Ordering::Relaxed), 4);
     assert!(!shipper.finish(tokio::time::sleep(Duration::from_millis(10))).await);
 }
 
