@@ -4,7 +4,10 @@
 
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Interval, MissedTickBehavior, interval},
+};
 use verbatim_proxy::Shards;
 use verbatim_steer::{NamespaceChange, NamespaceListeners, NamespaceWatcher, Namespaces, SteerError};
 
@@ -58,10 +61,11 @@ pub(super) fn watch(
 /// Hands listeners to the shards and takes them away; looks for the addresses of pods that have none yet.
 pub(super) async fn follow(mut changes: mpsc::Receiver<Change>, shards: Arc<Shards>, namespaces: Namespaces) {
     let mut without_address: HashMap<u64, u32> = HashMap::new();
+    let mut looks = looks();
     loop {
-        let change = tokio::select! {
-            change = changes.recv() => change,
-            () = tokio::time::sleep(ADDRESS_LOOK), if !without_address.is_empty() => {
+        let change = match next(&mut changes, &mut looks, !without_address.is_empty()).await {
+            Next::Change(change) => change,
+            Next::Look => {
                 without_address.retain(|cookie, looks| {
                     *looks += 1;
                     let found = namespaces.refresh(*cookie);
@@ -89,5 +93,54 @@ pub(super) async fn follow(mut changes: mpsc::Receiver<Change>, shards: Arc<Shar
                 }
             }
         }
+    }
+}
+
+/// What to do.
+enum Next<T> {
+    /// `None`: nothing changes any more.
+    Change(Option<T>),
+    /// At namespaces without an address.
+    Look,
+}
+
+fn looks() -> Interval {
+    let mut looks = interval(ADDRESS_LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
+}
+
+/// Waits for a change; where a look is wanted, no longer than until it is due, however much changes meanwhile.
+async fn next<T>(changes: &mut mpsc::Receiver<T>, looks: &mut Interval, wanted: bool) -> Next<T> {
+    tokio::select! {
+        change = changes.recv() => Next::Change(change),
+        _ = looks.tick(), if wanted => Next::Look,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn namespaces_without_an_address_are_looked_at_however_much_changes() {
+        let (sender, mut changes) = mpsc::channel(1);
+        let changing = tokio::spawn(async move {
+            for number in 0..50 {
+                tokio::time::sleep(ADDRESS_LOOK / 5).await;
+                sender.send(number).await.unwrap();
+            }
+        });
+        let (mut looks, mut looked, mut changed) = (looks(), 0, 0);
+        loop {
+            match next(&mut changes, &mut looks, true).await {
+                Next::Look => looked += 1,
+                Next::Change(Some(_)) => changed += 1,
+                Next::Change(None) => break,
+            }
+        }
+        changing.await.unwrap();
+        assert_eq!(changed, 50);
+        assert!((9..=11).contains(&looked), "{looked} looks in ten times their interval");
     }
 }
