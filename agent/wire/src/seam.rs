@@ -493,8 +493,9 @@ pub enum Event {
         /// How.
         outcome: Outcome,
     },
-    /// The command's answer says that it began something that goes on. Comes before the command's
-    /// [`Event::Finished`]. Where that has another status than [`Status::Accepted`], what was begun is over
+    /// The command's answer says that it began something that goes on, or its request names what it may have
+    /// begun and no answer came. Comes before the command's [`Event::Finished`]. Where that has another status
+    /// than [`Status::Accepted`] or, without an answer, [`Status::OutcomeUnknown`], what was begun is over
     /// already: later commands name it, and an [`Event::ChainEnded`] of it says nothing new.
     ChainBegun {
         /// The command.

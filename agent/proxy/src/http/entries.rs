@@ -53,7 +53,7 @@ impl MessageSink for Collect<'_> {
             Event::Started { unit, commands } => Entry::Started { unit, commands: self.own_all(commands) },
             Event::Finished { command, outcome } => {
                 let command = self.own(command);
-                if outcome.status != Status::Accepted {
+                if !matches!(outcome.status, Status::Accepted | Status::OutcomeUnknown) {
                     self.over(command);
                 }
                 Entry::Late(Late::Finished { command, outcome: Box::new(outcome) })

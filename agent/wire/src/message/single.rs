@@ -51,6 +51,10 @@ pub(super) trait Reading: Send {
     fn ending(&mut self, trailers: Option<&HeaderMap>) -> Ending;
     /// The answer ended before that: what is known of it.
     fn cut(&mut self) -> Outcome;
+    /// What the request names itself, so that the command may have begun it although no answer says so.
+    fn named(&self) -> Option<ChainKey> {
+        None
+    }
     /// The command is refused.
     fn refusal(&self, refusal: &Refusal) -> Answer;
 }
@@ -233,6 +237,12 @@ impl<R: Reading> Exchange for Single<R> {
             }
             State::PrefixWaits | State::Waits { head_gone: false } => self.finish(unsent, sink),
             State::Going | State::Waits { head_gone: true } | State::Open => {
+                if state == State::Open
+                    && !self.finished
+                    && let Some(chain) = self.reading.named()
+                {
+                    sink.event(Event::ChainBegun { command: COMMAND, chain });
+                }
                 let outcome = self.reading.cut();
                 self.finish(Outcome { status: Status::OutcomeUnknown, ..outcome }, sink);
             }

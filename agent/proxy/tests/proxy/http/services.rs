@@ -80,6 +80,42 @@ fn a_bigquery_job_is_followed_to_its_end_on_another_connection_and_its_token_is_
 }
 
 #[test]
+fn the_end_of_a_job_whose_answer_was_lost_is_said_of_the_request_that_named_it() {
+    play_with(options(), async |scene: &Scene| {
+        let (mut client, mut server) = scene.world.raw().await;
+        let body = r#"{"configuration":{"query":{"query":"select name from t"}},"jobReference":{"projectId":"p","jobId":"j1"}}"#;
+        ask(&mut client, "POST", "/bigquery/v2/projects/p/jobs", body).await;
+        server.until("\"}}").await;
+        drop(server);
+        let story = ["started allowed select name from t", "finished outcome_unknown"];
+        soon("the end", || (scene.story() == story).then_some(())).await;
+
+        // The client tries again, is told that there is such a job, and asks for it.
+        let (mut client, mut server) = scene.world.raw_of(1).await;
+        ask(&mut client, "POST", "/bigquery/v2/projects/p/jobs", body).await;
+        server.until("\"}}").await;
+        let said = r#"{"reason":"duplicate","message":"Already Exists: Job p:EU.j1"}"#;
+        let known = format!(r#"{{"error":{{"code":409,"message":"Already Exists","errors":[{said}]}}}}"#);
+        let head = "HTTP/1.1 409 Conflict\r\ncontent-type: application/json";
+        server.send(&format!("{head}\r\ncontent-length: {}\r\n\r\n{known}", known.len())).await;
+        client.until("]}}").await;
+        ask(&mut client, "GET", "/bigquery/v2/projects/p/jobs/j1?location=EU", "").await;
+        server.until("\r\n\r\n").await;
+        let reference = r#""jobReference":{"projectId":"p","jobId":"j1","location":"EU"}"#;
+        answer(&mut server, &format!(r#"{{"id":"p:EU.j1",{reference},"status":{{"state":"DONE"}}}}"#)).await;
+        client.until("\"}}").await;
+        let other = &scene.world.spools[1];
+        let progress = soon("the job's end", || other.of_kind(v1::RecordKind::Progress).pop()).await;
+        let unknown = scene.world.spool().of_kind(v1::RecordKind::Finished).remove(0);
+        assert_eq!(progress.envelope.command_id, unknown.envelope.command_id, "of the first request");
+        assert_eq!(progress.envelope.status(), v1::Status::Ok);
+        let asked = other.of_kind(v1::RecordKind::Started).pop().unwrap();
+        assert_eq!(asked.envelope.parent_command_id, unknown.envelope.command_id);
+        scene.world.spools.iter().for_each(each_start_has_one_end);
+    });
+}
+
+#[test]
 fn what_a_job_whose_statement_held_a_password_is_told_later_does_not_quote_it() {
     play_with(options(), async |scene: &Scene| {
         let (mut client, mut server) = scene.world.raw().await;

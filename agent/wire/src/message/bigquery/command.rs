@@ -79,15 +79,15 @@ fn is_wanted(field: &str) -> bool {
     WANTED.contains(&field)
 }
 
-/// Fills in what the body says.
-pub(super) fn complete(command: &mut Command, route: &Route, said: Said, limit: usize) {
+/// Fills in what the body says. The job that it names, where it is to begin one.
+pub(super) fn complete(command: &mut Command, route: &Route, said: Said, limit: usize) -> Option<Job> {
     let root = said.tree.root();
     let mut facts = Facts { attributes: Vec::new(), project: &route.project };
     command.partly = said.partly;
     if let Some(why) = said.undecoded {
         facts.put("body_undecoded", Some(why.to_string().into_bytes()));
     }
-    let mut query = None;
+    let (mut query, mut named) = (None, None);
     match route.method {
         "bigquery.jobs.query" => {
             query = Some(root);
@@ -97,7 +97,7 @@ pub(super) fn complete(command: &mut Command, route: &Route, said: Said, limit: 
         }
         "bigquery.jobs.insert" => {
             let configuration = root.get("configuration");
-            facts.job_reference(root.get("jobReference"));
+            named = facts.job_reference(root.get("jobReference"));
             facts.common(configuration);
             let job = configuration.get("query");
             if !job.is_absent() {
@@ -161,6 +161,7 @@ pub(super) fn complete(command: &mut Command, route: &Route, said: Said, limit: 
     if let Some(query) = query {
         command.parameters = parameters::parameters(query.get("queryParameters"), limit);
     }
+    named
 }
 
 struct Facts<'a> {
@@ -182,10 +183,11 @@ impl Facts<'_> {
         }
     }
 
-    fn job_reference(&mut self, reference: &Value) {
+    fn job_reference(&mut self, reference: &Value) -> Option<Job> {
         let job = Job::of(reference, self.project);
-        self.put("job_id", job.map(|job| job.id.into_bytes()));
+        self.put("job_id", job.as_ref().map(|job| job.id.clone().into_bytes()));
         self.field(reference, "location");
+        job
     }
 
     /// What a query's request has at its top and a job has in its configuration.

@@ -43,6 +43,8 @@ pub(super) struct Call {
     answer: Option<AnswerReader>,
     /// The upload that the answer begins.
     upload: Option<ChainKey>,
+    /// The job that the request names.
+    named: Option<ChainKey>,
 }
 
 impl Call {
@@ -88,7 +90,9 @@ impl Call {
         }
         let body = BodyReader::new(head, route.body, command::keep, limit);
         let deletes = head.method == Method::DELETE;
-        Some(Self { route, host: host.to_owned(), command, body, limit, deletes, answer: None, upload: None })
+        let host = host.to_owned();
+        let (answer, upload, named) = (None, None, None);
+        Some(Self { route, host, command, body, limit, deletes, answer, upload, named })
     }
 
     /// What a job's request makes of the answer: the job goes on, or has ended.
@@ -199,13 +203,15 @@ impl Reading for Call {
         let mut command = self.command.clone();
         let line = std::mem::take(&mut command.statement);
         let redactions = std::mem::take(&mut command.redactions);
-        command::complete(&mut command, &self.route, self.body.said(whole), self.limit);
+        let job = command::complete(&mut command, &self.route, self.body.said(whole), self.limit);
         if command.statement.full_length == 0 {
             (command.statement, command.redactions) = (line, redactions);
         } else {
             command.attributes.push(("request", headers::cut(&line.bytes, 4096)));
         }
         if whole {
+            // An upload's job begins when that is whole.
+            self.named = job.filter(|_| self.route.body != Body::Resumable).map(|job| job.key());
             // For the answer.
             self.command.attributes.clone_from(&command.attributes);
         }
@@ -243,6 +249,10 @@ impl Reading for Call {
     fn cut(&mut self) -> Outcome {
         let answer = self.answer.take().map(AnswerReader::finish);
         answer.map(|answer| answer.outcome()).unwrap_or_default()
+    }
+
+    fn named(&self) -> Option<ChainKey> {
+        self.named.clone()
     }
 
     fn refusal(&self, refusal: &Refusal) -> super::Answer {

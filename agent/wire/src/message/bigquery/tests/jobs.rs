@@ -1,7 +1,8 @@
 //! Load, extract and copy jobs, what is asked about jobs, and resources.
 
 use crate::{
-    message::talk::*,
+    message::{Abort, talk::*},
+    model::allow_all,
     seam::{Event, Operation, Status},
 };
 
@@ -80,6 +81,57 @@ fn the_end_of_a_job_is_what_a_later_look_at_it_says() {
     let cancelled = format!("{{\"kind\": \"bigquery#jobCancelResponse\", \"job\": {failed}}}");
     let (_, ended) = end("/bigquery/v2/projects/p/jobs/j/cancel", "POST", &cancelled);
     assert!(ended.is_some());
+}
+
+/// What an exchange that is cut after so much of it says that its command may have begun.
+fn begun_by(request: &Talk, answer: &str) -> (Status, Vec<String>) {
+    let mut model = request.begin(allow_all());
+    model.request(&request.body);
+    model.request_end();
+    if !answer.is_empty() {
+        model.response_head(&request.answer);
+        model.response(answer.as_bytes());
+    }
+    model.abort(Abort::Server);
+    let chain = |event: &Event| match event {
+        Event::ChainBegun { chain, .. } => Some(text(&chain.id).to_owned()),
+        _ => None,
+    };
+    (model.outcome().status, model.events.iter().filter_map(chain).collect())
+}
+
+#[test]
+fn a_job_that_its_request_names_may_have_begun_although_no_answer_says_so() {
+    let named = r#"{"jobReference": {"projectId": "p", "jobId": "j", "location": "EU"}, "configuration": {"query": {"query": "SELECT 1"}}}"#;
+    let nowhere = r#"{"configuration": {"query": {"query": "SELECT 1"}}, "jobReference": {"jobId": "j"}}"#;
+    let nameless = r#"{"configuration": {"query": {"query": "SELECT 1"}}}"#;
+    let insert = |body: &str| bigquery("POST", "/bigquery/v2/projects/p/jobs").json(body);
+    let cases = [
+        (insert(named), "", &["p:eu.j"][..]),
+        (insert(named), r#"{"jobReference": {"projectId": "p""#, &["p:eu.j"]),
+        (insert(nowhere), "", &["p:.j"]),
+        (insert(nameless), "", &[]),
+        (bigquery("POST", "/bigquery/v2/projects/p/queries").json(r#"{"query": "SELECT 1"}"#), "", &[]),
+        // What is begun is an upload, and the job only when that is whole.
+        (bigquery("POST", "/upload/bigquery/v2/projects/p/jobs?uploadType=resumable").json(named), "", &[]),
+        (bigquery("GET", "/bigquery/v2/projects/p/jobs/j"), "", &[]),
+    ];
+    for (request, answer, expected) in cases {
+        let (status, begun) = begun_by(&request, answer);
+        assert_eq!(status, Status::OutcomeUnknown);
+        assert_eq!(begun, expected, "{:?}", text(&request.body));
+    }
+}
+
+#[test]
+fn a_job_whose_request_never_went_on_has_not_begun() {
+    let body = r#"{"jobReference": {"projectId": "p", "jobId": "j"}, "configuration": {"query": {"query": "SELECT 1"}}}"#;
+    let request = bigquery("POST", "/bigquery/v2/projects/p/jobs").json(body);
+    let mut model = request.begin(allow_all());
+    model.request(&request.body[..20]);
+    model.abort(Abort::Client);
+    assert_eq!(model.outcome().status, Status::NotForwarded);
+    assert!(!model.events.iter().any(|event| matches!(event, Event::ChainBegun { .. })));
 }
 
 #[test]
