@@ -33,6 +33,8 @@ pub enum Cut {
     Client,
     /// The server did, or could not be reached.
     Server,
+    /// The server's connection was at its end before anything of the request went to it.
+    Unsent,
     /// The pair ends it: drain, or a rule of HTTP was broken.
     Ours,
 }

@@ -331,6 +331,55 @@ fn what_has_come_of_an_answer_when_its_client_goes_is_shown_and_cut() {
     });
 }
 
+#[test]
+fn a_request_whose_server_has_gone_before_it_was_sent_is_told_so_and_may_be_sent_again() {
+    run(async {
+        for (last_words, code) in [
+            (Vec::new(), REFUSED_STREAM),
+            (goaway(0, NO_ERROR), REFUSED_STREAM),
+            (goaway(0, ENHANCE_YOUR_CALM), ENHANCE_YOUR_CALM),
+        ] {
+            let pair = Pair::http2(&[]);
+            pair.client.say(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &request("GET", "/hold")));
+            pair.recorder.until(|recorder| recorder.count() == 1).await;
+            pair.server.say(&last_words);
+            pair.server.end();
+            until(|| !pair.to_client(GOAWAY).is_empty()).await;
+            pair.recorder.release();
+            until(|| pair.reset(1).is_some()).await;
+            assert_eq!((pair.reset(1), pair.recorder.seen(0).cut), (Some(code), Some(Cut::Unsent)));
+            pair.asked(0).await;
+        }
+    });
+}
+
+#[test]
+fn a_request_over_http_1_whose_server_has_gone_before_it_was_sent_is_told_so() {
+    run(async {
+        for (again, in_one_turn) in [(false, false), (false, true), (true, false), (true, true)] {
+            let pair = Pair::new(Version::Http1);
+            if again {
+                pair.client.say(b"GET / HTTP/1.1\r\nHost: example.test\r\n\r\n");
+                until(|| !pair.server.written().is_empty()).await;
+                pair.server.say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                until(|| pair.client.written().ends_with(b"ok")).await;
+            }
+            let written = pair.server.written().len();
+            pair.client.say(b"GET /hold HTTP/1.1\r\nHost: example.test\r\n\r\n");
+            pair.recorder.until(|recorder| recorder.count() == 1 + usize::from(again)).await;
+            pair.server.end();
+            if !in_one_turn {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            pair.recorder.release();
+            let ended = pair.ended.await.expect("no panic");
+            assert!(matches!(ended, Ended::Server(_)), "{ended:?}");
+            assert_eq!(pair.recorder.seen(usize::from(again)).cut, Some(Cut::Unsent));
+            assert_eq!(pair.server.written().len(), written);
+        }
+    });
+}
+
 /// What a client sends of an upload that has more to come.
 const UPLOAD: &str = "POST /pieces HTTP/1.1\r\nHost: example.test\r\nContent-Length: 1000000\r\n\r\n";
 

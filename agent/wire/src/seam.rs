@@ -306,7 +306,7 @@ pub enum Status {
     Error,
     /// Sent, but an earlier statement of its message or pipeline failed.
     NotExecuted,
-    /// Never sent: denied, expired or abandoned.
+    /// Never sent: denied, expired or abandoned, or the server was gone before.
     NotForwarded,
     /// The connection ended before the answer came.
     #[default]

@@ -206,7 +206,7 @@ where
         match (driven, failed) {
             (Driven::Stopped, _) => Ended::Stopped,
             (_, Some((Cut::Client, why))) => Ended::Client(why),
-            (_, Some((Cut::Server, why))) => Ended::Server(why),
+            (_, Some((Cut::Server | Cut::Unsent, why))) => Ended::Server(why),
             (_, Some((Cut::Ours, why))) => Ended::Failed(why),
             (Driven::Client(Err(error)), None) => Ended::Client(error.to_string()),
             (Driven::Client(Ok(())), None) => match (refused, server_ended) {

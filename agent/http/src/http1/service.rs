@@ -154,19 +154,26 @@ impl<X: Exchanges> Connection<X> {
             }
         });
         // The request before may not have passed whole although its answer has.
-        if let Err(error) = poll_fn(|cx| self.sender.borrow_mut().poll_ready(cx)).await {
-            core.borrow_mut().exchange.cut(Cut::Server);
-            return self.fail(Cut::Server, error);
+        let ready = poll_fn(|cx| match self.server_gone() {
+            Some(why) => Poll::Ready(Err(why)),
+            None => self.sender.borrow_mut().poll_ready(cx).map_err(|error| error.to_string()),
+        });
+        if let Err(why) = ready.await {
+            return self.unsent(&core, why);
         }
         let sent = self.sender.borrow_mut().send_request(request);
         let mut sent = std::pin::pin!(sent);
         let answer = poll_fn(|cx| {
             loop {
                 if core.borrow().verdict.is_some() {
-                    return Poll::Ready(None);
+                    return Poll::Ready(Ok(None));
                 }
                 if let Poll::Ready(answer) = sent.as_mut().poll(cx) {
-                    return Poll::Ready(Some(answer));
+                    return Poll::Ready(Ok(Some(answer)));
+                }
+                // Whoever is given up is told why: the library has not begun with this one, and never will.
+                if let Some(why) = self.server_gone() {
+                    return Poll::Ready(Err(why));
                 }
                 // Also while the server takes nothing: it may be refused meanwhile.
                 if !core.borrow_mut().poll_more(cx) {
@@ -181,9 +188,10 @@ impl<X: Exchanges> Connection<X> {
             }
         }
         match answer {
-            None => self.end(&core, true),
-            Some(Err(error)) => self.server_failed(&core, &error),
-            Some(Ok(answer)) => self.answered(&core, answer, asked).await,
+            Ok(None) => self.end(&core, true),
+            Ok(Some(Err(error))) => self.server_failed(&core, &error),
+            Ok(Some(Ok(answer))) => self.answered(&core, answer, asked).await,
+            Err(why) => self.unsent(&core, why),
         }
     }
 
@@ -207,6 +215,19 @@ impl<X: Exchanges> Connection<X> {
         }
     }
 
+    /// Why the server's connection has ended, if it has.
+    fn server_gone(&self) -> Option<String> {
+        self.server_ended.borrow().as_ref().map(|ended| match ended {
+            Ok(()) => "closed before the request was sent".to_owned(),
+            Err(why) => why.clone(),
+        })
+    }
+
+    fn unsent(&self, core: &Shared<X>, why: String) -> Answered<X> {
+        core.borrow_mut().exchange.cut(Cut::Unsent);
+        self.fail(Cut::Server, why)
+    }
+
     fn server_failed(&self, core: &Shared<X>, error: &hyper::Error) -> Answered<X> {
         let cut = if error.is_parse() {
             self.violation(false, format!("server's answer: {error}"), false);
@@ -214,7 +235,8 @@ impl<X: Exchanges> Connection<X> {
         } else {
             Cut::Server
         };
-        core.borrow_mut().exchange.cut(cut);
+        // The library says so of a request that it has not begun to write.
+        core.borrow_mut().exchange.cut(if error.is_canceled() { Cut::Unsent } else { cut });
         self.fail(cut, error)
     }
 

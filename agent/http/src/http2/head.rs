@@ -63,3 +63,12 @@ pub(super) fn code_for_client(error: &h2::Error) -> Reason {
     }
     reset_code(error.reason())
 }
+
+/// How the client is told that its request did not go to the server, by what was known of the connection: unless
+/// there was a reason that matters to it, it may be sent again.
+pub(super) fn code_for_unsent(error: &h2::Error) -> Reason {
+    match reset_code(error.reason()) {
+        Reason::NO_ERROR | Reason::INTERNAL_ERROR => Reason::REFUSED_STREAM,
+        code => code,
+    }
+}

@@ -16,7 +16,7 @@ use http::{HeaderMap, response};
 use verbatim_http::seam::{self, Cut, Step};
 use verbatim_wire::{
     message::{self, Abort, MessageSink},
-    seam::{CommandId, Decision, UnitId},
+    seam::{CommandId, Decision, Status, UnitId},
 };
 
 use super::{
@@ -173,7 +173,7 @@ impl<R: Records> Exchange<R> {
     }
 
     /// The exchange is over for everybody but the record.
-    fn ended(&mut self, why: Abort) {
+    fn ended(&mut self, cut: Cut) {
         if std::mem::replace(&mut self.over, true) {
             return;
         }
@@ -181,10 +181,10 @@ impl<R: Records> Exchange<R> {
         if !self.recorded_or_full() {
             return;
         }
-        let note = match why {
-            Abort::Client => "the client has reset the request",
-            Abort::Server => "the server has ended the request",
-            Abort::Ours => "the connection ended while the command was held",
+        let (why, note) = match cut {
+            Cut::Client => (Abort::Client, "the client has reset the request"),
+            Cut::Server | Cut::Unsent => (Abort::Server, "the server has ended the request"),
+            Cut::Ours => (Abort::Ours, "the connection ended while the command was held"),
         };
         if let Some(end) = self.abandon(note) {
             for &command in self.unit.iter().flat_map(|unit| &unit.commands) {
@@ -201,8 +201,23 @@ impl<R: Records> Exchange<R> {
         if !self.refused {
             self.tell(|decoder, sink| decoder.abort(why, sink));
         }
+        if cut == Cut::Unsent {
+            self.nothing_was_sent();
+        }
         if self.recorded_or_full() {
             self.leave("");
+        }
+    }
+
+    /// A decoder takes for sent what it let go; the pair knows better.
+    fn nothing_was_sent(&mut self) {
+        for entry in &mut self.entries {
+            if let Entry::Late(Late::Finished { outcome, .. }) = entry
+                && outcome.status == Status::OutcomeUnknown
+            {
+                outcome.status = Status::NotForwarded;
+                outcome.bytes_sent = 0;
+            }
         }
     }
 
@@ -386,11 +401,7 @@ impl<R: Records> seam::Exchange for Exchange<R> {
     }
 
     fn cut(&mut self, cut: Cut) {
-        self.ended(match cut {
-            Cut::Client => Abort::Client,
-            Cut::Server => Abort::Server,
-            Cut::Ours => Abort::Ours,
-        });
+        self.ended(cut);
     }
 }
 
@@ -398,7 +409,7 @@ impl<R: Records> Drop for Exchange<R> {
     fn drop(&mut self) {
         // Nothing is left of one that was answered; of all others what is left gets its end here.
         if self.open > 0 || !self.entries.is_empty() {
-            self.ended(Abort::Ours);
+            self.ended(Cut::Ours);
         }
         if self.open > 0 || !self.entries.is_empty() {
             self.leave("the connection ended before the command did");

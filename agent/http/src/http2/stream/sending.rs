@@ -102,6 +102,10 @@ impl<X: Exchanges> Stream<X> {
                 }
                 Half::Progress
             }
+            // The connection has failed, or the server has said GOAWAY.
+            Err(error) if error.is_io() || error.is_go_away() => {
+                self.over(head::code_for_unsent(&error), Reason::CANCEL, Cut::Unsent)
+            }
             Err(error) => self.server_failed(&error),
         }
     }

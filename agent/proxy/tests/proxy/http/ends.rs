@@ -151,3 +151,19 @@ fn a_server_that_goes_away_leaves_unknown_outcomes() {
         soon("the closing", || scene.world.spool().closing()).await;
     });
 }
+
+#[test]
+fn a_request_whose_server_has_gone_before_it_was_sent_is_not_forwarded() {
+    play(async |scene: &Scene| {
+        let (mut client, server) = scene.world.raw().await;
+        client.send("POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\nhold one").await;
+        soon("the hold", || scene.world.policy.holds.lock().unwrap().first().map(drop)).await;
+        drop(server);
+        // When the shard has taken another connection it has seen the end of this one.
+        let _other = scene.world.raw().await;
+        scene.world.answer_hold(true);
+        let story = ["started held hold one", "decided allowed", "finished not_forwarded"];
+        soon("the end", || (scene.story() == story).then_some(())).await;
+        each_start_has_one_end(scene.world.spool());
+    });
+}
