@@ -203,8 +203,9 @@ async fn slow_reader_of_a_tail_is_told_where_to_go_on_and_misses_nothing() {
         node.command(b"", &format!("SELECT {n}"));
     }
     parts.append(node.batch()).await;
-    // It takes nothing until it was cut off; how long that takes does not matter.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // It takes nothing until it was cut off, for which all of them have to be in the index.
+    assert_eq!(parts.search().await.len(), 500);
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let mut ids = Vec::new();
     let told = loop {
         match slow.next().await.expect("an end with a reason") {

@@ -175,6 +175,8 @@ impl Default for Options {
 impl World {
     pub(crate) fn start(options: Options) -> Self {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Of accept() too, where nobody comes (socket(7), SO_RCVTIMEO).
+        socket2::SockRef::from(&server).set_read_timeout(Some(PATIENCE)).unwrap();
         let flows = Arc::new(FixedFlows(Mutex::new(Some(server.local_addr().unwrap()))));
         let policy =
             Arc::new(WordPolicy { mode: options.mode, deadline: options.deadline, holds: Mutex::default() });
