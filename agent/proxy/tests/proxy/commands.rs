@@ -280,12 +280,24 @@ fn a_chain_with_a_command_whose_end_finds_no_room_is_left_open_for_the_successor
     assert_eq!(world.shards.stats().unwritten, 2);
 }
 
+/// How many wait to be accepted: what proc_pid_net(5) has as the receive queue of a listening socket.
+fn queued(listener: std::net::SocketAddr) -> u32 {
+    let local = format!(":{:04X} 00000000:0000 0A ", listener.port());
+    let sockets = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let found = sockets.lines().find_map(|line| line.split_once(&local));
+    let queues =
+        found.and_then(|(_, rest)| rest.split_once(' ')).and_then(|(queues, _)| queues.split_once(':'));
+    queues.map_or(0, |(_, waiting)| u32::from_str_radix(waiting, 16).unwrap())
+}
+
 #[test]
 fn draining_takes_and_records_what_still_waits_in_the_queue() {
     let config = ProxyConfig { connections_per_shard: 1, ..Options::default().config };
     let world = World::start(Options { config, ..Options::default() });
     let (_client, _server) = world.connect();
     let waiting: Vec<_> = (0..3).map(|_| world.client()).collect();
+    // A client's connect() may return before its connection is in the queue.
+    eventually("all in the queue", || (queued(world.proxies[0]) == 3).then_some(()));
     world.drain();
     for mut client in waiting {
         assert!(client.rest().is_err(), "reset");

@@ -27,7 +27,7 @@ const PASSWORD: &str = "geheim";
 struct Scene {
     lab: Lab,
     world: World,
-    _database: Database,
+    database: Database,
     roots: tempfile::NamedTempFile,
 }
 
@@ -44,7 +44,7 @@ impl Scene {
         *world.flows.0.lock().unwrap() = Some(database.address());
         let roots = tempfile::NamedTempFile::new().unwrap();
         fs::write(roots.path(), lab.authority.roots_pem()).unwrap();
-        Some(Self { lab, world, _database: database, roots })
+        Some(Self { lab, world, database, roots })
     }
 
     fn client(&self, program: &str, mode: &str) -> Command {
@@ -282,6 +282,8 @@ fn a_request_to_cancel_in_plaintext_goes_on_within_tls_where_its_session_did() {
     };
     let sleeping = psql();
     eventually("the statement", || scene.ran("select pg_sleep(60)").then_some(()));
+    // What is cancelled before the server has begun with it goes on.
+    eventually("the server to sleep", || scene.database.sleeps().then_some(()));
     run(Command::new("kill").args(["-INT", &sleeping.id().to_string()]));
     let (_, errors) = out(&sleeping.wait_with_output().unwrap());
     assert!(errors.contains("canceling statement due to user request"), "{errors}");

@@ -69,6 +69,14 @@ impl Database {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
+    /// Whether a session is in `pg_sleep`, as the server says.
+    pub(crate) fn sleeps(&self) -> bool {
+        let mut psql = Command::new("psql");
+        psql.args(["-X", "-A", "-t", "-U", "postgres", "-p", &self.port.to_string(), "-h"]).arg(self.path());
+        psql.args(["-c", "select count(*) from pg_stat_activity where wait_event = 'PgSleep'"]);
+        out(&psql.output().unwrap()).0.trim() == "1"
+    }
+
     fn path(&self) -> &Path {
         self.directory.path()
     }
