@@ -164,7 +164,9 @@ async fn a_clock_that_is_a_month_ahead_of_the_log_at_the_start_deletes_nothing()
         let collector = verbatim_collector::start(&config).await.expect("starts");
         let segments = || std::fs::read_dir(place.data().join("log/envelopes")).expect("folder").count();
         let mut kept = segments();
-        for _ in 0..100 {
+        // What is not to come is not waited for as long as what is.
+        let tries = if left.contains(&5) { 100 } else { 1500 };
+        for _ in 0..tries {
             tokio::time::sleep(Duration::from_millis(20)).await;
             kept = segments();
             if kept < 5 && left.contains(&kept) {

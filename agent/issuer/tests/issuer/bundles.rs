@@ -38,10 +38,17 @@ async fn every_selected_namespace_gets_the_bundle_and_what_is_changed_is_mended(
     lab.fake.remove(&bundle_of("shop"));
     eventually("made again", || lab.fake.get(&bundle_of("shop")).filter(|now| now["data"] == first["data"]))
         .await;
-    // And then there is rest: our own writing is no reason to write.
-    let applied = lab.fake.applied.load(Ordering::Relaxed);
-    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
-    assert_eq!(lab.fake.applied.load(Ordering::Relaxed), applied);
+    // And then there is rest: our own writing is no reason to write. What was under way may still come.
+    let mut tries = 0;
+    loop {
+        let applied = lab.fake.applied.load(Ordering::Relaxed);
+        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+        if lab.fake.applied.load(Ordering::Relaxed) == applied {
+            break;
+        }
+        tries += 1;
+        assert!(tries < 5, "it goes on writing");
+    }
     lab.issuer.stop().await;
 }
 
@@ -126,10 +133,11 @@ async fn replicas_that_do_not_agree_on_the_bundle_do_not_write_it_without_end() 
     eventually("the bundle", || lab.fake.get(&bundle_of("shop"))).await;
     let other = Lab::over(std::sync::Arc::clone(&lab.fake), "").await;
     let before = lab.fake.applied.load(Ordering::Relaxed);
+    let written = || lab.fake.applied.load(Ordering::Relaxed) - before;
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     // Each undoes the other's: after 0.1 s, 0.2 s, 0.4 s and so on.
-    let written = lab.fake.applied.load(Ordering::Relaxed) - before;
-    assert!((2..=16).contains(&written), "{written}");
+    assert!(written() <= 16, "{}", written());
+    eventually("each has written", || (written() >= 2).then_some(())).await;
     let [gone, stays] = [&lab, &other].map(|one| std::fs::read_to_string(one.roots.path()).expect("read"));
     lab.issuer.stop().await;
     // Whoever stays has the last word.

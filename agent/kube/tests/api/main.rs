@@ -44,6 +44,11 @@ impl Drop for Watching {
 
 impl Watching {
     pub(crate) async fn start(server: &Server) -> Self {
+        Self::within(server, PATIENCE).await
+    }
+
+    /// The same, which waits so long for an answer.
+    pub(crate) async fn within(server: &Server, patience: Duration) -> Self {
         let folder =
             std::env::temp_dir().join(format!("verbatim-kube-{}-{}", std::process::id(), server.port));
         std::fs::create_dir_all(&folder).expect("folder");
@@ -55,12 +60,11 @@ impl Watching {
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         });
         std::fs::write(&path, text.to_string()).expect("written");
-        let client =
-            verbatim_kube::patient_client(Some(&path), Duration::from_secs(2)).await.expect("client");
+        let client = verbatim_kube::patient_client(Some(&path), patience).await.expect("client");
         let store = Store::new(|| {});
         let keep = Keep { node: "node-1".into(), labels: vec!["app".into()] };
         let pace = Pace {
-            list: Duration::from_secs(2),
+            list: patience,
             early: (Duration::from_millis(50), Duration::from_secs(1)),
             fresh: Duration::from_millis(200),
             tick: Duration::from_millis(50),

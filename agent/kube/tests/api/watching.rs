@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde_json::json;
 use verbatim_kube::Reach;
 
@@ -92,7 +94,7 @@ async fn while_the_api_server_is_away_what_it_said_last_holds() {
     for mood in [Mood::HangsUp, Mood::Silent, Mood::Garbled, Mood::Endless] {
         let server = Server::start().await;
         server.put(pod(1, "a"));
-        let watching = Watching::start(&server).await;
+        let watching = Watching::within(&server, Duration::from_secs(2)).await;
         watching.until("synced", |at| at.store.reach() == Reach::Synced).await;
         until("a watch", || server.watches() == 1).await;
         server.mood(mood);

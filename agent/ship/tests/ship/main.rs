@@ -162,7 +162,7 @@ async fn whether_the_collector_takes_records_is_known() {
         let collector = Collector::start(&path, Manner::Good, None);
         append(&spool, 1);
         until("connected", is(true)).await;
-        assert!(collector.contents().len() > 1, "records of ours, with their contents");
+        until("records of ours, with their contents", || collector.contents().len() > 1).await;
         drop(collector);
         append(&spool, 1);
         until("not connected", is(false)).await;

@@ -19,6 +19,7 @@ use crate::support::*;
 struct Disk {
     held: Arc<(Mutex<bool>, Condvar)>,
     broken: Arc<AtomicBool>,
+    failed: Arc<AtomicUsize>,
     files: Arc<AtomicUsize>,
     folders: Arc<AtomicUsize>,
 }
@@ -33,6 +34,7 @@ impl Disk {
         let folder = file.metadata()?.is_dir();
         drop(self.held.1.wait_while(self.held.0.lock().unwrap(), |held| *held).unwrap());
         if self.broken.load(Ordering::Acquire) {
+            self.failed.fetch_add(1, Ordering::AcqRel);
             return Err(io::Error::other("the disk is broken"));
         }
         file.sync_data()?;
@@ -143,6 +145,9 @@ fn after_a_failed_sync_nothing_counts_as_durable_any_more() {
         disk.broken.store(true, Ordering::Release);
         let second = opened.spools[0].append(started("second")).unwrap();
         assert!(pending(opened.spools[0].durable(second.position)).await);
+        while disk.failed.load(Ordering::Acquire) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         disk.broken.store(false, Ordering::Release);
         let third = opened.spools[0].append(started("third")).unwrap();
         assert!(pending(opened.spools[0].durable(third.position)).await);

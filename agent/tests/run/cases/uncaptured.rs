@@ -82,6 +82,13 @@ fn a_socket_that_slips_past_connect_is_denied_and_recorded_with_its_protocol() -
     stop(&world.bench, agent)
 }
 
+/// Connections to the server in a process's network namespace.
+fn connected(world: &World, guard: &Guard) -> usize {
+    let sockets = std::fs::read_to_string(format!("/proc/{}/net/tcp", guard.0.id())).unwrap_or_default();
+    let port = format!(":{:04X} 01 ", world.server.port());
+    sockets.lines().filter(|line| line.contains(&port)).count()
+}
+
 fn a_connection_from_before_is_recorded_as_passed_or_cut_off_and_ended() -> Outcome {
     let world = World::new()?;
     let talk = |below: &str| {
@@ -90,12 +97,7 @@ fn a_connection_from_before_is_recorded_as_passed_or_cut_off_and_ended() -> Outc
         Ok::<_, Failed>(Guard(command.stdout(Stdio::piped()).spawn()?))
     };
     let (closed, mut open) = (talk(CLOSED)?, talk(OPEN)?);
-    let connected = |guard: &Guard| {
-        let sockets = std::fs::read_to_string(format!("/proc/{}/net/tcp", guard.0.id())).unwrap_or_default();
-        let port = format!(":{:04X} 01 ", world.server.port());
-        sockets.lines().filter(|line| line.contains(&port)).count() >= 2
-    };
-    until("both talk", || connected(&closed))?;
+    until("both talk", || connected(&world, &closed) >= 2)?;
     let agent = world.serve()?;
 
     // It fails closed, and so what was there before is ended, unless its selector says otherwise.
@@ -126,6 +128,7 @@ fn a_kernel_that_ends_no_sockets_is_named_and_what_was_before_is_cut_off() -> Ou
     let mut before = world.tree.command(CLOSED, &program(), &[WORKLOAD, "talk", &to]);
     let mut before = Guard(before.stdout(Stdio::piped()).spawn()?);
     let without = [("VERBATIM_TREAT_AS_ABSENT", ENDING_SOCKETS)];
+    until("it talks", || connected(&world, &before) >= 1)?;
     let agent = serve_with(&world.bench, &world.tree, &world.configuration(), &without)?;
     ensure(world.log().contains("lacks ending sockets by sock_diag"), || world.log())?;
     ensure(world.metric(&format!("verbatim_kernel_lacks{{feature=\"{ENDING_SOCKETS}\"}}"))? == 1.0, || {

@@ -188,8 +188,12 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Files below a folder that hold a text, in whatever case.
+/// Files below a folder that hold a text, in whatever case. One that goes meanwhile holds nothing.
 pub(crate) fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     let holds = |bytes: Vec<u8>| bytes.windows(text.len()).any(|w| w.eq_ignore_ascii_case(text.as_bytes()));
-    files(folder).into_iter().filter(|p| holds(std::fs::read(p).expect("file"))).collect()
+    let read = |path: &Path| match std::fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        read => read.expect("file"),
+    };
+    files(folder).into_iter().filter(|p| holds(read(p))).collect()
 }
