@@ -83,10 +83,10 @@ impl<T: AsyncWrite + Unpin> HeardOut<T> {
 /// What reading says, after a write has failed so, where it gives no more bytes.
 fn end(failed: ErrorKind, read: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
     match (read, failed) {
-        // Behind the peer's FIN its reset shows as this and nothing else: it had ended in order.
-        (Poll::Ready(Ok(())), ErrorKind::BrokenPipe) => Poll::Ready(Ok(())),
-        // The failed write has taken the error, and what is left looks like an end in order.
-        (Poll::Ready(Ok(())), failed) => Poll::Ready(Err(failed.into())),
+        // Behind the peer's FIN its reset shows as this and nothing else.
+        (Poll::Ready(end), ErrorKind::BrokenPipe) => Poll::Ready(end),
+        // The failed write has taken the error, and what is left of a reset looks like a FIN.
+        (Poll::Ready(_), failed) => Poll::Ready(Err(failed.into())),
         // The connection is no more: its end is going to be read.
         (
             Poll::Pending,
@@ -99,7 +99,6 @@ fn end(failed: ErrorKind, read: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
         ) => Poll::Pending,
         // It may live, and never end.
         (Poll::Pending, failed) => Poll::Ready(Err(failed.into())),
-        (failed, _) => failed,
     }
 }
 

@@ -167,7 +167,7 @@ fn what_a_server_says_before_a_write_to_it_fails_is_heard() {
         assert_eq!(pair.reset(3), Some(REFUSED_STREAM));
         assert_eq!(pair.body(1).len(), 10);
         let (ended, recorder) = pair.ended().await;
-        assert!(matches!(ended, Ended::Server(_)), "a reset is told: {ended:?}");
+        assert!(matches!(ended, Ended::Closed), "it has said that it goes: {ended:?}");
         assert!(recorder.seen(0).response_ended && recorder.seen(0).cut.is_none());
         assert_eq!(recorder.seen(1).cut, Some(Cut::Server));
     });
@@ -176,17 +176,23 @@ fn what_a_server_says_before_a_write_to_it_fails_is_heard() {
 #[test]
 fn a_client_that_closes_in_order_does_so_also_where_a_write_notices_it() {
     run(async {
-        for (fails, in_order) in [(ErrorKind::BrokenPipe, true), (ErrorKind::ConnectionReset, false)] {
+        for (fails, end, in_order) in [
+            (ErrorKind::BrokenPipe, None, true),
+            // TLS that ends without saying so.
+            (ErrorKind::BrokenPipe, Some(ErrorKind::UnexpectedEof), true),
+            (ErrorKind::ConnectionReset, None, false),
+            (ErrorKind::ConnectionReset, Some(ErrorKind::UnexpectedEof), false),
+        ] {
             let pair = Pair::http2(&[]);
             pair.ask(1);
             pair.asked(1).await;
             pair.server.say(&answer(1, 10));
             until(|| pair.answered(1)).await;
-            pair.client.go(fails, &[], None);
+            pair.client.go(fails, &[], end);
             // What is answered at once.
             pair.client.say(&frame(PING, 0, 0, &[0; 8]));
             let ended = pair.ended.await.expect("no panic");
-            assert_eq!(matches!(ended, Ended::Closed), in_order, "{fails}: {ended:?}");
+            assert_eq!(matches!(ended, Ended::Closed), in_order, "{fails}, {end:?}: {ended:?}");
         }
     });
 }
@@ -279,6 +285,35 @@ fn a_client_that_never_takes_its_answer_is_left_when_the_pair_is_told_to_stop() 
             until(|| !pair.to_client(GOAWAY).is_empty()).await;
             pair.stop.take().expect("not stopped").send(()).expect("served");
             pair.ended.await.expect("no panic");
+        }
+    });
+}
+
+#[test]
+fn an_answer_to_an_upload_over_http_2_is_heard_where_the_connection_ends_behind_it() {
+    run(async {
+        for (words, end) in [
+            (answer(1, 1000), None),
+            (answer(1, 1000), Some(ErrorKind::ConnectionReset)),
+            ([answer(1, 1000), goaway(1, NO_ERROR)].concat(), None),
+            ([answer(1, 1000), goaway(1, ENHANCE_YOUR_CALM)].concat(), None),
+        ] {
+            let pair = Pair::http2(&[]);
+            pair.client.say(&frame(HEADERS, END_HEADERS, 1, &request("POST", "/pieces")));
+            pair.client.say(&frame(DATA, 0, 1, &[b'a'; 1000]));
+            pair.asked(1).await;
+            pair.server.say(&words);
+            pair.server.ends(end);
+            until(|| pair.answered(1)).await;
+            assert_eq!(pair.body(1).len(), 1000);
+            let (ended, recorder) = pair.ended().await;
+            assert_eq!(
+                matches!(ended, Ended::Closed),
+                end.is_none() && words.last() != Some(&11),
+                "{ended:?}"
+            );
+            let seen = recorder.seen(0);
+            assert_eq!((seen.response.len(), seen.response_ended), (1000, true));
         }
     });
 }

@@ -47,6 +47,18 @@ struct Socket<T> {
     unflushed: bool,
     /// Who waits for room.
     waiting: Option<Waker>,
+    end: End,
+}
+
+/// How a leg's end is told.
+enum End {
+    /// As it is read.
+    Open,
+    /// A turn after it is read. The library takes streams that are not done in both directions for broken with it,
+    /// and forgets that an answer was whole: whoever waits for one sees it first.
+    Behind,
+    /// It has been read, so.
+    Read(io::Result<()>),
 }
 
 impl<T> Clone for Leg<T> {
@@ -58,16 +70,16 @@ impl<T> Clone for Leg<T> {
 impl<T> Leg<T> {
     /// The leg toward a client, which sends a preface first.
     pub(super) fn client(io: T, seen: Rc<Seen>) -> Self {
-        Self::new(io, seen, PREFACE_BYTES, 0)
+        Self::new(io, seen, [PREFACE_BYTES, 0], End::Open)
     }
 
     /// The leg toward a server, to which we send one.
     pub(super) fn server(io: T, seen: Rc<Seen>) -> Self {
-        Self::new(io, seen, 0, PREFACE_BYTES)
+        Self::new(io, seen, [0, PREFACE_BYTES], End::Behind)
     }
 
-    fn new(io: T, seen: Rc<Seen>, inward: u64, outward: u64) -> Self {
-        let (inward, outward) = (Frames::after(inward), Frames::after(outward));
+    fn new(io: T, seen: Rc<Seen>, prefaces: [u64; 2], end: End) -> Self {
+        let [inward, outward] = prefaces.map(Frames::after);
         Self(Rc::new(RefCell::new(Socket {
             io: HeardOut::new(io),
             seen,
@@ -77,6 +89,7 @@ impl<T> Leg<T> {
             unsent: BytesMut::new(),
             unflushed: false,
             waiting: None,
+            end,
         })))
     }
 }
@@ -145,7 +158,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Leg<T> {
             return Poll::Pending;
         }
         if socket.read.is_empty() {
-            return socket.poll_fill(cx, buf);
+            return socket.poll_more(cx, buf);
         }
         let bytes = socket.read.split_to(buf.remaining().min(socket.read.len()));
         buf.put_slice(&bytes);
@@ -157,6 +170,23 @@ impl<T: AsyncRead + Unpin> AsyncRead for Leg<T> {
 }
 
 impl<T: AsyncRead + Unpin> Socket<T> {
+    /// As [`Socket::poll_fill`]; the end in its turn.
+    fn poll_more(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if matches!(self.end, End::Read(_))
+            && let End::Read(end) = std::mem::replace(&mut self.end, End::Open)
+        {
+            return Poll::Ready(end);
+        }
+        let before = buf.filled().len();
+        let end = ready!(self.poll_fill(cx, buf));
+        if buf.filled().len() > before || !matches!(self.end, End::Behind) {
+            return Poll::Ready(end);
+        }
+        self.end = End::Read(end);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Reads as much as there is, gives what fits and keeps the rest.
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         SCRATCH.with_borrow_mut(|scratch| {
