@@ -4,11 +4,12 @@ mod options;
 
 use std::{
     fs,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
+use verbatim_missing::port;
 
 use crate::{
     binaries,
@@ -82,9 +83,7 @@ impl Agent {
     pub fn start(place: Place, folder: &Path, surroundings: Surroundings, options: Options) -> Result<Self> {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let _pins = Guard::new(Leftover::Pins(pins(&surroundings).display().to_string()))?;
-        // A port that is free now.
-        let free = || TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
-        let metrics = options.metrics.then(free).transpose()?;
+        let metrics = options.metrics.then(port::free).transpose()?;
         let mut agent =
             Self { place, folder: folder.to_owned(), surroundings, options, metrics, process: None, _pins };
         agent.restart()?;

@@ -200,7 +200,7 @@ fn network(folder: &Path, address: IpAddr) -> Result<Network> {
     let node = authority.issue("node.lab", &address.to_string())?;
     // Where it is not this namespace's address, all of them are free.
     let port = match address.is_loopback() {
-        true => std::net::TcpListener::bind((address, 0))?.local_addr()?.port(),
+        true => verbatim_missing::port::free()?.port(),
         false => 4317,
     };
     Ok(Network { address, port, authority, own, node })

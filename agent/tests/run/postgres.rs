@@ -30,7 +30,7 @@ impl Postgres {
             .current_dir(&folder)
             .output()?;
         ensure(output.status.success(), || format!("initdb: {}", text(&output.stderr)))?;
-        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let port = verbatim_missing::port::free()?.port();
         let server = as_nobody(&binary("postgres")?)
             .arg("-D")
             .arg(&data)

@@ -15,6 +15,8 @@ use std::{
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+pub mod port;
+
 /// What a line of [`skip`] begins with, before the test's name and the reason.
 pub const SKIPPED: &str = "SKIPPED ";
 

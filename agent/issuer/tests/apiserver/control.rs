@@ -1,7 +1,6 @@
 //! etcd and an API server on loopback, as an ordinary user.
 
 use std::{
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -26,7 +25,7 @@ const ADMIN: &str = "the-tests-own-token";
 static ONE: Mutex<()> = Mutex::new(());
 
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+    verbatim_missing::port::free().expect("a port").port()
 }
 
 /// Ends with the test.

@@ -104,9 +104,9 @@ async fn garbage_from_the_metadata_server_shapes_no_principal() {
 
 #[tokio::test]
 async fn a_metadata_server_that_is_not_there_is_an_error_in_time() {
-    // Bound and not listening: refused at once.
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    // Bound and not listening: refused at once, and nobody else is there.
+    let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("bind");
     let address = socket.local_addr().expect("address").to_string();
-    drop(socket);
     assert!(matches!(read(&address).await, Err(MetadataError::Unreachable { .. })));
 }

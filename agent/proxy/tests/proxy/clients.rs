@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     process::{Child, Command, Stdio},
     sync::Arc,
     thread,
@@ -112,7 +112,7 @@ fn curl_speaks_http_2_over_tls_and_its_requests_are_recorded() {
     let certificate = params(&["localhost"]).signed_by(&key, &lab.root).unwrap();
     fs::write(folder.path().join("key"), key.serialize_pem()).unwrap();
     fs::write(folder.path().join("certificate"), certificate.pem()).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = verbatim_missing::port::free().unwrap().port();
     let mut nghttpd = Command::new("nghttpd");
     nghttpd.args(["-a", "127.0.0.1", "-d"]).arg(folder.path()).arg(port.to_string());
     nghttpd.arg(folder.path().join("key")).arg(folder.path().join("certificate"));

@@ -2,7 +2,6 @@
 
 use std::{
     io::{Read, Write},
-    net::TcpListener,
     thread,
     time::Duration,
 };
@@ -70,8 +69,10 @@ fn a_command_sent_right_before_a_reset_has_one_start_and_one_end() {
 #[test]
 fn a_refused_dial_resets_the_client_and_is_recorded_with_its_reason() {
     let world = World::new();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    *world.flows.0.lock().unwrap() = Some(free);
+    // Bound, so that nobody else is there, and not listening.
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    *world.flows.0.lock().unwrap() = bound.local_addr().unwrap().as_socket();
     let mut client = world.client();
     assert!(client.rest().is_err(), "reset");
     let (envelope, content) = closing(&world);

@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
 };
 
@@ -41,7 +41,7 @@ impl World {
         let tree = Tree::new(&bench)?;
         std::fs::create_dir(tree.path(OPEN))?;
         let collector = Collector::start(&socket(&bench.path("tmp")), Manner::Good, None);
-        let metrics = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let metrics = verbatim_missing::port::free()?;
         Ok(Self { server: echo_server()?, bench, tree, collector, metrics })
     }
 

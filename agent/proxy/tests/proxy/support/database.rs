@@ -43,7 +43,7 @@ impl Database {
             return None;
         };
         let directory = tempfile::tempdir().unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = verbatim_missing::port::free().unwrap().port();
         let database = Self { directory, binaries, port };
         run(Command::new("chown").arg("postgres").arg(database.path()));
         database.run("initdb", &["--auth=trust", "--username=postgres", "--no-sync"]);

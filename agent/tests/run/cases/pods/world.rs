@@ -1,9 +1,6 @@
 //! A node with its cgroups, an API server that tells of its pods, a server to connect to, and a collector.
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpListener},
-};
+use std::{fs, net::SocketAddr};
 
 use libtest_mimic::Failed;
 use serde_json::{Value, json};
@@ -100,7 +97,7 @@ impl World {
 
     /// The same, and where its metrics are.
     pub(super) fn serve_metrics(&self, timeout: &str) -> Result<(Guard, SocketAddr), Failed> {
-        let metrics = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let metrics = verbatim_missing::port::free()?;
         let usual = self.configuration(self.api.port, timeout)?;
         Ok((self.serve_as(&format!("{usual}metrics: {{listen: '{metrics}'}}\n"))?, metrics))
     }
