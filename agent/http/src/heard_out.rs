@@ -145,3 +145,44 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for HeardOut<T> {
         self.written(wrote, all, cx).map(Ok)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    /// What is read of a peer that has said something and is gone, once a write to it has failed.
+    async fn heard_of(reset: bool) -> (Vec<u8>, io::Result<usize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listener");
+        let near = TcpStream::connect(listener.local_addr().expect("address")).await.expect("connected");
+        let (mut far, _) = listener.accept().await.expect("accepted");
+        let mut near = HeardOut::new(near);
+        near.write_all(b"unread").await.expect("written");
+        if !reset {
+            far.read_exact(&mut [0; 6]).await.expect("read");
+        }
+        far.write_all(b"last words").await.expect("said");
+        // With something unread: a reset.
+        drop(far);
+        while !near.has_failed() {
+            near.write_all(b"more").await.expect("seems to succeed");
+        }
+        let mut words = vec![0; 10];
+        near.read_exact(&mut words).await.expect("words");
+        (words, near.read(&mut [0]).await)
+    }
+
+    #[test]
+    fn what_a_peer_said_before_it_went_is_read_and_how_it_went() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        for (reset, end) in [(true, Err(ErrorKind::ConnectionReset)), (false, Ok(0))] {
+            let (words, ended) = runtime.block_on(heard_of(reset));
+            assert_eq!(words, b"last words");
+            assert_eq!(ended.map_err(|error| error.kind()), end);
+        }
+    }
+}
