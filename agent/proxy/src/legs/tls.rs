@@ -45,6 +45,8 @@ pub(crate) struct TlsLeg {
     grown: bool,
     /// TLS's own end is sent, or is not to be.
     ending: bool,
+    /// The peer has sent TLS's own end.
+    closed: bool,
     /// The socket takes nothing any more, and the peer is heard out.
     hearing_out: bool,
 }
@@ -62,6 +64,7 @@ impl TlsLeg {
             stale: false,
             grown: false,
             ending: false,
+            closed: false,
             hearing_out: false,
         }
     }
@@ -265,8 +268,9 @@ impl TlsLeg {
             Ok(n) => self.ahead.dispose(n),
             Err(error) => self.fail(rustls::Error::General(error.to_string())),
         }
-        if let Err(error) = self.session.process_new_packets() {
-            self.fail(error);
+        match self.session.process_new_packets() {
+            Ok(state) => self.closed |= state.peer_has_closed(),
+            Err(error) => self.fail(error),
         }
         self.ahead.release(&self.pool);
         if self.session.wants_write() {
@@ -325,11 +329,15 @@ impl TlsLeg {
         }
     }
 
-    /// Sends the records that the session has made.
+    /// Sends the records that the session has made. `BrokenPipe`, whatever the socket says, where the peer has ended
+    /// TLS: what it does to the socket afterwards cuts off nothing.
     pub(crate) fn poll_flush_records(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.poll_send_records(cx);
         if matches!(flushed, Poll::Ready(Err(_))) {
             self.hear_out(cx);
+            if self.closed {
+                return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+            }
         }
         flushed
     }

@@ -2,7 +2,7 @@ use std::{
     future::poll_fn,
     io::Write,
     net::{TcpListener, TcpStream as Blocking},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -23,8 +23,9 @@ struct Last {
     reset: bool,
 }
 
-/// A leg toward a client that has sent its hello, and the client, which goes on by itself.
-fn legs(last: Last) -> (TlsLeg, JoinHandle<()>) {
+/// A leg toward a client that has sent its hello, and the client, which goes on by itself; `until`: what it waits for
+/// between the handshake and its last words.
+fn legs(last: Last, until: Option<mpsc::Receiver<()>>) -> (TlsLeg, JoinHandle<()>) {
     let made = rcgen::generate_simple_self_signed(["db.example".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
     let mut roots = RootCertStore::empty();
@@ -36,7 +37,7 @@ fn legs(last: Last) -> (TlsLeg, JoinHandle<()>) {
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let socket = Blocking::connect(listener.local_addr().unwrap()).unwrap();
-    let client = thread::spawn(move || leave(socket, client, last));
+    let client = thread::spawn(move || leave(socket, client, last, until));
     let (accepted, _) = listener.accept().unwrap();
     accepted.set_nonblocking(true).unwrap();
     let session = ServerConnection::new(Arc::new(server)).unwrap();
@@ -46,7 +47,7 @@ fn legs(last: Last) -> (TlsLeg, JoinHandle<()>) {
 }
 
 /// Sends its part of the handshake and its last words in one go, and is gone.
-fn leave(mut socket: Blocking, config: ClientConfig, last: Last) {
+fn leave(mut socket: Blocking, config: ClientConfig, last: Last, until: Option<mpsc::Receiver<()>>) {
     let mut session = ClientConnection::new(Arc::new(config), "db.example".try_into().unwrap()).unwrap();
     while session.is_handshaking() {
         if session.wants_write() {
@@ -54,6 +55,10 @@ fn leave(mut socket: Blocking, config: ClientConfig, last: Last) {
         }
         session.read_tls(&mut socket).unwrap();
         session.process_new_packets().unwrap();
+    }
+    if let Some(until) = until {
+        session.write_tls(&mut socket).unwrap();
+        until.recv().unwrap();
     }
     if last.word {
         session.writer().write_all(b"a word").unwrap();
@@ -96,7 +101,7 @@ fn a_client_that_was_gone_before_its_tickets_is_known_by_its_last_words() {
     for (word, end, reset) in (0..8).map(|bits| (bits & 1 != 0, bits & 2 != 0, bits & 4 != 0)) {
         let last = Last { word, end, reset };
         runtime.block_on(async {
-            let (mut leg, client) = legs(last);
+            let (mut leg, client) = legs(last, None);
             shake(&mut leg, client).await.unwrap();
             // With FIN alone the first write is still taken, and answered by RST.
             let written = poll_fn(|cx| {
@@ -117,7 +122,7 @@ fn a_client_that_was_gone_before_its_tickets_is_known_by_its_last_words() {
 fn a_write_that_fails_since_we_are_done_ends_nothing_of_the_peers() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (mut leg, client) = legs(Last { word: true, end: false, reset: false });
+        let (mut leg, client) = legs(Last { word: true, end: false, reset: false }, None);
         poll_fn(|cx| leg.poll_handshake(cx)).await.unwrap();
         poll_fn(|cx| leg.poll_shut(false, cx)).await.unwrap();
         assert!(poll_fn(|cx| leg.poll_put(b"late", cx)).await.is_err());
@@ -126,4 +131,21 @@ fn a_write_that_fails_since_we_are_done_ends_nothing_of_the_peers() {
         assert!(!leg.watch().reset() && !leg.watch().ended());
         client.join().unwrap();
     });
+}
+
+#[test]
+fn a_reset_behind_the_end_of_tls_cuts_off_nothing() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for (word, end) in [(false, false), (false, true), (true, false), (true, true)] {
+        runtime.block_on(async {
+            let (go, until) = mpsc::channel();
+            let (mut leg, client) = legs(Last { word, end, reset: true }, Some(until));
+            poll_fn(|cx| leg.poll_handshake(cx)).await.unwrap();
+            go.send(()).unwrap();
+            client.join().unwrap();
+            let failed = poll_fn(|cx| leg.poll_put(b"late", cx)).await.unwrap_err().kind();
+            let expected = if end { io::ErrorKind::BrokenPipe } else { io::ErrorKind::ConnectionReset };
+            assert_eq!(failed, expected, "{word} {end}");
+        });
+    }
 }
