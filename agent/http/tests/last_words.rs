@@ -520,3 +520,32 @@ fn an_answer_over_http_1_that_is_there_when_its_client_goes_is_shown() {
         }
     });
 }
+
+#[test]
+fn a_client_over_http_1_that_takes_its_time_gets_the_whole_answer_of_a_server_that_has_ended() {
+    run(async {
+        for head in ["Connection: close\r\nContent-Length: 1000\r\n", "Content-Length: 1000\r\n", ""] {
+            for stops in [false, true] {
+                let mut pair = Pair::new(Version::Http1);
+                pair.client.say(b"GET / HTTP/1.1\r\nHost: example.test\r\n\r\n");
+                until(|| !pair.server.written().is_empty()).await;
+                pair.client.stall(true);
+                pair.server.say(format!("HTTP/1.1 200 OK\r\n{head}\r\n{}", "x".repeat(1000)).as_bytes());
+                pair.server.end();
+                pair.recorder.until(|recorder| recorder.seen(0).response_ended).await;
+                // Much longer than a goodbye may take nothing happens.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                if stops {
+                    pair.stop.take().expect("not stopped").send(()).expect("served");
+                    assert!(matches!(pair.ended.await.expect("no panic"), Ended::Stopped));
+                    continue;
+                }
+                pair.client.stall(false);
+                until(|| refused(&pair.client.written()) == 1000).await;
+                pair.client.end();
+                let ended = pair.ended.await.expect("no panic");
+                assert!(matches!(ended, Ended::Closed), "{ended:?}");
+            }
+        }
+    });
+}

@@ -5,11 +5,10 @@
 //! A request that is refused is replaced by one of its own that the service answers in its turn.
 
 use std::{
-    cell::{Cell, RefCell},
     io,
     pin::Pin,
     rc::Rc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -18,7 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::HttpConfig;
 
-use super::head::{Framing, Refusal, chunk_size, framing, trailer};
+use super::{
+    head::{Framing, Refusal, chunk_size, framing, trailer},
+    turn::Turn,
+};
 
 /// Stands for the request that is refused.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused.invalid\r\nConnection: close\r\n\r\n";
@@ -27,36 +29,6 @@ const CHUNK_LINE_BYTES: usize = 256;
 const READ_BYTES: usize = 16 << 10;
 /// For how long a client's end is kept back: while an answer is read that is there already, and while it passes.
 const TURNS_FOR_THE_ANSWER: u8 = 2;
-
-/// What the gate and the service tell each other.
-#[derive(Default)]
-pub(super) struct Turn {
-    /// Requests that were let in.
-    entered: Cell<u64>,
-    /// Those of them whose answer has gone on.
-    answered: Cell<u64>,
-    refusal: RefCell<Option<Refusal>>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Turn {
-    /// The answer to the request that is under way has gone on: the next may come in.
-    pub(super) fn answered(&self) {
-        self.answered.set(self.entered.get());
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
-    pub(super) fn under_way(&self) -> bool {
-        self.answered.get() < self.entered.get()
-    }
-
-    /// Why the last request that was let in is none, or why its body could not be read on.
-    pub(super) fn refusal(&self) -> Option<Refusal> {
-        self.refusal.borrow().clone()
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum At {
@@ -220,7 +192,7 @@ impl<T> Gate<T> {
             Err(refusal) => Some(self.refuse(refusal)),
             Ok(framing) => {
                 self.let_in(self.line);
-                self.turn.entered.set(self.turn.entered.get() + 1);
+                self.turn.entered();
                 Some(match framing {
                     Framing::Length(0) => At::Between,
                     Framing::Length(length) => At::Body(length),
@@ -280,16 +252,16 @@ impl<T> Gate<T> {
     }
 
     fn refuse(&mut self, refusal: Refusal) -> At {
-        self.turn.refusal.replace(Some(refusal));
+        self.turn.refuse(refusal);
         self.buffer.truncate(self.vetted);
         self.buffer.extend_from_slice(STAND_IN);
         self.let_in(STAND_IN.len());
-        self.turn.entered.set(self.turn.entered.get() + 1);
+        self.turn.entered();
         At::Refused
     }
 
     fn broken(&mut self, refusal: Refusal) -> At {
-        self.turn.refusal.replace(Some(refusal));
+        self.turn.refuse(refusal);
         self.buffer.truncate(self.vetted);
         At::Broken
     }
@@ -316,7 +288,7 @@ impl<T: AsyncRead + Unpin> Gate<T> {
     /// Waits for the answer to the request that is under way, and for the client to go meanwhile.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.turn.under_way() {
-            self.turn.waker.replace(Some(cx.waker().clone()));
+            self.turn.register(cx);
             if self.gone.is_some() {
                 // The library drops the exchange with it, and with that an answer that nobody has looked at.
                 let Some(left) = self.turns_left.checked_sub(1) else { break };
@@ -373,11 +345,13 @@ impl<T: AsyncRead + Unpin> Read for Gate<T> {
 
 impl<T: AsyncWrite + Unpin> Write for Gate<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let wrote = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.turn.wrote(wrote)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        self.turn.wrote(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -393,6 +367,7 @@ impl<T: AsyncWrite + Unpin> Write for Gate<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let wrote = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.turn.wrote(wrote)
     }
 }

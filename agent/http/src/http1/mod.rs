@@ -28,10 +28,12 @@ mod gate;
 mod head;
 mod service;
 mod trailers;
+mod turn;
 
 use exchange::ToServer;
-use gate::{Gate, Turn};
+use gate::Gate;
 use service::{Connection, Pairing};
+use turn::Turn;
 
 /// What of a client that has had its last answer is still read, so that it gets to see it.
 const LINGER_BYTES: usize = 8 << 20;
@@ -114,6 +116,10 @@ where
         }
         loop {
             if let Poll::Ready(ended) = self.client.poll_without_shutdown(cx) {
+                // The library says so also while what it has written still waits for the client.
+                if ended.is_ok() && self.connection.turn.is_blocked() {
+                    return Poll::Pending;
+                }
                 return Poll::Ready(Driven::Client(ended));
             }
             if self.connection.abandon.get() {

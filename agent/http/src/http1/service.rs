@@ -18,9 +18,9 @@ use hyper::{body::Incoming, client::conn::http1::SendRequest, service::Service};
 
 use super::{
     exchange::{Core, Shared, ToClient, ToServer, UNRECORDED, Verdict},
-    gate::Turn,
     head::Refusal,
     trailers::{Announced, takes_trailers},
+    turn::Turn,
 };
 use crate::{
     UpgradeReason,

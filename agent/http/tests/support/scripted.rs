@@ -27,6 +27,9 @@ struct Script {
     fails: Option<ErrorKind>,
     written: Vec<u8>,
     reader: Option<Waker>,
+    /// Nothing is taken.
+    stalled: bool,
+    writer: Option<Waker>,
 }
 
 impl Scripted {
@@ -59,6 +62,15 @@ impl Scripted {
     /// Writes fail, and nothing else happens.
     pub(crate) fn fail(&self, fails: ErrorKind) {
         self.0.borrow_mut().fails = Some(fails);
+    }
+
+    /// The peer takes nothing, or takes all again.
+    pub(crate) fn stall(&self, stalled: bool) {
+        let script = &mut *self.0.borrow_mut();
+        script.stalled = stalled;
+        if let Some(writer) = script.writer.take() {
+            writer.wake();
+        }
     }
 
     /// What was written to the peer.
@@ -112,8 +124,12 @@ impl AsyncRead for Scripted {
 }
 
 impl AsyncWrite for Scripted {
-    fn poll_write(self: Pin<&mut Self>, _cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let script = &mut *self.0.borrow_mut();
+        if script.stalled {
+            script.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
         script.fail()?;
         script.written.extend_from_slice(bytes);
         Poll::Ready(Ok(bytes.len()))
