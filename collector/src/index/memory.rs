@@ -148,6 +148,11 @@ fn among(wanted: &[i32], value: i32) -> bool {
     wanted.is_empty() || wanted.contains(&value)
 }
 
+/// An allowed command whose server was gone is not forwarded either.
+fn was_denied(command: &CommandRow) -> bool {
+    command.status == i32::from(Status::NotForwarded) && command.decision != i32::from(v1::Decision::Allowed)
+}
+
 fn of_names(names: &Names, filter: &v1::Filter) -> bool {
     let is = |wanted: &str, value: &str| wanted.is_empty() || wanted == value;
     is(&filter.principal, &names.principal)
@@ -260,7 +265,7 @@ impl Index for MemoryIndex {
             row: row.clone(),
             commands: on(row.flow).count() as u64,
             errors: on(row.flow).filter(|c| c.status == i32::from(Status::Error)).count() as u64,
-            denied: on(row.flow).filter(|c| c.status == i32::from(Status::NotForwarded)).count() as u64,
+            denied: on(row.flow).filter(|c| was_denied(c)).count() as u64,
         };
         let found = page(&tables.sessions, query).filter(fits).take(query.limit).map(summary);
         Ok((found.collect(), tables.position))

@@ -89,7 +89,7 @@ pub struct SessionSummary {
     pub commands: u64,
     /// Of these, answered with an error.
     pub errors: u64,
-    /// Of these, never forwarded.
+    /// Of these, never forwarded and not allowed.
     pub denied: u64,
 }
 

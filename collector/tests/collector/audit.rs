@@ -219,8 +219,13 @@ async fn undecoded_connection_is_a_command_and_every_connection_a_session() {
     node.command(&decoded, "SELECT 1");
     let failed = node.start(&decoded, "SELECT broken");
     node.finish(&decoded, &failed, Status::Error);
-    let denied = node.start(&decoded, "DROP TABLE x");
+    let (mut envelope, content) = node.started(&decoded, "DROP TABLE x");
+    envelope.decision = Decision::Denied.into();
+    let denied = node.push(envelope, Some(content));
     node.finish(&decoded, &denied, Status::NotForwarded);
+    // Nobody denied this one: the server was gone.
+    let unsent = node.start(&decoded, "SELECT 2");
+    node.finish(&decoded, &unsent, Status::NotForwarded);
     // It only turned out later that this one cannot be decoded.
     let opaque = node.connection(None, Capture::Unspecified);
     node.connection(Some(&opaque), Capture::SeenNotDecoded);
@@ -240,7 +245,7 @@ async fn undecoded_connection_is_a_command_and_every_connection_a_session() {
     let sessions = sessions(&mut audit).await;
     assert_eq!(sessions.iter().map(|s| &s.flow_id).collect::<Vec<_>>(), [&open, &opaque, &decoded]);
     let counts = |s: &v1::Session| (s.commands, s.errors, s.denied);
-    assert_eq!(counts(&sessions[2]), (3, 1, 1));
+    assert_eq!(counts(&sessions[2]), (4, 1, 1));
     assert_eq!((sessions[1].bytes_received, sessions[1].closed_wall_nanos > 0), (200, true));
     assert_eq!((sessions[0].capture(), sessions[0].closed_wall_nanos), (Capture::SeenNotDecoded, 0));
     assert_eq!(sessions[2].target.as_ref().map(|t| t.port), Some(5432));

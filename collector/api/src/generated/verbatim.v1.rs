@@ -1366,7 +1366,7 @@ pub enum Status {
     Ok = 2,
     /// The server answered with an error.
     Error = 3,
-    /// Never sent to the server: denied, expired or abandoned.
+    /// Never sent to the server: denied, expired or abandoned, or allowed and the server was gone.
     NotForwarded = 4,
     /// Sent, but not executed: an earlier statement of its message or pipeline failed.
     NotExecuted = 5,
@@ -2631,6 +2631,7 @@ pub struct Session {
     pub commands: u64,
     #[prost(uint64, tag = "12")]
     pub errors: u64,
+    /// Not forwarded, and not allowed: denied, expired or abandoned.
     #[prost(uint64, tag = "13")]
     pub denied: u64,
     #[prost(uint64, tag = "14")]

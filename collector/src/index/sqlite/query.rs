@@ -341,15 +341,19 @@ pub(super) fn sessions(c: &Connection, query: &Query) -> rusqlite::Result<Vec<Se
     let rows: Vec<SessionRow> =
         statement.query_map(&conditions.parameters()[..], session_row)?.collect::<rusqlite::Result<_>>()?;
     let mut count = c.prepare_cached(
-        "SELECT count(*), count(*) FILTER (WHERE status = ?2), count(*) FILTER (WHERE status = ?3)
+        "SELECT count(*), count(*) FILTER (WHERE status = ?2),
+           count(*) FILTER (WHERE status = ?3 AND decision <> ?4)
          FROM commands WHERE flow = ?1",
     )?;
+    let [error, unsent] = [v1::Status::Error, v1::Status::NotForwarded].map(i32::from);
+    // An allowed one whose server was gone was not denied.
+    let allowed = i32::from(v1::Decision::Allowed);
     rows.into_iter()
         .map(|row| {
-            let (error, denied) = (i32::from(v1::Status::Error), i32::from(v1::Status::NotForwarded));
-            let (commands, errors, denied) = count.query_row((&row.flow[..], error, denied), |r| {
-                Ok((unsigned(r, 0)?, unsigned(r, 1)?, unsigned(r, 2)?))
-            })?;
+            let (commands, errors, denied) = count
+                .query_row((&row.flow[..], error, unsent, allowed), |r| {
+                    Ok((unsigned(r, 0)?, unsigned(r, 1)?, unsigned(r, 2)?))
+                })?;
             Ok(SessionSummary { row, commands, errors, denied })
         })
         .collect()
