@@ -7,7 +7,7 @@ use std::{io::ErrorKind, rc::Rc, time::Duration};
 use support::{
     Recorder,
     frames::{
-        DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
+        DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
         WINDOW_UPDATE, frame, request,
     },
     run,
@@ -289,6 +289,47 @@ fn a_client_that_never_takes_its_answer_is_left_when_the_pair_is_told_to_stop() 
     });
 }
 
+/// It answers no PING, as one that reads only while it waits for an answer.
+#[test]
+fn a_client_that_is_owed_nothing_is_not_waited_for_when_its_server_has_ended() {
+    run(async {
+        for (asks, (end, _)) in [false, true].into_iter().flat_map(|asks| ends().map(|end| (asks, end))) {
+            let pair = Pair::http2(&[]);
+            if asks {
+                pair.ask(1);
+                pair.asked(1).await;
+                pair.server.say(&answer(1, 1000));
+                until(|| pair.answered(1)).await;
+            }
+            pair.server.say(&end);
+            pair.server.end();
+            pair.ended.await.expect("no panic");
+        }
+    });
+}
+
+/// Nothing of it is read any more, its end neither.
+#[test]
+fn a_client_that_floods_while_it_is_owed_an_answer_is_not_waited_for() {
+    run(async {
+        for (end, _) in ends() {
+            let pair = Pair::http2(&[]);
+            pair.ask(1);
+            pair.asked(1).await;
+            pair.client.stall(true);
+            pair.server.say(&[answer(1, 1000), end].concat());
+            pair.server.end();
+            pair.recorder.until(|recorder| recorder.seen(0).response_ended).await;
+            // Much longer than a goodbye may take.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(!pair.ended.is_finished(), "it is owed an answer");
+            pair.client.say(&frame(PRIORITY, 0, 1, &[0; 5]).repeat(10_000));
+            pair.client.end();
+            pair.ended.await.expect("no panic");
+        }
+    });
+}
+
 #[test]
 fn an_answer_to_an_upload_over_http_2_is_heard_where_the_connection_ends_behind_it() {
     run(async {
@@ -380,7 +421,7 @@ fn a_request_whose_server_has_gone_before_it_was_sent_is_told_so_and_may_be_sent
             pair.server.say(&last_words);
             pair.server.end();
             until(|| !pair.to_client(GOAWAY).is_empty()).await;
-            pair.recorder.release();
+            // Nobody is asked about it in vain.
             until(|| pair.reset(1).is_some()).await;
             assert_eq!((pair.reset(1), pair.recorder.seen(0).cut), (Some(code), Some(Cut::Unsent)));
             pair.asked(0).await;

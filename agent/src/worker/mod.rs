@@ -182,7 +182,13 @@ impl Worker {
             tokio::spawn(report::record(reported, Arc::clone(&shards), weak, Arc::clone(&kept_back)));
         let ticker = tokio::spawn(journal::heartbeats(Arc::clone(&steering), Arc::clone(&shards)));
         let names = Arc::clone(&seams.identities);
-        let strays = tokio::spawn(strays::end(Arc::clone(&steering), seams.resets, names, reports));
+        let strays = tokio::spawn(strays::end(
+            Arc::clone(&steering),
+            seams.resets,
+            names,
+            reports,
+            Arc::clone(&kept_back),
+        ));
         let spool = opened.gauge;
         let accounts = Arc::new(Accounts::new(steering.connects(), Arc::clone(&shards), seams.identities));
         let counting = tokio::spawn(Arc::clone(&accounts).follow());

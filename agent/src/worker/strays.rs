@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::mpsc::Sender,
+    sync::mpsc::{Sender, error::TrySendError},
     time::{MissedTickBehavior, interval},
 };
 use verbatim_api::v1::CoverageEvent;
@@ -11,7 +11,10 @@ use verbatim_proxy::seam::Identities;
 use verbatim_steer::{SteerError, Steering, Stray};
 use verbatim_sys::clock;
 
-use super::{coverage::of_cgroup, report::Report};
+use super::{
+    coverage::of_cgroup,
+    report::{KeptBack, Report},
+};
 
 /// Between two looks at what the kernel has found.
 const LOOK: Duration = Duration::from_millis(500);
@@ -28,6 +31,7 @@ pub(crate) async fn end(
     resets: Resets,
     identities: Arc<dyn Identities>,
     reports: Sender<Report>,
+    kept_back: Arc<KeptBack>,
 ) {
     let mut looks = interval(LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -48,7 +52,10 @@ pub(crate) async fn end(
         }
         for stray in strays.iter().filter(|stray| resets(stray.cgroup_id)) {
             if end_one(&steering, stray) {
-                reports.send(ended(stray, &*identities)).await.ok();
+                // Ending them does not wait for room in the spool.
+                if let Err(TrySendError::Full(report)) = reports.try_send(ended(stray, &*identities)) {
+                    kept_back.add(report.count);
+                }
             }
         }
     }

@@ -115,15 +115,16 @@ where
             return Poll::Ready(Driven::Stopped);
         }
         loop {
-            if let Poll::Ready(ended) = self.client.poll_without_shutdown(cx) {
+            let client = self.client.poll_without_shutdown(cx);
+            if self.connection.abandon.get() {
+                self.upstream = None;
+            }
+            if let Poll::Ready(ended) = client {
                 // The library says so also while what it has written still waits for the client.
                 if ended.is_ok() && self.connection.turn.is_blocked() {
                     return Poll::Pending;
                 }
                 return Poll::Ready(Driven::Client(ended));
-            }
-            if self.connection.abandon.get() {
-                self.upstream = None;
             }
             let moved = self.poll_server(cx);
             // What is under way ends by itself; then the client's connection ends too. An upgrade ends the

@@ -28,7 +28,7 @@ pub(super) struct Ending {
 pub(super) enum Goodbye {
     /// Its connection is closed already.
     None,
-    /// GOAWAY, and the connection closes in order once the client has had what it is owed.
+    /// GOAWAY, and the connection closes in order. For what it is owed the client may take its time.
     Graceful,
     /// GOAWAY with this code, and the connection closes.
     Abrupt(Reason),
@@ -70,11 +70,23 @@ where
         self.ending = Some(Ending { client_closed, ended });
         match goodbye {
             Goodbye::None => {}
-            // A client may take its time to read the answers that wait for it.
+            // There is a deadline as soon as nothing waits for the client any more.
             Goodbye::Graceful => return self.client.graceful_shutdown(),
             Goodbye::Abrupt(code) => self.client.abrupt_shutdown(code),
         }
         self.deadline = Some(Box::pin(sleep(self.linger)));
+    }
+
+    /// A client that is owed nothing, or sends what nobody reads, is not waited for: it need not answer the PING that
+    /// the library asks it with, nor close. To be asked when everything that could be sent was.
+    pub(super) fn poll_hurry(&mut self, cx: &mut Context<'_>) {
+        let owed = self.from_client.owes() || self.legs.0.has_unsent();
+        if self.deadline.is_none() && (!owed || self.from_client.flood().is_some()) {
+            let deadline = self.deadline.insert(Box::pin(sleep(self.linger)));
+            if deadline.as_mut().poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+        }
     }
 
     /// Lets the last frames leave, for as long as that may take.

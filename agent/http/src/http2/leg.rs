@@ -111,6 +111,12 @@ impl<T: AsyncWrite + Unpin> Leg<T> {
             waiting.wake();
         }
     }
+
+    /// Whether something that was written is not sent yet.
+    pub(super) fn has_unsent(&self) -> bool {
+        let socket = self.0.borrow();
+        !socket.unsent.is_empty() || socket.unflushed
+    }
 }
 
 impl<T: AsyncWrite + Unpin> Socket<T> {

@@ -185,6 +185,9 @@ where
             if self.ending.is_some() {
                 let ended = self.poll_ending(cx);
                 self.send(cx);
+                if ended.is_pending() {
+                    self.poll_hurry(cx);
+                }
                 return ended;
             }
             self.pass();
@@ -306,12 +309,14 @@ where
             // The exchanges learn it from their streams.
             let waker = self.parts.streams.waker();
             self.poll_streams(&mut Context::from_waker(&waker));
+            let code = closed.as_ref().map_or_else(head::code_for_unsent, |()| Reason::REFUSED_STREAM);
             if let Err(error) = closed {
                 if broke_a_rule(&error) {
                     self.shared.violation(false, error.to_string());
                 }
                 self.lost = Some(Outcome::Server(error.to_string()));
             }
+            self.give_up_unsent(code);
             self.take_no_more();
             return;
         }
@@ -321,6 +326,16 @@ where
         {
             self.take_no_more();
         }
+    }
+
+    /// Nothing goes on any more: whoever still waits for leave is not to be asked about in vain.
+    fn give_up_unsent(&mut self, code: Reason) {
+        for mut stream in std::mem::take(&mut self.streams) {
+            if !stream.give_up_unsent(code) {
+                self.streams.push(stream);
+            }
+        }
+        self.parts.streams.wake();
     }
 
     fn take_no_more(&mut self) {

@@ -29,6 +29,8 @@ pub(super) struct Seen {
     peer_reset: Cell<bool>,
     /// Streams that came to us, in order.
     accepted: RefCell<VecDeque<u32>>,
+    /// Of these, in order: those whose answer has not gone out whole, and which neither side has reset.
+    owed: RefCell<VecDeque<u32>>,
     /// Streams that the library answered by itself.
     answered: Cell<u64>,
     waker: RefCell<Option<Waker>>,
@@ -44,6 +46,7 @@ impl Seen {
             resets: RefCell::default(),
             peer_reset: Cell::new(false),
             accepted: RefCell::default(),
+            owed: RefCell::default(),
             answered: Cell::new(0),
             waker: RefCell::default(),
         })
@@ -76,6 +79,19 @@ impl Seen {
             accepted.pop_front();
         }
         accepted.push_back(stream);
+        self.owed.borrow_mut().push_back(stream);
+    }
+
+    /// Whether the peer is owed an answer, or the rest of one.
+    pub(super) fn owes(&self) -> bool {
+        !self.owed.borrow().is_empty()
+    }
+
+    fn settle(&self, stream: u32) {
+        let mut owed = self.owed.borrow_mut();
+        if let Ok(place) = owed.binary_search(&stream) {
+            owed.remove(place);
+        }
     }
 
     fn was_accepted(&self, stream: u32) -> bool {
@@ -95,6 +111,7 @@ impl Seen {
             PRIORITY => "PRIORITY",
             RST_STREAM => {
                 self.peer_reset.set(true);
+                self.settle(frame.stream);
                 "RST_STREAM"
             }
             SETTINGS => "SETTINGS",
@@ -119,6 +136,9 @@ impl Seen {
     pub(super) fn written(&self, frame: Frame) {
         if matches!(frame.kind, DATA | HEADERS) {
             self.earn_ping();
+            if frame.flags & END_STREAM != 0 {
+                self.settle(frame.stream);
+            }
         }
         if frame.kind == HEADERS && !self.was_accepted(frame.stream) {
             self.answered.set(self.answered.get() + 1);
@@ -128,6 +148,7 @@ impl Seen {
 
     /// A RST_STREAM was written.
     pub(super) fn reset(&self, stream: u32, code: u32) {
+        self.settle(stream);
         // PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR: never ours.
         if matches!(code, 1 | 3 | 5 | 6) {
             let mut resets = self.resets.borrow_mut();

@@ -164,6 +164,15 @@ impl<X: Exchanges> Stream<X> {
         true
     }
 
+    /// Ends it if nothing of it has gone on and it is not answered yet: its server has gone. Whether it has ended.
+    pub(super) fn give_up_unsent(&mut self, code: Reason) -> bool {
+        let waits = matches!(self.upstream, Upstream::Waiting { .. }) && self.lingering.is_none();
+        if waits {
+            self.over(code, Reason::CANCEL, Cut::Unsent);
+        }
+        waits
+    }
+
     /// Gives an answer of our own.
     fn answer(&mut self, answer: http::Response<Bytes>) -> Half {
         self.reset_upstream(Reason::CANCEL);

@@ -211,6 +211,7 @@ impl<R: Records> Exchange<R> {
 
     /// A decoder takes for sent what it let go; the pair knows better.
     fn nothing_was_sent(&mut self) {
+        self.entries.retain(|entry| !matches!(entry, Entry::Late(Late::Begun { .. })));
         for entry in &mut self.entries {
             if let Entry::Late(Late::Finished { outcome, .. }) = entry
                 && outcome.status == Status::OutcomeUnknown
