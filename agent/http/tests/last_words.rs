@@ -479,14 +479,20 @@ fn refused(answer: &[u8]) -> usize {
     answer.iter().filter(|&&byte| byte == b'x').count()
 }
 
+/// An HTTP/1.1 pair in the middle of a large upload.
+async fn uploading() -> Pair {
+    let pair = Pair::new(Version::Http1);
+    pair.client.say(UPLOAD.as_bytes());
+    pair.client.say(&[b'a'; 1000]);
+    until(|| pair.server.written().ends_with(b"aaaa")).await;
+    pair
+}
+
 #[test]
 fn an_answer_to_an_upload_is_heard_where_writing_on_fails_before_it_is_read() {
     run(async {
         for (answer, fails) in refusals() {
-            let pair = Pair::new(Version::Http1);
-            pair.client.say(UPLOAD.as_bytes());
-            pair.client.say(&[b'a'; 1000]);
-            until(|| pair.server.written().ends_with(b"aaaa")).await;
+            let pair = uploading().await;
             pair.server.go(fails, &answer, None);
             pair.client.say(&[b'a'; 1000]);
             until(|| refused(&pair.client.written()) == 100_000).await;
@@ -505,10 +511,7 @@ fn an_answer_to_an_upload_is_heard_where_writing_on_fails_before_it_is_read() {
 fn an_answer_to_an_upload_is_heard_where_writing_on_fails_while_it_is_read() {
     run(async {
         for (answer, fails) in refusals() {
-            let pair = Pair::new(Version::Http1);
-            pair.client.say(UPLOAD.as_bytes());
-            pair.client.say(&[b'a'; 1000]);
-            until(|| pair.server.written().ends_with(b"aaaa")).await;
+            let pair = uploading().await;
             // Both in one turn: the first of the answer is read, and there is more of the upload.
             let (first, rest) = answer.split_at(1000);
             pair.server.say(first);
@@ -525,10 +528,7 @@ fn an_answer_to_an_upload_is_heard_where_writing_on_fails_while_it_is_read() {
 #[test]
 fn an_answer_that_a_reset_cuts_is_cut() {
     run(async {
-        let pair = Pair::new(Version::Http1);
-        pair.client.say(UPLOAD.as_bytes());
-        pair.client.say(&[b'a'; 1000]);
-        until(|| pair.server.written().ends_with(b"aaaa")).await;
+        let pair = uploading().await;
         let answer = b"HTTP/1.1 413 Content Too Large\r\nConnection: close\r\n\r\ntoo lar";
         pair.server.go(ErrorKind::ConnectionReset, answer, None);
         pair.client.say(&[b'a'; 1000]);

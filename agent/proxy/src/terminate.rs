@@ -196,7 +196,7 @@ impl<R: Records> Request<'_, R> {
                 return Err(Stop::GetOut(Way::Undo(failed, why)));
             }
         };
-        if legs.client.as_mut().is_some_and(Leg::is_known_to_have_gone) {
+        if legs.client.as_ref().is_some_and(Leg::is_known_to_have_gone) {
             // The server took its time, and the client did not wait: it has refused nothing.
             legs.server = Some(Leg::Tls(Box::new(server)));
             let why = "the client went away before it was answered".to_owned();

@@ -123,7 +123,7 @@ impl Leg {
 
     /// Whether the peer is known to have closed or reset, past bytes that were not read. Asks nobody, and leaves the
     /// socket's readiness as it is: what has only just happened may not be known.
-    pub(crate) fn is_known_to_have_gone(&mut self) -> bool {
+    pub(crate) fn is_known_to_have_gone(&self) -> bool {
         let ready = pin!(self.socket().ready(Interest::READABLE));
         let mut cx = Context::from_waker(Waker::noop());
         matches!(ready.poll(&mut cx), Poll::Ready(Ok(ready)) if ready.is_read_closed())
